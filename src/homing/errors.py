@@ -1,0 +1,42 @@
+"""Errors for the person who reads them: what was found, where, what is allowed, what to do next.
+
+Each class carries the exit code of the command line (DESIGN: 0 done, 2 recipe, 3 data, 4 diverged, 5 checkpoint).
+"""
+
+from __future__ import annotations
+
+
+class HomingError(ValueError):
+    """Base of every error that the person at the keyboard can mend."""
+
+    exit_code = 1
+
+
+class RecipeError(HomingError):
+    """A recipe, an override or the command's own usage is wrong."""
+
+    exit_code = 2
+
+
+class DataError(HomingError):
+    """A pool cannot be used as it lies on disk."""
+
+    exit_code = 3
+
+
+class DivergedError(HomingError):
+    """Training met a value that is not finite and stopped before the update."""
+
+    exit_code = 4
+
+
+class CheckpointError(HomingError):
+    """A checkpoint is damaged, incomplete or belongs to another run."""
+
+    exit_code = 5
+
+
+class Interrupted(HomingError):  # noqa: N818 -- a request honoured, not a failure
+    """The run was asked to stop and left a checkpoint behind."""
+
+    exit_code = 130
