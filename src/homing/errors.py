@@ -1,6 +1,6 @@
 """Errors for the person who reads them: what was found, where, what is allowed, what to do next.
 
-Each class carries the exit code of the command line (DESIGN: 0 done, 2 recipe, 3 data, 4 diverged, 5 checkpoint).
+Each class carries the exit code of the command line (0 done, 2 recipe, 3 data, 4 diverged, 5 checkpoint).
 """
 
 from __future__ import annotations

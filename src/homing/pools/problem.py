@@ -1,0 +1,122 @@
+"""Source, target and test side by side: one numbering of rows, one class list, one store of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from homing.errors import DataError
+from homing.pools.pool import JoinedImages, Pool, join
+from homing.pools.reading import read_pool
+
+if TYPE_CHECKING:
+    from homing.recipe import Data
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learned from what.
+
+    Rows count over source, then target, then test. Attributes:
+        source: The large pool (several pools joined).
+        target: Labelled images of the domain that the model is for.
+        test: Held-out images of that domain; None where there are none.
+        classes: Class names, sorted; the model's outputs are in this order.
+        labels: int64 [source + target + test], position in `classes`.
+    """
+
+    source: Pool
+    target: Pool
+    test: Pool | None
+    classes: tuple[str, ...]
+    labels: Rows
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools in row order."""
+        return (self.source, self.target) if self.test is None else (self.source, self.target, self.test)
+
+    @property
+    def source_rows(self) -> Rows:
+        """Rows of the source: 0 .. len(source)."""
+        return np.arange(len(self.source))
+
+    @property
+    def target_rows(self) -> Rows:
+        """Rows of the target, behind those of the source."""
+        return len(self.source) + np.arange(len(self.target))
+
+    @property
+    def test_rows(self) -> Rows:
+        """Rows of the test, behind those of the target; empty without a test."""
+        start = len(self.source) + len(self.target)
+        return start + np.arange(0 if self.test is None else len(self.test))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pools))
+
+    def joined(self) -> tuple[JoinedImages, Rows, tuple[str, ...]]:
+        """One store for all pools, the store's row of each row, and each row's id with its role in front."""
+        stores = JoinedImages([pool.store for pool in self.pools])
+        rows = [pool.rows + start for pool, start in zip(self.pools, stores.starts, strict=False)]
+        roles = ("source", "target", "test")
+        names = tuple(f"{role} {i}" for role, pool in zip(roles, self.pools, strict=False) for i in pool.ids)
+        return stores, np.concatenate(rows), names
+
+    def without(self, rows: Iterable[int]) -> Problem:
+        """The problem with some rows left out (images that cannot be read)."""
+        keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))
+        parts, start = [], 0
+        for pool in self.pools:
+            inside = keep[(keep >= start) & (keep < start + len(pool))] - start
+            if not len(inside):
+                raise DataError(f"{pool.name}: none of its {len(pool)} images can be read")
+            parts.append(pool.select(inside))
+            start += len(pool)
+        test = parts[2] if self.test is not None else None
+        return replace(self, source=parts[0], target=parts[1], test=test, labels=self.labels[keep])
+
+
+def open_problem(data: Data) -> Problem:
+    """Read all pools of a recipe and match their classes by name; no image is decoded.
+
+    Raises:
+        DataError: A pool cannot be read, or the target or test has a class that the source lacks.
+    """
+    source = join([read_pool(spec) for spec in data.sources])
+    target = read_pool(data.target)
+    test = read_pool(data.test) if data.test is not None else None
+    classes = source.classes
+    if len(classes) < 2:
+        raise DataError(f"{source.name}: has the single class {classes[0]!r}; there is nothing to tell apart")
+    pools = [pool for pool in (source, target, test) if pool is not None]
+    labels = np.concatenate([pool.label_indices(classes) for pool in pools])
+    return Problem(source, target, test, classes, labels)
+
+
+def overlaps(problem: Problem) -> list[str]:
+    """The same picture in two roles, by the bytes of the file; one sentence a pair, at most 20 a pair of roles."""
+    digests = [
+        {hashlib.sha256(pool.read(row)).digest(): pool.ids[row] for row in range(len(pool))}
+        for pool in problem.pools
+    ]
+    roles, found = ("source", "target", "test"), []
+    for first, second in ((1, 2), (0, 2), (0, 1)):
+        if max(first, second) < len(digests):
+            shared = sorted(digests[first].keys() & digests[second].keys(), key=digests[first].__getitem__)
+            found += [
+                f"the same picture is in {roles[first]} ({digests[first][key]}) and {roles[second]} ({digests[second][key]})"
+                for key in shared[:20]
+            ]
+            if len(shared) > 20:
+                found.append(
+                    f"... and {len(shared) - 20:,} further pictures of {roles[first]} in {roles[second]}"
+                )
+    return found

@@ -1,0 +1,281 @@
+"""What a run is: frozen models of a recipe, checked before anything heavy is imported.
+
+The same tree is the reference of every key: its description, its default and what is allowed.
+`recipe_reader` turns YAML and overrides into a `Recipe`; nothing in a recipe is ever imported or executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+Method = Literal["hierarchical", "instance", "uniform"]
+Baseline = Literal[
+    "source_only", "target_only", "pooled", "pooled_oversampled", "sequential", "density_ratio", "oracle"
+]
+Descriptor = Literal["target_likeness", "label_consistency"]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class PoolSpec(Section):
+    """Where labelled images lie."""
+
+    path: str = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
+    name: str | None = Field(None, description="what to call this pool; default: the last part of its path")
+    split: str | None = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
+    id_column: str | None = Field(None, description="column with a unique id for each sample")
+    label_column: str | None = Field(
+        None, description="column with the class; default: label, else the folder"
+    )
+    group_column: str | None = Field(None, description="column by which rates are also reported")
+    limit: Positive | None = Field(None, description="use only so many samples, drawn by their ids")
+
+
+class Truth(Section):
+    """Columns of the source's metadata that hold the truth in a simulated study (1 or 0 in each row)."""
+
+    matches_column: str = Field("matches", description="1 where the sample is of the target's domain")
+    clean_column: str = Field("clean", description="1 where the label is right")
+
+
+OneOrMorePools = Annotated[
+    Annotated[PoolSpec, Tag("one pool")] | Annotated[tuple[PoolSpec, ...], Tag("list of pools")],
+    Discriminator(lambda value: "list of pools" if isinstance(value, list | tuple) else "one pool"),
+]
+
+
+class Data(Section):
+    """The three roles of data."""
+
+    source: OneOrMorePools = Field(description="the large pool, or a list of pools")
+    target: PoolSpec = Field(description="labelled images of the domain that the model is for")
+    test: PoolSpec | None = Field(None, description="held-out target images; without it: cross-validation")
+    on_bad_image: Literal["error", "drop"] = Field("error", description="stop, or leave out, count and list")
+    max_pixels: Positive = Field(64_000_000, description="a larger picture counts as bad")
+    cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="memory for decoded images, GB")
+    truth: Truth | None = Field(None, description="known truth of a simulated source, for the oracle alone")
+
+    @property
+    def sources(self) -> tuple[PoolSpec, ...]:
+        """The source pools as a tuple, also where the recipe names a single one."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
+
+class Model(Section):
+    """The backbone, and how much of it is trained."""
+
+    backbone: str = Field("resnet18", description="any timm model name")
+    weights: str = Field(
+        "pretrained",
+        description="pretrained (hub), none, bundled (a pip package: tf_efficientnet_lite0), or a file or timm folder",
+    )
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None = Field(
+        None, description="pixels; default: timm's"
+    )
+    trainable: Literal["all", "last_stage", "head"] = Field("all", description="which parameters are trained")
+    head_init: Literal["probe", "random"] = Field(
+        "probe", description="start the head from the probe fitted on scanned features, or at random"
+    )
+
+
+class Guide(Section):
+    """How the target's gradient is taken, for methods that use alignments."""
+
+    batch_size: Positive | None = Field(None, description="target images a gradient; default: batch_size / 4")
+    refresh_every: Positive = Field(8, description="steps between two target gradients")
+    window: Positive = Field(4, description="target gradients averaged (exponentially)")
+
+
+class Rates(Section):
+    """How the learning rate of each source sample comes about."""
+
+    method: Method = Field("hierarchical", description="how rates are learned; uniform learns none")
+    descriptors: tuple[Descriptor, ...] = Field(
+        ("target_likeness", "label_consistency"), description="what the hierarchical rates may depend on"
+    )
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(
+        5, description="folds of the target that judge the rates"
+    )
+    apply: Literal["sample", "weight"] = Field(
+        "sample", description="draw samples by rate, or weight their loss"
+    )
+    observe_every: Positive = Field(4, description="steps between two observations of alignments")
+    scope: Literal["all", "last_stage", "head"] = Field("all", description="parameters whose gradients align")
+    step_size: Annotated[float, Field(gt=0, le=10)] = Field(0.1, description="step of an instance's rate")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of an instance's rate")
+    decay: Share = Field(0.01, description="pull of an instance's rate to 1 at each visit")
+    max_rate: Annotated[float, Field(gt=1)] = Field(3.0, description="upper bound of an instance's rate")
+    guide: Guide = Field(default_factory=Guide, description="how the target's gradient is taken")
+
+
+class Augmentation(Section):
+    """Random crops, flips and colour, the same for any number of workers and processes."""
+
+    min_scale: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="smallest share of the area cropped"
+    )
+    max_aspect: Annotated[float, Field(ge=1)] = Field(1.2, description="widest aspect ratio of a crop")
+    horizontal_flip: Share = Field(0.5, description="probability; 0 where left and right differ")
+    color_jitter: Share = Field(0.1, description="range of brightness and contrast factors around 1")
+
+
+AugmentationOrNone = Annotated[
+    Annotated[Augmentation, Tag("augmentation")] | Annotated[Literal["none"], Tag("none")],
+    Discriminator(lambda value: "none" if isinstance(value, str) else "augmentation"),
+]
+
+
+class Training(Section):
+    """One loop, the same for every method and baseline."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="passes over source + weighted target"
+    )
+    steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
+    batch_size: Positive = Field(32, description="samples a step, over all processes")
+    accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
+    optimizer: str = Field("adamw", description="any timm optimizer name")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="peak; default 5e-4 (all), 1e-3 (last_stage), 1e-2 (head)"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="decoupled where the optimizer can")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="rate factor a layer, from the top"
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="bound of the gradient's norm")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the base learning rate")
+    warmup: Share = Field(0.1, description="share of the steps with a rising learning rate")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast; rates stay in fp32")
+    target_weight: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="how often an epoch takes each target image; default: judged (hierarchical) or 10"
+    )
+    batch_norm: Literal["frozen", "train", "adapt"] = Field(
+        "frozen", description="statistics as loaded, of the batch, or re-estimated on the target"
+    )
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha; only with rates.method: uniform")
+    augmentation: AugmentationOrNone = Field(default_factory=Augmentation, description="or none")
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="threads that decode images")
+
+
+class Evaluation(Section):
+    """What the run is held against."""
+
+    baselines: tuple[Baseline, ...] = Field((), description="also trained, at the same number of steps")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(
+        5, description="folds of the target that give the headline where there is no data.test"
+    )
+
+
+class Output(Section):
+    """What is left on disk while and after the run."""
+
+    checkpoint_every: Positive = Field(500, description="steps")
+    keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
+    log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)] = Field(
+        "run", description="shown in the report"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="order, augmentation, folds, initial head"
+    )
+    data: Data
+    model: Model = Field(default_factory=Model)
+    rates: Rates = Field(default_factory=Rates)
+    training: Training
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    output: Output = Field(default_factory=Output)
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> Recipe:
+        if found := [message for _, message in conflicts(self.model_dump())]:
+            raise ValueError("; ".join(found))
+        return self
+
+    def to_yaml(self) -> str:
+        """The whole recipe, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+    def sha256(self) -> str:
+        """Digest of the resolved recipe, 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    def settings_without_effect(self) -> list[str]:
+        """Settings that were given but change nothing in this run, one sentence each."""
+        found = []
+        rates, training = self.rates.model_fields_set, self.training.model_fields_set
+        if self.rates.method == "uniform" and rates - {"method"}:
+            found.append(
+                f"rates.{', rates.'.join(sorted(rates - {'method'}))}: no effect with rates.method: uniform"
+            )
+        if (
+            self.model.trainable == "head"
+            and "augmentation" in training
+            and self.training.augmentation != "none"
+        ):
+            found.append(
+                "training.augmentation: no effect with model.trainable: head, features are computed once"
+            )
+        if self.data.test is not None and "folds" in self.evaluation.model_fields_set:
+            found.append("evaluation.folds: no effect, data.test is given")
+        return found
+
+
+def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Pairs of settings that cannot go together, as (key path, what is wrong).
+
+    Args:
+        tree: A recipe as a nested mapping; it need not be valid, so that these mistakes are told with all others.
+    """
+
+    def get(section: str, key: str, default: Any) -> Any:
+        part = tree.get(section)
+        value = part.get(key) if isinstance(part, dict) else None
+        return default if value is None else value
+
+    if get("data", "source", None) in ([], ()):
+        yield ("data", "source"), "data.source is an empty list, give at least one pool"
+    training = tree.get("training")
+    given = [key for key in ("epochs", "steps") if get("training", key, None) is not None]
+    if isinstance(training, dict) and len(given) != 1:
+        found = "both" if given else "neither"
+        yield ("training", "epochs"), f"give either training.epochs or training.steps, found {found}"
+    parts, batch = get("training", "accumulate", 1), get("training", "batch_size", 32)
+    if isinstance(parts, int) and isinstance(batch, int) and parts > batch:
+        yield (
+            ("training", "accumulate"),
+            f"training.accumulate ({parts}) is larger than training.batch_size ({batch})",
+        )
+    method = get("rates", "method", "hierarchical")
+    if get("training", "mixup", 0) and method != "uniform":
+        yield (
+            ("training", "mixup"),
+            f"training.mixup cannot go with rates.method: {method}, a mixed image has two owners, so no rate"
+            " could be learned for either; set training.mixup: 0 or rates.method: uniform",
+        )
+    if get("training", "mixup", 0) and get("model", "trainable", "all") == "head":
+        yield (
+            ("training", "mixup"),
+            "training.mixup cannot go with model.trainable: head, which trains on features",
+        )
+    baselines = get("evaluation", "baselines", ())
+    if isinstance(baselines, list | tuple) and "oracle" in baselines and get("data", "truth", None) is None:
+        yield (
+            ("evaluation", "baselines"),
+            "the oracle among evaluation.baselines needs data.truth, the columns of the source that hold the truth",
+        )

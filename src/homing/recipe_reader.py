@@ -1,0 +1,254 @@
+"""YAML and `key.path=value` overrides → `Recipe`, with every mistake reported at once and where it stands."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from homing.errors import RecipeError
+from homing.recipe import Recipe, conflicts
+
+KeyPath = tuple[str | int, ...]
+_MAX_BYTES = 1_000_000
+
+
+def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file, apply overrides, check everything, and make its paths absolute.
+
+    Args:
+        path: A YAML file.
+        overrides: Texts such as `training.epochs=1` or `data.source.0.path=photos`.
+
+    Returns:
+        The resolved recipe; `~` and `$NAME` in its paths are filled in, relative paths start at the working folder.
+
+    Raises:
+        RecipeError: One message with all mistakes, each with file and line, key path and what is allowed.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise RecipeError(f"{path}: larger than {_MAX_BYTES:,} bytes, not a recipe")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}); give a YAML file, `homing recipes` lists those shipped"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); a recipe is a YAML file") from error
+    return parse_recipe(text, overrides, name=str(path))
+
+
+def parse_recipe(text: str, overrides: Iterable[str] = (), name: str = "recipe") -> Recipe:
+    """Like `read_recipe`, from a text. `name` stands for the file in messages."""
+    tree, lines = _load(text, name)
+    origin = {key: f"{name}:{line}" for key, line in lines.items()}
+    for override in overrides:
+        key, value = _parse_override(override)
+        _put(tree, key, value, override)
+        origin[key] = f"override '{override}'"
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(_report(error, tree, origin, name)) from None
+    except RecursionError:
+        raise RecipeError(f"{name}: nested too deeply to be a recipe") from None
+    return _resolve_paths(recipe)
+
+
+def _load(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """The tree, and the line (from 1) of each key."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[KeyPath, int] = {}
+        if node is not None:
+            _check_node(node, (), lines, name, set())
+        tree = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise RecipeError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{name}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{name}:1: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    return tree, lines
+
+
+def _check_node(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], name: str, seen: set[int]) -> None:
+    """Note the line of each key; refuse doubled keys, and aliases (which can grow without bound)."""
+    if id(node) in seen:
+        raise RecipeError(
+            f"{name}:{node.start_mark.line + 1}: YAML aliases are not allowed, write the value out"
+        )
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            child = (*key, str(key_node.value))
+            if child in lines:
+                raise RecipeError(f"{name}:{key_node.start_mark.line + 1}: {_dotted(child)} is given twice")
+            lines[child] = key_node.start_mark.line + 1
+            _check_node(value_node, child, lines, name, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            lines[(*key, position)] = item.start_mark.line + 1
+            _check_node(item, (*key, position), lines, name, seen)
+
+
+def _parse_override(text: str) -> tuple[KeyPath, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"override '{text}': write key.path=value, for example training.epochs=1")
+    try:
+        parsed = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"override '{text}': the value is not valid YAML: {error}") from None
+    return tuple(int(part) if part.isdigit() else part for part in key.strip().split(".")), parsed
+
+
+def _put(tree: dict[str, Any], key: KeyPath, value: Any, override: str) -> None:
+    """Set one value; mappings on the way are made where they are missing."""
+    here: Any = tree
+    for part in key[:-1]:
+        if isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif isinstance(here, dict):
+            if not isinstance(here.get(part), dict | list):
+                here[part] = {}
+            here = here[part]
+        else:
+            raise RecipeError(f"override '{override}': there is no {part} to set it in")
+    last = key[-1]
+    if isinstance(here, list):
+        if not isinstance(last, int) or last >= len(here):
+            raise RecipeError(f"override '{override}': the list has {len(here)} entries, counted from 0")
+        here[last] = value
+    else:
+        here[last] = value
+        if last == "steps" and key[:-1] == ("training",) and value is not None:
+            here.pop("epochs", None)  # the override replaces the other way to give the length
+        if last == "epochs" and key[:-1] == ("training",) and value is not None:
+            here.pop("steps", None)
+
+
+def _report(error: ValidationError, tree: Any, origin: dict[KeyPath, str], name: str) -> str:
+    rows = dict.fromkeys(_describe(error, tree, origin, name))
+    for key, message in conflicts(tree):
+        rows[f"{_where(key, origin, name)}: {message}"] = None
+    count = f"{len(rows)} mistake{'s' if len(rows) > 1 else ''}"
+    return "\n  ".join([f"{name}: {count} in the recipe", *rows])
+
+
+def _describe(error: ValidationError, tree: Any, origin: dict[KeyPath, str], name: str) -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        key = _real_key(item["loc"], tree)
+        if not key and item["type"] == "value_error":
+            continue  # a conflict of keys, told by `conflicts` with its place
+        prefix = f"{_where(key, origin, name)}: {_dotted(key)}: "
+        if item["type"] == "extra_forbidden":
+            allowed = sorted(_fields_at(key[:-1]))
+            yield f"{prefix}unknown key{_did_you_mean(str(key[-1]), allowed)}; allowed here: {', '.join(allowed)}"
+        elif item["type"] == "missing":
+            yield f"{prefix}is missing; {_field_help(key)}"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            found = item["input"]
+            shown = f", found {found!r}" if isinstance(found, str | int | float | bool | None) else ""
+            hint = ""
+            if item["type"] == "literal_error" and isinstance(found, str):
+                allowed = [
+                    part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")
+                ]
+                hint = _did_you_mean(found, allowed)
+            yield f"{prefix}{message[:1].lower()}{message[1:]}{shown}{hint}"
+
+
+def _where(key: KeyPath, origin: dict[KeyPath, str], name: str) -> str:
+    """The place of a key, or of the nearest section above it."""
+    return next((origin[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origin), name)
+
+
+def _real_key(location: tuple[int | str, ...], tree: Any) -> KeyPath:
+    """Drop the parts that pydantic adds for unions: keep what can be followed in the tree, and a missing last key."""
+    key: list[str | int] = []
+    here = tree
+    for position, part in enumerate(location):
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif position < len(location) - 1 or not isinstance(here, dict) or part not in _fields_at(tuple(key)):
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The section classes that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, UnionType, tuple):
+        return [model for part in get_args(annotation) for model in _models_in(part)]
+    return []
+
+
+def _fields_at(key: KeyPath) -> dict[str, Any]:
+    """Field name → FieldInfo of the section that stands at a key path."""
+    models: list[type[BaseModel]] = [Recipe]
+    for part in key:
+        if isinstance(part, int):
+            continue
+        models = [
+            m
+            for model in models
+            if part in model.model_fields
+            for m in _models_in(model.model_fields[part].annotation)
+        ]
+    return {name: field for model in models for name, field in model.model_fields.items()}
+
+
+def _field_help(key: KeyPath) -> str:
+    field = _fields_at(key[:-1]).get(str(key[-1]))
+    return (field.description if field is not None else None) or "a section of the recipe"
+
+
+def _did_you_mean(found: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(found, allowed, n=1, cutoff=0.6)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _dotted(key: KeyPath) -> str:
+    return ".".join(str(part) for part in key)
+
+
+def _resolve_paths(recipe: Recipe) -> Recipe:
+    """Every path absolute, so that the recipe written to the run folder runs from anywhere."""
+    data = recipe.data.model_dump(exclude_unset=True)
+    pools = [
+        *(data["source"] if isinstance(data["source"], tuple | list) else [data["source"]]),
+        data["target"],
+    ]
+    for pool in [*pools, data.get("test")]:
+        if pool is not None:
+            pool["path"] = _absolute(pool["path"])
+    tree = recipe.model_dump(exclude_unset=True) | {"data": data}
+    weights = recipe.model.weights
+    if weights not in ("pretrained", "none", "bundled"):
+        tree["model"]["weights"] = _absolute(weights)
+    return Recipe.model_validate(tree)
+
+
+def _absolute(path: str) -> str:
+    filled = os.path.expanduser(os.path.expandvars(path))
+    if "\0" in filled:
+        raise RecipeError(f"path {path!r} holds a NUL character")
+    return os.path.abspath(filled)
