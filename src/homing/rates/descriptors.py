@@ -1,0 +1,197 @@
+"""What is known about each source row before any training: does it match the target, is its label right.
+
+Both are *probabilities*, and both find out from the pool itself how many rows they concern. A pool in which nothing
+matches has match probabilities of 0, a pool without wrong labels has right-label probabilities of 1: rates made
+from them are then uniform by construction, with nothing to be decided.
+
+The target's labels are used by neither; its features are, so a judge refits both inside each fold (`judge.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.isotonic import IsotonicRegression
+from torch import Tensor
+
+from homing.rates.evidence import Evidence
+from homing.rates.probe import fit_probes, log_probabilities, with_bias
+
+CROSS_FITS = 5
+LIKENESS_RIDGE = 0.3
+CONSISTENCY_RIDGE = 0.05
+CONSISTENCY_ROUNDS = 2
+LEAN = 9.0
+"""Extra weight of a surely matching row in the probe that judges labels, so that it leans towards the target."""
+
+_QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
+_MOST_CONFIDENT = 0.1
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How much each source row looks like the target.
+
+    Attributes:
+        log_ratio: `[N]` calibrated log density ratio of target to source.
+        match: `[N]` in 0..1, probability that the row is of the target's domain.
+        share: Share of the pool that matches, 0..1.
+    """
+
+    log_ratio: Tensor
+    match: Tensor
+    share: float
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How well each source row's label agrees with the rest of the pool.
+
+    Attributes:
+        log_probability: `[N]` out-of-fold log-probability of the row's own label.
+        right: `[N]` in 0..1, probability that the label is right.
+        wrong_share: Share of the pool's labels that are wrong, 0..1.
+    """
+
+    log_probability: Tensor
+    right: Tensor
+    wrong_share: float
+
+
+def target_likeness(evidence: Evidence, seed: int) -> Likeness:
+    """Score every source row by a classifier of target against source that has not seen the row.
+
+    A heavily penalised logistic regression, cross-fitted over both pools: rows that match and lie in the pool are
+    labelled "source" to the classifier, and one that had seen them would have learned to deny it. Source classes
+    are weighted as the target's are, so that the score tells domains, not classes.
+    """
+    num_source, num_target = evidence.num_source, evidence.num_target
+    features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
+    side = torch.cat([torch.zeros(num_source, dtype=torch.int64), torch.ones(num_target, dtype=torch.int64)])
+    fold = torch.cat([_folds(num_source, seed), _folds(num_target, seed)])
+    weights = torch.cat([_class_weights(evidence) / num_source, torch.full((num_target,), 1 / num_target)])
+    num_fits = int(fold[side == 1].max()) + 1
+    fold = fold % num_fits
+    kept = fold != torch.arange(num_fits)[:, None]
+    probes = fit_probes(features, side, weights * kept, 2, ridge=LIKENESS_RIDGE)
+    scores = torch.zeros(len(side))
+    for index, probe in enumerate(probes):
+        score = features @ (probe[:, 1] - probe[:, 0])
+        # Each fit has its own scale; its unseen source rows are the common yardstick.
+        unseen = score[(fold == index) & (side == 0)]
+        spread = unseen.std(correction=0).clamp(min=1e-6)
+        scores = torch.where(fold == index, (score - unseen.mean()) / spread, scores)
+    source, target = scores[:num_source], scores[num_source:]
+    share = _matching_share(source, target)
+    return Likeness(_log_density_ratio(source, target), _match_probability(source, target, share), share)
+
+
+def label_consistency(evidence: Evidence, match: Tensor, seed: int) -> Consistency:
+    """Probability that each label is right, under a probe that leans to the target and has not seen the row.
+
+    Labels are taken as right with probability 1 - e and else as any other class alike. Where a probe is most sure
+    of a class, it disagrees with the label about as often as labels are wrong: that gives e (cf. Northcutt et al.
+    2021, "Confident learning"). The posterior of each label follows by Bayes' rule, and probes are refitted with it.
+
+    Args:
+        evidence: Both pools; the target's labels are not looked at.
+        match: `[N]` match probability of each source row.
+        seed: Seed of the cross-fitting folds.
+    """
+    labels, num_classes = evidence.source_labels, evidence.num_classes
+    if num_classes == 1 or evidence.num_source < 2:
+        return Consistency(torch.zeros(len(labels)), torch.ones(len(labels)), 0.0)
+    features = with_bias(evidence.source_features)
+    fold = _folds(evidence.num_source, seed + 1)
+    kept = (fold != torch.arange(int(fold.max()) + 1)[:, None]).float()
+    leaning, right = 1 + LEAN * match, torch.ones(len(labels))
+    probes, wrong_share = None, 0.0
+    for round_index in range(CONSISTENCY_ROUNDS):
+        weights = kept * leaning * right
+        probes = fit_probes(features, labels, weights, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
+        log_probs = _out_of_fold(features, probes, fold)
+        own = log_probs.gather(1, labels[:, None]).squeeze(1)
+        if round_index == 0:
+            wrong_share = _wrong_share(log_probs, labels)
+        right = _right_probability(own.exp(), wrong_share, num_classes, trained_on_noise=round_index == 0)
+    return Consistency(own, right, wrong_share)
+
+
+def _folds(num_rows: int, seed: int) -> Tensor:
+    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
+    return order % min(CROSS_FITS, num_rows)
+
+
+def _class_weights(evidence: Evidence) -> Tensor:
+    """Weight of each source row that gives the source the target's class shares; mean 1."""
+    source = torch.bincount(evidence.source_labels, minlength=evidence.num_classes)
+    target = torch.bincount(evidence.target_labels, minlength=evidence.num_classes)
+    wanted = (target / evidence.num_target) / (source / evidence.num_source)
+    weights = wanted[evidence.source_labels]
+    return weights / weights.mean() if weights.any() else torch.ones_like(weights)
+
+
+def _matching_share(source: Tensor, target: Tensor) -> float:
+    """Largest share of the pool that can be of the target's domain (mixture proportion, Blanchard et al. 2010).
+
+    Were a share s of the pool matching, s * q of it would score above the target's upper q-quantile: the pool's
+    share up there, divided by q, bounds s. The median over several q steadies it for small targets.
+    """
+    upper = torch.tensor(_QUANTILES)
+    above = (source > torch.quantile(target, 1 - upper)[:, None]).float().mean(dim=1)
+    return float((above / upper).median().clamp(max=1.0))
+
+
+def _match_probability(source: Tensor, target: Tensor, share: float) -> Tensor:
+    """`share * p_target(score) / p_source(score)`, held to rise with the score (isotonic), in 0..1."""
+    order = source.argsort(descending=True)
+    target_tail = torch.special.ndtr((target.mean() - source[order]) / _spread(target))
+    # Matching rows expected between one source row and the next: a noisy probability of each.
+    expected = torch.diff(target_tail, prepend=torch.zeros(1)) * share * len(source)
+    smooth = IsotonicRegression(increasing=False).fit_transform(range(len(source)), expected.double().numpy())
+    match = torch.empty_like(source)
+    match[order] = torch.from_numpy(smooth).to(source).clamp(0, 1)
+    return match
+
+
+def _log_density_ratio(source: Tensor, target: Tensor) -> Tensor:
+    """Platt's calibration of the out-of-fold scores: logistic regression on one number, pools weighted alike."""
+    scores = with_bias(torch.cat([source, target])[:, None])
+    side = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).long()
+    weights = torch.cat([torch.full_like(source, 1 / len(source)), torch.full_like(target, 1 / len(target))])
+    probe = fit_probes(scores, side, weights[None], 2, ridge=1e-3)[0]
+    return with_bias(source[:, None]) @ (probe[:, 1] - probe[:, 0])
+
+
+def _spread(scores: Tensor) -> Tensor:
+    return scores.std(correction=0).clamp(min=1e-3)
+
+
+def _out_of_fold(features: Tensor, probes: Tensor, fold: Tensor) -> Tensor:
+    """`[N, C]` log-probabilities of each row by the probe that was fitted without it."""
+    log_probs = torch.zeros(len(features), probes.shape[-1])
+    for index in range(len(probes)):
+        rows = fold == index
+        log_probs[rows] = log_probabilities(features[rows], probes[index])
+    return log_probs
+
+
+def _wrong_share(log_probs: Tensor, labels: Tensor) -> float:
+    confidence, predicted = log_probs.max(dim=1)
+    surest = confidence.argsort(descending=True)[: max(1, round(_MOST_CONFIDENT * len(labels)))]
+    return float((predicted[surest] != labels[surest]).float().mean())
+
+
+def _right_probability(own: Tensor, wrong_share: float, num_classes: int, *, trained_on_noise: bool) -> Tensor:
+    """Bayes' rule for "the label is right", given the probe's probability of it.
+
+    A probe trained on the noisy labels predicts those: its probability is a mix of the true class's and of e / (C - 1)
+    for any other, and is unmixed first. One trained on labels weighted by their posterior predicts true classes.
+    """
+    other = wrong_share / (num_classes - 1)
+    if 1 - wrong_share - other <= 0:
+        return torch.ones_like(own)  # labels that are no better than chance say nothing about one another
+    true = ((own - other) / (1 - wrong_share - other)).clamp(0, 1) if trained_on_noise else own
+    right = (1 - wrong_share) * true
+    return right / (right + other * (1 - true)).clamp(min=1e-12) if wrong_share > 0 else torch.ones_like(own)

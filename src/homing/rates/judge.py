@@ -1,0 +1,159 @@
+"""The held-out judge: which setting would serve target images that it has not seen.
+
+The judge must not be bribed: whatever was fitted with a fold's target images may not be used to score that fold.
+So every fold describes the source anew from the target images that are left to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from sklearn.model_selection import KFold, StratifiedKFold
+from torch import Tensor
+
+from homing.errors import DataError
+from homing.rates.evidence import Evidence
+from homing.rates.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.rate_model import Description, Setting, rates_of
+
+JUDGE_RIDGE = 0.01
+_TEMPERATURES = torch.logspace(-1.5, 1.0, 26)
+
+Describe = Callable[[Evidence], Description]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Held-out losses of every setting and the one chosen.
+
+    Attributes:
+        losses: `[S, n]` temperature-scaled held-out cross entropy of each target image under each setting, nats.
+        chosen: Index of the chosen setting.
+    """
+
+    losses: Tensor
+    chosen: int
+
+    @property
+    def paired_errors(self) -> Tensor:
+        """`[S]` standard error of each setting's mean difference to the best one, over images."""
+        return _paired_errors(self.losses)
+
+
+def judge(
+    evidence: Evidence,
+    settings: list[Setting],
+    describe: Describe,
+    *,
+    folds: int,
+    repeats: int,
+    seed: int,
+    progress: Callable[[float], None] | None = None,
+) -> Verdict:
+    """Score every setting on held-out folds of the target and choose one.
+
+    Args:
+        evidence: Both pools.
+        settings: What to choose from, from the most cautious to the boldest: on a tie the first one wins.
+        describe: Computes the descriptors from the evidence that a fold may see.
+        folds: Parts that the target is split into.
+        repeats: How often it is split anew.
+        seed: Seed of the splits.
+        progress: Called with the share done, 0..1.
+
+    Raises:
+        DataError: The target has fewer images than folds.
+    """
+    losses = held_out_losses(evidence, settings, describe, folds=folds, repeats=repeats, seed=seed, progress=progress)
+    return Verdict(losses, choose(losses))
+
+
+def held_out_losses(
+    evidence: Evidence,
+    settings: list[Setting],
+    describe: Describe,
+    *,
+    folds: int,
+    repeats: int,
+    seed: int,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """`[S, n]` loss of each target image under probes that never saw it, mean over repeats, temperature-scaled."""
+    scores = torch.zeros(repeats, len(settings), evidence.num_target, evidence.num_classes)
+    for index, (repeat, seen) in enumerate(_splits(evidence.target_labels, folds, repeats, seed)):
+        part = evidence.with_target(seen)
+        probes = fit_settings(part, settings, describe(part))
+        held_out = with_bias(evidence.target_features[~seen])
+        scores[repeat][:, ~seen] = log_probabilities(held_out, probes)
+        if progress is not None:
+            progress((index + 1) / (folds * repeats))
+    return _temperature_scaled_losses(scores, evidence.target_labels)
+
+
+def fit_settings(evidence: Evidence, settings: list[Setting], description: Description) -> Tensor:
+    """`[S, D + 1, C]` probes trained on source and target as each setting weighs them."""
+    features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
+    labels = torch.cat([evidence.source_labels, evidence.target_labels])
+    rates = rates_of(settings, description, evidence.source_labels, evidence.num_classes)
+    target_weights = torch.tensor([[setting.target_weight] for setting in settings])
+    weights = torch.cat([rates, target_weights.expand(-1, evidence.num_target)], dim=1)
+    start = fit_probes(features, labels, weights.mean(dim=0, keepdim=True), evidence.num_classes, ridge=JUDGE_RIDGE)
+    return fit_probes(features, labels, weights, evidence.num_classes, ridge=JUDGE_RIDGE, start=start)
+
+
+def choose(losses: Tensor) -> int:
+    """The first setting whose mean loss is within one standard error of the best, the error being of the pair.
+
+    Settings are compared image by image: what makes an image hard for all of them cancels.
+
+    Args:
+        losses: `[S, n]`, settings from the most cautious to the boldest.
+    """
+    means = losses.mean(dim=1)
+    within = means - means.min() <= _paired_errors(losses)
+    return int(within.nonzero()[0])
+
+
+def _paired_errors(losses: Tensor) -> Tensor:
+    differences = losses - losses[losses.mean(dim=1).argmin()]
+    errors: Tensor = differences.std(dim=1, correction=0) / math.sqrt(max(1, losses.shape[1] - 1))
+    return errors
+
+
+def _splits(labels: Tensor, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """`(repeat, seen)` for every fold, seen being `[n]` bool; classes are spread over folds as evenly as may be."""
+    num_rows = len(labels)
+    if num_rows < folds:
+        raise DataError(
+            f"The target has {num_rows} labelled images, fewer than the {folds} folds that judge the rates: "
+            f"label more images or set folds to at most {num_rows}."
+        )
+    smallest_possible = int(torch.bincount(labels).max()) >= folds
+    splitter = StratifiedKFold if smallest_possible else KFold
+    for repeat in range(repeats):
+        parts = splitter(n_splits=folds, shuffle=True, random_state=seed + repeat)
+        for _, held_out in parts.split(labels, labels):
+            seen = torch.ones(num_rows, dtype=torch.bool)
+            seen[torch.from_numpy(held_out)] = False
+            yield repeat, seen
+
+
+def _temperature_scaled_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """Losses at each setting's own best temperature, so that confidence alone wins nothing.
+
+    Args:
+        scores: `[R, S, n, C]` held-out log-probabilities.
+        labels: `[n]`.
+    """
+    own = labels[None, None, :, None].expand(*scores.shape[:3], 1)
+    per_temperature = []
+    for temperature in _TEMPERATURES:
+        log_probs = (scores * temperature).log_softmax(dim=-1)
+        per_temperature.append(-log_probs.gather(3, own).squeeze(3).mean(dim=0))
+    losses_TSn = torch.stack(per_temperature)
+    best = losses_TSn.mean(dim=2).argmin(dim=0)
+    own_best = best[None, :, None].expand(1, -1, losses_TSn.shape[2])
+    return losses_TSn.gather(0, own_best).squeeze(0)

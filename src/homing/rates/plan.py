@@ -1,0 +1,52 @@
+"""What to train on: the outcome of learning rates, and of every plan-based baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RatePlan:
+    """Train on `sum_i rates[i] * loss_i` over the source plus `target_weight * sum_j loss_j` over the target.
+
+    Attributes:
+        rates: `[N]` float32, at least 0, mean 1 within each class of the source (0 everywhere: train on no source).
+        target_weight: How often each target image counts; 0: the target is not trained on.
+        phi: The few learned numbers behind the rates, for `results.json`.
+        descriptors: Name to `[N]` float32, what the rates were computed from, for `rates.parquet`.
+        judged: One row per setting that was judged on held-out target images, the chosen one marked.
+        warnings: What the reader of the report should know.
+    """
+
+    rates: Tensor
+    target_weight: float
+    phi: dict[str, float] = field(default_factory=dict)
+    descriptors: dict[str, Tensor] = field(default_factory=dict)
+    judged: list[dict[str, float | bool]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def effective_sample_size(self) -> float:
+        """`(sum r)^2 / sum r^2` in rows, N for uniform rates and 0 where no source is trained on (Kish 1965)."""
+        squares = float(self.rates.double().square().sum())
+        return float(self.rates.double().sum()) ** 2 / squares if squares else 0.0
+
+
+def balanced_within_classes(rates: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Scale rates to mean 1 within each class, so that no rate can skew the class prior.
+
+    Args:
+        rates: `[..., N]`, at least 0.
+        labels: `[N]` int64.
+        num_classes: Length of the class list; classes without rows are no trouble.
+
+    Returns:
+        `[..., N]`. A class whose rates are all 0 gets rate 1 throughout: nothing is known about it.
+    """
+    counts = torch.zeros(num_classes).index_add_(0, labels, torch.ones(len(labels)))
+    totals = torch.zeros(*rates.shape[:-1], num_classes).index_add_(-1, labels, rates)
+    means = (totals / counts.clamp(min=1))[..., labels]
+    return torch.where(means > 0, rates / means.clamp(min=torch.finfo(rates.dtype).tiny), torch.ones_like(rates))

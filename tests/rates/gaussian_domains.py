@@ -1,0 +1,43 @@
+"""Evidence drawn from Gaussian domains: fast, and the truth is known."""
+
+import torch
+from torch import Tensor
+
+from homing.rates import Evidence
+
+WIDTH = 24
+NUM_CLASSES = 4
+
+
+def draw_domain(count: int, turn: float, shift: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Features and labels of a domain: its classes sit elsewhere by `turn`, all of it is moved by `shift`."""
+    labels = torch.arange(count) % NUM_CLASSES
+    means = torch.zeros(NUM_CLASSES, WIDTH)
+    means[:, :NUM_CLASSES] = 3 * torch.eye(NUM_CLASSES)
+    turned = (1 - turn) * means + turn * means.roll(1, dims=0)
+    offset = torch.zeros(WIDTH)
+    offset[-4:] = shift
+    noise = torch.randn(count, WIDTH, generator=generator)
+    return turned[labels] + offset + noise, labels
+
+
+def hidden_matches(
+    *, seed: int, hidden: int = 80, others: int = 520, shots: int = 6, wrong: float = 0.0, shift: float = 2.0
+) -> Evidence:
+    """A target domain whose classes lie between the pool's, with `hidden` rows of it in the pool."""
+    generator = torch.Generator().manual_seed(seed)
+    target, target_labels = draw_domain(shots * NUM_CLASSES, 0.6, shift, generator)
+    matching, matching_labels = draw_domain(hidden, 0.6, shift, generator)
+    other, other_labels = draw_domain(others, 0.0, 0.0, generator)
+    labels = torch.cat([matching_labels, other_labels])
+    clean = torch.rand(len(labels), generator=generator) >= wrong
+    shuffled = (labels + torch.randint(1, NUM_CLASSES, labels.shape, generator=generator)) % NUM_CLASSES
+    return Evidence(
+        source_features=torch.cat([matching, other]),
+        source_labels=torch.where(clean, labels, shuffled),
+        target_features=target,
+        target_labels=target_labels,
+        num_classes=NUM_CLASSES,
+        matches=torch.arange(hidden + others) < hidden,
+        clean=clean,
+    )
