@@ -1,1 +1,1 @@
-"""What a run leaves behind: the rates file, the corpus, the model folder, the report."""
+"""What a run leaves behind: rates file, results, model folder, report."""

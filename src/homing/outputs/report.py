@@ -26,7 +26,7 @@ DESCRIPTOR_TITLES = {
     "label_consistency": "Label consistency",
     "target_alignment": "Target alignment",
 }
-_SCORE_TITLES = {"macro_f1": "Macro F1", "nll": "Loss (NLL)", "ece": "Calibration error"}
+_SCORE_TITLES = {"macro_f1": "Macro F1", "nll": "Loss", "ece": "Calibration error"}
 
 
 def write_report(run: Path, pictures: Pictures) -> Path:
@@ -67,6 +67,7 @@ def _environment() -> jinja2.Environment:
         "rate": _rate,
         "thousands": _thousands,
         "points": points,
+        "decimals": _decimals,
         "show": show,
         "is_numeric": _is_numeric,
     }
@@ -91,6 +92,11 @@ def _rate(value: float) -> str:
 def _thousands(value: Any) -> str:
     found = number(value)
     return "–" if found is None else f"{found:,.0f}"
+
+
+def _decimals(value: Any) -> str:
+    found = number(value)
+    return "–" if found is None else f"{found:.3f}"
 
 
 def _is_numeric(text: str) -> bool:
@@ -164,13 +170,20 @@ def _rate_numbers(run: RunFolder) -> dict[str, Any]:
     rates = run.rates
     summary = summarize(rates.rate)
     columns = [("class", rates.label), ("source", rates.source), *rates.groups.items()]
-    lifts = (lift_curve(name, values, rates.rate) for name, values in rates.descriptors.items())
+    lifts = [
+        curve
+        for name, values in rates.descriptors.items()
+        if (curve := lift_curve(name, values, rates.rate)) is not None
+    ]
     binned = density(rates, "target_likeness", "label_consistency")
     return {
         "summary": summary,
         "histogram": histogram("histogram", rates.rate, summary),
         "groups": [group_table(title, column, rates.rate) for title, column in columns if len(column.names) > 1],
-        "lifts": [lift_figure(f"lift-{curve.name}", curve, DESCRIPTOR_TITLES[curve.name]) for curve in lifts if curve],
+        "lifts": [
+            lift_figure(f"lift-{curve.name}", curve, DESCRIPTOR_TITLES[curve.name], is_small=len(lifts) == 3)
+            for curve in lifts
+        ],
         "density": density_figure("density", binned, DESCRIPTOR_TITLES) if binned else None,
     }
 

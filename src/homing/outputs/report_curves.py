@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from homing.outputs.report_data import number
 from homing.outputs.report_figures import Line, Picture, line_figure
+from homing.outputs.report_verdict import title_of
 
 _MAX_POINTS = 300
-_MAX_METHODS = 5
+_MAX_METHODS = 4
 
 
 def curves(metrics: list[dict[str, Any]], method: str) -> list[Picture]:
@@ -24,44 +26,44 @@ def curves(metrics: list[dict[str, Any]], method: str) -> list[Picture]:
     if method not in methods and methods:
         method = methods[0]
     own = [row for row in metrics if str(row.get("method", method)) == method]
-    found = (_loss(own), _accuracy(metrics, own, method, methods), _effective_size(own))
-    return [picture for picture in found if picture is not None]
-
-
-def _loss(own: list[dict[str, Any]]) -> Picture | None:
-    names = (("source_loss", "source (weighted by rate)"), ("target_loss", "target"), ("loss", "what is minimised"))
-    lines = [
-        line for series, (column, label) in enumerate(names) if (line := _line(own, column, label, series)) is not None
+    found = (
+        ("loss", "Loss", "loss", "{:.3g}", _loss(own)),
+        ("accuracy", "Accuracy in training", "", "{:.1%}", _accuracy(metrics, own, method, methods)),
+        ("effective", "Effective sample size", "source images", "{:,.0f}", _effective_size(own)),
+    )
+    drawn = [chart for chart in found if chart[-1]]
+    return [
+        line_figure(key, title, lines, y_label, pattern, is_small=len(drawn) == 3)
+        for key, title, y_label, pattern, lines in drawn
     ]
-    if not lines:
-        return None
-    return line_figure("loss", "Loss", lines, "loss", _in_words(lines, "{:.3g}"))
 
 
-def _accuracy(
-    metrics: list[dict[str, Any]], own: list[dict[str, Any]], method: str, methods: list[str]
-) -> Picture | None:
+def _loss(own: list[dict[str, Any]]) -> list[Line]:
+    names = (("source_loss", "source, weighted by rate"), ("target_loss", "target"), ("loss", "what is minimised"))
+    return _known(_line(own, column, label, series) for series, (column, label) in enumerate(names))
+
+
+def _accuracy(metrics: list[dict[str, Any]], own: list[dict[str, Any]], method: str, methods: list[str]) -> list[Line]:
     lines = [
-        _line(own, "source_accuracy", "homing, on its source images", 0),
-        _line(own, "target_accuracy", "homing, on its target images", 1),
+        _line(own, "source_accuracy", "homing, source images", 0),
+        _line(own, "target_accuracy", "homing, target images", 1),
     ]
     others = [name for name in methods if name != method][:_MAX_METHODS]
     for series, name in enumerate(others, start=2):
         rows = [row for row in metrics if str(row.get("method")) == name]
-        lines.append(_line(rows, "target_accuracy", f"{name.replace('_', ' ')}, target", series, faint=True))
-    drawn = [line for line in lines if line is not None]
-    if not drawn:
-        return None
-    text = _in_words(drawn, "{:.1%}") + " These are the images trained on, not the test."
-    return line_figure("accuracy", "Accuracy in training", drawn, "", text, percent=True)
+        lines.append(_line(rows, "target_accuracy", title_of(name), series, faint=True))
+    return _known(lines)
 
 
-def _effective_size(own: list[dict[str, Any]]) -> Picture | None:
+def _effective_size(own: list[dict[str, Any]]) -> list[Line]:
     line = _line(own, "effective_sample_size", "effective sample size", 0)
     if line is None or float(np.ptp(line.y)) < 1e-9 + 1e-6 * abs(float(line.y[0])):
-        return None  # a flat line is a number, and that stands at the top of the page
-    text = _in_words([line], "{:,.0f}")
-    return line_figure("effective", "Effective sample size", [line], "source images", text)
+        return []  # a flat line is a number, and that stands at the top of the page
+    return [line]
+
+
+def _known(lines: Iterable[Line | None]) -> list[Line]:
+    return [line for line in lines if line is not None]
 
 
 def _line(rows: list[dict[str, Any]], column: str, label: str, series: int, *, faint: bool = False) -> Line | None:
@@ -75,8 +77,3 @@ def _line(rows: list[dict[str, Any]], column: str, label: str, series: int, *, f
     parts = np.array_split(np.array(sorted(points)), min(len(points), _MAX_POINTS))
     means = np.array([part.mean(axis=0) for part in parts])
     return Line(label, means[:, 0], means[:, 1], series, faint)
-
-
-def _in_words(lines: list[Line], pattern: str) -> str:
-    ends = [f"{line.label} {pattern.format(line.y[0])} → {pattern.format(line.y[-1])}" for line in lines]
-    return "; ".join(ends) + "."

@@ -58,11 +58,13 @@ class Picture:
         title: Heading.
         svg: The drawing, without prolog, ids unique on the page.
         description: What it shows, in words, for those who cannot see it.
+        legend: Series number (from 1), name and text of each line; empty where colours need no key.
     """
 
     title: str
     svg: str
     description: str
+    legend: tuple[tuple[int, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,13 @@ def histogram(key: str, rate: Floats, summary: RateSummary) -> Picture:
         else:
             edges = np.linspace(min(0.0, float(rate.min())), max(float(rate.max()), 1e-9) * 1.02, 49)
         counts, _ = np.histogram(positive if is_log else rate, edges)
-        axes.stairs(counts, edges, fill=True, color=_SERIES[0], alpha=0.85)
+        mean = float(rate.mean())
+        bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", alpha=0.9)
+        for bar, middle in zip(bars, (edges[:-1] + edges[1:]) / 2, strict=True):
+            bar.set_facecolor(_SERIES[0] if middle > mean else _SERIES[1])
         if counts.max() > 200 * max(1, float(np.median(counts[counts > 0]))):
             axes.set_yscale("log")
-        axes.axvline(float(rate.mean()), color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axvline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_xlabel("rate (dashed: the mean)")
         axes.set_ylabel("source images")
         _plain_ticks(axes, x_log=is_log)
@@ -115,24 +120,24 @@ def histogram(key: str, rate: Floats, summary: RateSummary) -> Picture:
     )
 
 
-def lift_figure(key: str, curve: LiftCurve, title: str) -> Picture:
+def lift_figure(key: str, curve: LiftCurve, title: str, *, is_small: bool) -> Picture:
     """Draw the mean rate along the ranks of one descriptor."""
     import matplotlib
 
     with matplotlib.rc_context(_RC):
-        figure, axes = _canvas(width=3.9, height=2.7)
+        figure, axes = _canvas(is_small=is_small)
         x = 100 * curve.position
         axes.fill_between(x, curve.low, curve.high, color=_SERIES[0], alpha=0.18, linewidth=0)
         axes.plot(x, curve.mean_rate, color=_SERIES[0])
         axes.set_xlim(0, 100)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(f"rank by {title.lower()}, in % of the pool")
+        axes.set_xlabel("the pool in order, lowest to highest, in %")
         axes.set_ylabel("rate")
         svg = _svg(figure, key)
     return Picture(
         title,
         svg,
-        f"Mean rate {curve.mean_rate[0]:.2f} at the lowest {title.lower()}, {curve.mean_rate[-1]:.2f} at the highest; "
+        f"Mean rate {curve.mean_rate[0]:.2f} where it is lowest, {curve.mean_rate[-1]:.2f} where it is highest; "
         "the band holds 80 % of the images.",
     )
 
@@ -143,7 +148,7 @@ def density_figure(key: str, binned: Density, titles: dict[str, str]) -> Picture
 
     spread = _rate_spread(binned.mean_rate)
     with matplotlib.rc_context(_RC):
-        figure, axes = _canvas(width=5.6, height=4.0)
+        figure, axes = _canvas()
         axes.grid(False)
         extent = (binned.x_edges[0], binned.x_edges[-1], binned.y_edges[0], binned.y_edges[-1])
         axes.imshow(
@@ -193,55 +198,70 @@ def _diverging(position: Floats) -> Floats:
 
 
 def _color_scale(figure: Figure, axes: Axes, spread: float) -> None:
-    strip = figure.add_axes((0.885, 0.2, 0.025, 0.68))
+    strip = figure.add_axes((0.895, 0.15, 0.022, 0.7))
     ramp = _diverging(np.linspace(-1, 1, 64))[:, None, :]
     strip.imshow(ramp, origin="lower", aspect="auto", extent=(0, 1, -spread, spread))
     strip.set_xticks([])
     strip.grid(False)
     ticks = [-spread, -spread / 2, 0.0, spread / 2, spread]
-    strip.set_yticks(ticks, [f"{2**tick:.2g}" for tick in ticks])
+    strip.set_yticks(ticks, [f"{2**tick:.1g}" if tick < 0 else f"{2**tick:.2g}" for tick in ticks])
     strip.yaxis.tick_right()
-    strip.set_title("mean rate", fontsize=10.5, color=_MUTED)
+    strip.tick_params(length=0)
+    strip.set_title("mean rate", fontsize=_RC["font.size"], color=_MUTED)
     for spine in strip.spines.values():
         spine.set_visible(False)
-    axes.set_position((0.12, 0.16, 0.72, 0.76))
+    axes.set_position((0.12, 0.15, 0.73, 0.81))
 
 
-def line_figure(
-    key: str, title: str, lines: Sequence[Line], y_label: str, description: str, *, percent: bool = False
-) -> Picture:
-    """Draw lines over training steps."""
+def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, pattern: str, *, is_small: bool) -> Picture:
+    """Draw lines over training steps; the key to the colours stands below the drawing, with first and last value.
+
+    Args:
+        key: Prefix of the ids in the drawing.
+        title: Heading.
+        lines: At least one.
+        y_label: What the values are.
+        pattern: How a value is written, as for `str.format`; with "%" in it the axis shows percentages.
+        is_small: Whether three of these stand side by side.
+    """
     import matplotlib
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     with matplotlib.rc_context(_RC):
-        figure, axes = _canvas()
+        figure, axes = _canvas(is_small=is_small)
         for line in lines:
-            style: dict[str, Any] = {"color": _SERIES[line.series % len(_SERIES)], "label": line.label}
-            style |= {"linewidth": 1.3, "alpha": 0.75, "linestyle": (0, (4, 2))} if line.faint else {}
+            style: dict[str, Any] = {"color": _SERIES[line.series % len(_SERIES)]}
+            style |= {"linewidth": 1.3, "alpha": 0.8, "linestyle": (0, (4, 2))} if line.faint else {}
             style |= {"marker": "o"} if len(line.x) == 1 else {}
-            axes.plot(line.x, 100 * line.y if percent else line.y, **style)
+            axes.plot(line.x, line.y, **style)
         axes.set_xlabel("step")
         axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if percent:
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-        if len(lines) > 1:
-            axes.legend(loc="best", handlelength=1.6)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        write = (lambda value, _: f"{100 * value:g} %") if "%" in pattern else (lambda value, _: _short(value))
+        axes.yaxis.set_major_formatter(FuncFormatter(write))
         svg = _svg(figure, key)
-    return Picture(title, svg, description)
+    ends = [
+        (
+            line.series % len(_SERIES) + 1,
+            line.label,
+            " → ".join(pattern.format(line.y[end]).replace("%", " %") for end in (0, -1)),
+        )
+        for line in lines
+    ]
+    return Picture(title, svg, "; ".join(f"{label} {text}" for _, label, text in ends) + ".", tuple(ends))
 
 
-def _canvas(width: float = 5.6, height: float = 3.3) -> tuple[Figure, Axes]:
+def _canvas(*, is_small: bool = False) -> tuple[Figure, Axes]:
+    """An empty drawing, as wide as half the page, or as a third of it; text comes out at 12 to 13 pixels."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(3.9, 2.8) if is_small else (5.6, 3.3), layout="none")
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
-    axes = figure.add_axes((0.12, 0.15, 0.86, 0.81))
+    axes = figure.add_axes((0.155, 0.17, 0.815, 0.79) if is_small else (0.12, 0.15, 0.86, 0.81))
     axes.patch.set_alpha(0)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, which="both")
     return figure, axes
 
 

@@ -149,7 +149,7 @@ def group_table(title: str, category: Category, rate: Floats) -> GroupTable:
     sums = np.bincount(category.codes, weights=rate, minlength=num_values)
     squares = np.bincount(category.codes, weights=rate**2, minlength=num_values)
     means = sums / np.maximum(counts, 1)
-    order = np.argsort(-means, kind="stable")
+    order = np.argsort(-np.round(means, 3), kind="stable")  # equal means: by name
     if num_values > MAX_GROUP_ROWS:
         order = np.concatenate([order[: MAX_GROUP_ROWS // 2], order[-(MAX_GROUP_ROWS // 2) :]])
     members = _members(category, order)
@@ -187,7 +187,7 @@ def ranked_rows(rate: Floats) -> Codes:
     return np.lexsort((shuffle, rate)).astype(np.int64)
 
 
-def lift_curve(name: str, values: Floats, rate: Floats, bins: int = 24) -> LiftCurve | None:
+def lift_curve(name: str, values: Floats, rate: Floats, bins: int = 20) -> LiftCurve | None:
     """Average the rate along the ranks of one descriptor; None with fewer than `bins` known values."""
     known = np.flatnonzero(np.isfinite(values))
     if len(known) < bins:

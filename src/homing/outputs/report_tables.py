@@ -74,6 +74,11 @@ class Confusion:
     counts: tuple[tuple[int, ...], ...]
     pairs: tuple[tuple[str, str, int, float], ...]
 
+    def shade(self, true: int, predicted: int) -> float:
+        """How strongly a cell is coloured, in [0, 1]; mistakes three times as strongly as their share."""
+        share = self.shares[true][predicted]
+        return round(share if true == predicted else min(1.0, 3 * share), 3)
+
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested mappings into one level, keys joined by " · "."""

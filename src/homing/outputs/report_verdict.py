@@ -81,6 +81,12 @@ def wilson(accuracy: float, count: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def title_of(name: str) -> str:
+    """Write a method's name for people."""
+    plain = name.replace("_", " ")
+    return _TITLES.get(name.lower().replace(" ", "_"), plain[:1].upper() + plain[1:])
+
+
 def is_oracle(name: str) -> bool:
     """Whether a baseline's name says that it uses the truth."""
     return "oracle" in name.lower()
@@ -103,7 +109,7 @@ def scores(results: dict[str, Any]) -> list[Score]:
 def _score(name: str, values: dict[str, Any], accuracy: float, run_accuracy: float | None) -> Score:
     is_run = run_accuracy is None and name == "homing"
     low, high = _interval(values, accuracy)
-    title = "homing" if is_run else _TITLES.get(name.lower(), name.replace("_", " "))
+    title = "homing" if is_run else title_of(name)
     gap = None if run_accuracy is None else run_accuracy - accuracy
     return Score(name, title, accuracy, low, high, is_run, not is_run and is_oracle(name), gap, values)
 
@@ -145,8 +151,12 @@ def verdict(rows: list[Score]) -> Verdict:
             "Nothing to compare with",
             "No baseline was run, so this page cannot say whether the rates helped. `homing compare` can.",
         )
-    better = [row for row in rows if not row.is_run and not row.is_oracle and row.accuracy > run.accuracy]
-    warning = f" “{better[0].title}” scored higher: {better[0].accuracy:.1%}." if better else ""
+    best = next(row for row in rows if not row.is_run and not row.is_oracle)
+    half = _half_width(run, best)
+    if half is not None and run.accuracy + half < best.accuracy:
+        return _judge(run.accuracy - best.accuracy, half, best.title, "")
+    is_beaten = best is not other and best.accuracy > run.accuracy
+    warning = f" But “{best.title}” scored {100 * best.accuracy:.1f} %." if is_beaten else ""
     gain = run.accuracy - other.accuracy
     half = _half_width(run, other)
     if half is None:
@@ -165,10 +175,11 @@ def _half_width(run: Score, other: Score) -> float | None:
 def _judge(gain: float, half: float, title: str, warning: str) -> Verdict:
     span = f"{points(gain)} points [{points(gain - half)}, {points(gain + half)}] against “{title}”"
     if gain - half > 0:
-        tone = "open" if warning else "good"
-        return Verdict(tone, "Worth it", f"{span}: more than chance on this many test images.{warning}")
+        if warning:
+            return Verdict("open", "Better than pooling, but not the best", f"{span}.{warning}")
+        return Verdict("good", "Worth it", f"{span}: more than chance would do on this many test images.")
     if gain + half < 0:
-        return Verdict("bad", "Not worth it", f"{span}: the plain way is better here; use that.{warning}")
+        return Verdict("bad", "Not worth it", f"{span}, which is better here; use that.")
     if gain > 0:
         text = f"{span}: ahead, but within what chance would do on this many test images.{warning}"
         return Verdict("open", "Not proven", text)

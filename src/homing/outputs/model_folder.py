@@ -1,0 +1,70 @@
+"""`model/`: opens with `timm.create_model("local-dir:…", pretrained=True)`, safetensors only, with a model card."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timm.models._hub import save_for_hf
+from torch import nn
+
+CARD = """---
+library_name: timm
+pipeline_tag: image-classification
+tags: [image-classification, timm, homing]
+---
+# {name}
+
+`{backbone}`, fine-tuned by homing {version} with learned per-sample rates (`{method}`).
+
+- Classes: {classes}
+- Source: {num_source:,} samples. Target: {num_target:,} labelled images, used **to train the model and to learn the
+  rates**{tested}.
+- {headline}
+
+```python
+import timm
+model = timm.create_model("local-dir:model", pretrained=True)
+```
+"""
+
+
+def save_model(
+    folder: Path,
+    model: nn.Module,
+    *,
+    classes: Sequence[str],
+    model_args: Mapping[str, Any],
+    data_config: Mapping[str, Any],
+    card: str,
+) -> None:
+    """Write the model folder, whole or not at all.
+
+    Args:
+        folder: Replaced where it exists.
+        model: A timm model on any device.
+        classes: Names of its outputs.
+        model_args: What timm.create_model needs to build it again.
+        data_config: timm's preprocessing.
+        card: Text of README.md.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        save_for_hf(
+            model,
+            str(unfinished),
+            model_config={"label_names": list(classes)},
+            model_args={key: value for key, value in model_args.items() if key != "num_classes"},
+            data_config=dict(data_config),
+            safe_serialization=True,
+        )
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
