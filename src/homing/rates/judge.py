@@ -17,21 +17,23 @@ from torch import Tensor
 from homing.errors import DataError
 from homing.rates.evidence import Evidence
 from homing.rates.probe import fit_probes, log_probabilities, with_bias
-from homing.rates.rate_model import Description, Setting, rates_of
 
+FOLDS = 5
+REPEATS = 2
 JUDGE_RIDGE = 0.01
 _TEMPERATURES = torch.logspace(-1.5, 1.0, 26)
 
-Describe = Callable[[Evidence], Description]
+RatesFrom = Callable[[Evidence], Tensor]
+"""Rates `[S, N]` of every candidate, from the evidence that a fold may see."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Held-out losses of every setting and the one chosen.
+    """Held-out losses of every candidate and the one chosen.
 
     Attributes:
-        losses: `[S, n]` temperature-scaled held-out cross entropy of each target image under each setting, nats.
-        chosen: Index of the chosen setting.
+        losses: `[S, n]` temperature-scaled held-out cross entropy of each target image under each candidate, nats.
+        chosen: Index of the chosen candidate.
     """
 
     losses: Tensor
@@ -39,68 +41,57 @@ class Verdict:
 
     @property
     def paired_errors(self) -> Tensor:
-        """`[S]` standard error of each setting's mean difference to the best one, over images."""
+        """`[S]` standard error of each candidate's mean difference to the best one, over images."""
         return _paired_errors(self.losses)
 
 
 def judge(
     evidence: Evidence,
-    settings: list[Setting],
-    describe: Describe,
+    target_weights: Tensor,
+    rates_from: RatesFrom,
     *,
-    folds: int,
-    repeats: int,
-    seed: int,
+    folds: int = FOLDS,
+    seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Verdict:
-    """Score every setting on held-out folds of the target and choose one.
+    """Score every candidate on held-out folds of the target and choose one.
 
     Args:
         evidence: Both pools.
-        settings: What to choose from, from the most cautious to the boldest: on a tie the first one wins.
-        describe: Computes the descriptors from the evidence that a fold may see.
-        folds: Parts that the target is split into.
-        repeats: How often it is split anew.
+        target_weights: `[S]` how often each target image counts under each candidate; candidates go from the most
+            cautious to the boldest: on a tie the first one wins.
+        rates_from: Computes the candidates' rates, once in every fold.
+        folds: Parts that the target is split into, `REPEATS` times over.
         seed: Seed of the splits.
         progress: Called with the share done, 0..1.
 
     Raises:
         DataError: The target has fewer images than folds.
     """
-    losses = held_out_losses(evidence, settings, describe, folds=folds, repeats=repeats, seed=seed, progress=progress)
+    scores = torch.zeros(REPEATS, len(target_weights), evidence.num_target, evidence.num_classes)
+    for index, (repeat, seen) in enumerate(_splits(evidence.target_labels, folds, seed)):
+        part = evidence.with_target(seen)
+        probes = fit_candidates(part, target_weights, rates_from(part))
+        scores[repeat][:, ~seen] = log_probabilities(with_bias(evidence.target_features[~seen]), probes)
+        if progress is not None:
+            progress((index + 1) / (folds * REPEATS))
+    losses = _temperature_scaled_losses(scores, evidence.target_labels)
     return Verdict(losses, choose(losses))
 
 
-def held_out_losses(
-    evidence: Evidence,
-    settings: list[Setting],
-    describe: Describe,
-    *,
-    folds: int,
-    repeats: int,
-    seed: int,
-    progress: Callable[[float], None] | None = None,
-) -> Tensor:
-    """`[S, n]` loss of each target image under probes that never saw it, mean over repeats, temperature-scaled."""
-    scores = torch.zeros(repeats, len(settings), evidence.num_target, evidence.num_classes)
-    for index, (repeat, seen) in enumerate(_splits(evidence.target_labels, folds, repeats, seed)):
-        part = evidence.with_target(seen)
-        probes = fit_settings(part, settings, describe(part))
-        held_out = with_bias(evidence.target_features[~seen])
-        scores[repeat][:, ~seen] = log_probabilities(held_out, probes)
-        if progress is not None:
-            progress((index + 1) / (folds * repeats))
-    return _temperature_scaled_losses(scores, evidence.target_labels)
+def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor) -> Tensor:
+    """`[S, D + 1, C]` probes trained on both pools as each candidate weighs them.
 
-
-def fit_settings(evidence: Evidence, settings: list[Setting], description: Description) -> Tensor:
-    """`[S, D + 1, C]` probes trained on source and target as each setting weighs them."""
+    Args:
+        evidence: Both pools.
+        target_weights: `[S]`.
+        rates: `[S, N]`.
+    """
     features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
-    rates = rates_of(settings, description, evidence.source_labels, evidence.num_classes)
-    target_weights = torch.tensor([[setting.target_weight] for setting in settings])
-    weights = torch.cat([rates, target_weights.expand(-1, evidence.num_target)], dim=1)
-    start = fit_probes(features, labels, weights.mean(dim=0, keepdim=True), evidence.num_classes, ridge=JUDGE_RIDGE)
+    weights = torch.cat([rates, target_weights[:, None].expand(-1, evidence.num_target)], dim=1)
+    middle = weights.mean(dim=0, keepdim=True)
+    start = fit_probes(features, labels, middle, evidence.num_classes, ridge=JUDGE_RIDGE)
     return fit_probes(features, labels, weights, evidence.num_classes, ridge=JUDGE_RIDGE, start=start)
 
 
@@ -123,7 +114,7 @@ def _paired_errors(losses: Tensor) -> Tensor:
     return errors
 
 
-def _splits(labels: Tensor, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+def _splits(labels: Tensor, folds: int, seed: int) -> Iterator[tuple[int, Tensor]]:
     """`(repeat, seen)` for every fold, seen being `[n]` bool; classes are spread over folds as evenly as may be."""
     num_rows = len(labels)
     if num_rows < folds:
@@ -133,7 +124,7 @@ def _splits(labels: Tensor, folds: int, repeats: int, seed: int) -> Iterator[tup
         )
     smallest_possible = int(torch.bincount(labels).max()) >= folds
     splitter = StratifiedKFold if smallest_possible else KFold
-    for repeat in range(repeats):
+    for repeat in range(REPEATS):
         parts = splitter(n_splits=folds, shuffle=True, random_state=seed + repeat)
         for _, held_out in parts.split(labels, labels):
             seen = torch.ones(num_rows, dtype=torch.bool)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from homing.rates.evidence import Evidence
-from homing.rates.judge import Verdict, judge
+from homing.rates.judge import FOLDS, Verdict, judge
 from homing.rates.plan import RatePlan
 from homing.rates.rate_model import DESCRIPTORS, Description, Setting, describe, rates_of
 
@@ -16,7 +16,6 @@ WIDTH = 128
 TARGET_WEIGHTS = (10.0, 3.0, 30.0, 1.0)
 MATCH_LIFTS = (1.0, 3.0, 10.0, 30.0)
 LET_GO = (0.0, 1.0)
-REPEATS = 2
 
 _NOTHING = 0.005  # a share of matching rows or of wrong labels below this cannot matter
 
@@ -25,7 +24,7 @@ def learn_rates(
     evidence: Evidence,
     *,
     descriptors: Sequence[str] = DESCRIPTORS,
-    folds: int = 5,
+    folds: int = FOLDS,
     target_weight: float | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -52,10 +51,9 @@ def learn_rates(
     reduced = evidence.projected(WIDTH)
     verdict = judge(
         reduced,
-        settings,
-        lambda part: describe(part, names, seed),
+        torch.tensor([setting.target_weight for setting in settings]),
+        lambda part: rates_of(settings, describe(part, names, seed), part),
         folds=folds,
-        repeats=REPEATS,
         seed=seed,
         progress=progress,
     )
@@ -83,7 +81,7 @@ def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None
 
 def _plan(evidence: Evidence, description: Description, settings: list[Setting], verdict: Verdict) -> RatePlan:
     chosen = settings[verdict.chosen]
-    rates = rates_of([chosen], description, evidence.source_labels, evidence.num_classes)[0]
+    rates = rates_of([chosen], description, evidence)[0]
     likeness, consistency = description.likeness, description.consistency
     return RatePlan(
         rates=rates,

@@ -54,7 +54,7 @@ def describe(evidence: Evidence, names: tuple[str, ...], seed: int) -> Descripti
     return Description(likeness, consistency)
 
 
-def rates_of(settings: list[Setting], description: Description, labels: Tensor, num_classes: int) -> Tensor:
+def rates_of(settings: list[Setting], description: Description, evidence: Evidence) -> Tensor:
     """Rates of every source row under each setting.
 
     `r = (1 + (match_lift - 1) * P(match)) * (1 - let_go * P(label wrong))`, scaled to mean 1 within each class.
@@ -62,8 +62,7 @@ def rates_of(settings: list[Setting], description: Description, labels: Tensor, 
     Args:
         settings: S settings.
         description: Descriptors of the N source rows.
-        labels: `[N]` int64 source labels.
-        num_classes: Length of the class list.
+        evidence: Both pools, for the source's classes.
 
     Returns:
         `[S, N]` float32, at least 0.
@@ -72,4 +71,4 @@ def rates_of(settings: list[Setting], description: Description, labels: Tensor, 
     let_go = torch.tensor([[setting.let_go] for setting in settings])
     matching = 1 + (lift - 1) * description.likeness.match
     keeping = 1 - let_go * (1 - description.consistency.right)
-    return balanced_within_classes(matching * keeping, labels, num_classes)
+    return balanced_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes)

@@ -1,0 +1,120 @@
+"""What people do without learned rates, as plans: how much each source row counts, and each target image.
+
+Every method has the same shape, `(evidence, *, seed, target_weight) -> RatePlan`, and chooses what it has to choose
+on held-out folds of the target, by the same judge. `BASELINES` names them all.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from homing.errors import DataError
+from homing.rates.descriptors import target_likeness
+from homing.rates.evidence import Evidence
+from homing.rates.judge import judge
+from homing.rates.learner import TARGET_WEIGHTS, WIDTH, learn_rates
+from homing.rates.plan import RatePlan, balanced_within_classes
+
+OVERSAMPLING = 10.0
+"""How often a target image counts where nothing else is asked for."""
+
+_FLATTENINGS = (1.0, 0.5, 0.25)
+
+
+class Baseline(Protocol):
+    """A method that decides before training how much each row counts."""
+
+    def __call__(self, evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+        """Plan the training.
+
+        Args:
+            evidence: Features and labels of both pools.
+            seed: Seed of folds and cross-fits, where the method has any.
+            target_weight: How often each target image counts; `None`: chosen on held-out folds of the target.
+        """
+        ...
+
+
+def source_only(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+    """The pool as it is, without the target."""
+    return RatePlan(torch.ones(evidence.num_source), target_weight=0.0)
+
+
+def target_only(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+    """The target's few images, without the pool."""
+    return RatePlan(torch.zeros(evidence.num_source), target_weight=1.0)
+
+
+def pooled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+    """Both pools as one, every image alike."""
+    return RatePlan(torch.ones(evidence.num_source), target_weight=1.0)
+
+
+def pooled_oversampled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+    """Both pools as one, target images repeated: what learned rates must beat."""
+    return _best_weight(evidence, torch.ones(1, evidence.num_source), target_weight, seed)
+
+
+def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+    """Importance weighting: rates follow the density ratio of target to source, flattened by an exponent.
+
+    The ratio comes from a calibrated logistic regression (Bickel et al. 2009), the exponent, which trades bias for
+    variance (Shimodaira 2000), from held-out folds of the target.
+    """
+    weights = TARGET_WEIGHTS if target_weight is None else (target_weight,)
+    settings = [(weight, exponent) for exponent in _FLATTENINGS for weight in weights]
+    exponents = torch.tensor([[exponent] for _, exponent in settings])
+
+    def rates_from(part: Evidence) -> Tensor:
+        ratio = (exponents * target_likeness(part, seed).log_ratio).exp()
+        return balanced_within_classes(ratio, part.source_labels, part.num_classes)
+
+    reduced = evidence.projected(WIDTH)
+    chosen = judge(reduced, torch.tensor([weight for weight, _ in settings]), rates_from, seed=seed).chosen
+    weight, exponent = settings[chosen]
+    rates = rates_from(reduced)[chosen]
+    return RatePlan(rates, weight, phi={"exponent": exponent, "target_weight": weight})
+
+
+def oracle(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+    """Rates from the truth, where it is known: matching rows weigh as target images do, wrong labels nothing.
+
+    Raises:
+        DataError: The evidence does not say which rows match and which labels are right.
+    """
+    if evidence.matches is None or evidence.clean is None:
+        raise DataError("The oracle needs a simulated study: matches and clean are not known for this pool.")
+    weights = torch.tensor(TARGET_WEIGHTS if target_weight is None else (target_weight,))
+    rates = torch.where(evidence.matches, weights[:, None], 1.0) * evidence.clean
+    balanced = balanced_within_classes(rates, evidence.source_labels, evidence.num_classes)
+    return _best_weight(evidence, balanced, target_weight, seed)
+
+
+def hierarchical(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
+    """Learned rates: `homing.rates.learn_rates`."""
+    return learn_rates(evidence, target_weight=target_weight, seed=seed)
+
+
+def _best_weight(evidence: Evidence, rates: Tensor, target_weight: float | None, seed: int) -> RatePlan:
+    """The plan with rates `[1 or S, N]` and the target weight given, or the best of `TARGET_WEIGHTS`."""
+    if target_weight is not None:
+        return RatePlan(rates[0], target_weight, phi={"target_weight": target_weight})
+    candidates = rates.expand(len(TARGET_WEIGHTS), -1)
+    verdict = judge(evidence.projected(WIDTH), torch.tensor(TARGET_WEIGHTS), lambda part: candidates, seed=seed)
+    weight = TARGET_WEIGHTS[verdict.chosen]
+    return RatePlan(candidates[verdict.chosen], weight, phi={"target_weight": weight})
+
+
+BASELINES: dict[str, Baseline] = {
+    "source_only": source_only,
+    "target_only": target_only,
+    "pooled": pooled,
+    "uniform": pooled_oversampled,
+    "pooled_oversampled": pooled_oversampled,
+    "density_ratio": density_ratio,
+    "hierarchical": hierarchical,
+    "oracle": oracle,
+}
