@@ -1,0 +1,163 @@
+"""What is done where parameters meet the batch: alignments in a training step, a check of rows in a probe."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from homing.rates import alignment_rules as rules
+from homing.rates.alignment_error import AlignmentError
+from homing.rates.alignment_rules import Call, Rule, Tracked
+
+_CHUNK = 1 << 20  # elements of a layer's output that are worked on at a time: what a cache holds
+
+
+class Accumulator:
+    """Adds up cᵢ·⟨direction, ∇ℓᵢ⟩ over the meetings of one step, as the backward pass goes by.
+
+    Args:
+        batch: Number of samples.
+        device: Where the parameters are.
+        dtype: Of the sum: fp64 for fp64 models, else fp32.
+    """
+
+    def __init__(self, batch: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.total = torch.zeros(batch, device=device, dtype=dtype)
+        self.met: set[str] = set()
+        self._batch = batch
+        self._anchor = torch.zeros((), requires_grad=True)
+
+    def meet(self, call: Call, data: list[Tensor], outputs: list[Any]) -> None:
+        """Hook the outputs of a call that mixes parameters with the batch."""
+        names = _names(call)
+        self.met |= names
+        if all(tracked.tangent is None for _, tracked in call.tracked.values()):
+            return
+        rule, needs_data = rules.rule_for(call)
+        for index, output in enumerate(outputs):
+            if isinstance(output, Tensor) and output.requires_grad:
+                check_rows(output, self._batch, names, call)
+                kept = _Kept.apply(self._anchor, *data) if needs_data else None
+                output.register_hook(_Meeting(self, call, rule, index, kept, _autocast_state(output)))  # type: ignore[no-untyped-call]
+
+    def meet_argument(self, argument: Tensor, tracked: Tracked, batch: int) -> None:
+        """Hook the gradient of a tracked tensor that was expanded to the batch."""
+        self.met |= tracked.names
+        if tracked.tangent is None:
+            return
+        tangent = tracked.tangent
+
+        def add(gradient: Tensor) -> None:
+            with torch._C.DisableTorchFunction():
+                self.add(gradient, tangent().expand_as(gradient))
+
+        argument.register_hook(add)  # type: ignore[no-untyped-call]
+
+    def add(self, gradient: Tensor, tangent: Tensor) -> None:
+        """Add Σ δᵢ·(J·V)ᵢ for each sample; rows that a layer folded out of a sample lie together."""
+        if gradient.dtype == torch.float16:
+            raise AlignmentError("fp16 gradients under- and overflow in alignments; use bf16 or fp32")
+        product = gradient.to(self.total.dtype) * tangent
+        self.total += product.sum(tuple(range(1, product.ndim))).reshape(self._batch, -1).sum(1)
+
+
+class _Kept(torch.autograd.Function):
+    """Keep tensors the way autograd keeps its own: no copy, version-checked, recomputed under checkpointing."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return anchor.new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise AssertionError("nothing is computed from a kept tensor")
+
+
+class _Meeting:
+    """The hook on one output of one call."""
+
+    def __init__(
+        self, into: Accumulator, call: Call, rule: Rule, index: int, kept: Tensor | None, autocast: tuple[Any, ...]
+    ) -> None:
+        self._into = into
+        self._call = call
+        self._rule = rule
+        self._index = index
+        self._kept = kept
+        self._autocast = autocast
+
+    def __call__(self, gradient: Tensor) -> None:
+        data: Sequence[Tensor] = self._kept.grad_fn.saved_tensors if self._kept is not None else ()  # type: ignore[union-attr]
+        with torch._C.DisableTorchFunction(), torch.no_grad(), _autocast(self._autocast):
+            self._into.add(gradient, self._rule(self._call, data, gradient, self._index))
+        self._kept = None  # lets go of the layer's input as early as autograd does
+
+
+def _autocast_state(tensor: Tensor) -> tuple[Any, ...]:
+    kind = tensor.device.type
+    return kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+
+@contextlib.contextmanager
+def _autocast(state: tuple[Any, ...]) -> Iterator[None]:
+    """The mixed precision that the call itself ran in."""
+    kind, dtype, enabled = state
+    if not enabled:
+        yield
+        return
+    with torch.autocast(kind, dtype=dtype, cache_enabled=False):
+        yield
+
+
+class RowProbe:
+    """Checks, on two samples of which the first is made NaN, that every meeting keeps the samples apart.
+
+    At each meeting exactly the first half of the output's rows may be NaN. Layers that fold windows or heads into the
+    batch pass; a layer that puts another dimension first, or mixes samples, does not.
+    """
+
+    def meet(self, call: Call, data: list[Tensor], outputs: list[Any]) -> None:
+        """Look at the outputs' rows."""
+        for output in outputs:
+            if isinstance(output, Tensor) and output.requires_grad:
+                self._check(output.detach(), _names(call), call)
+
+    def meet_argument(self, argument: Tensor, tracked: Tracked, batch: int) -> None:
+        """Nothing to see: the data beside the argument was looked at where it was made."""
+
+    @staticmethod
+    def _check(output: Tensor, names: frozenset[str], call: Call) -> None:
+        check_rows(output, 2, names, call)
+        first, second = output.reshape(2, -1).isnan()
+        if not first.any() or second.any():
+            raise AlignmentError(
+                f"in {_name(call)} with {rules.listed(names)} the rows of the samples do not lie together in the first "
+                f"dimension (output shape {tuple(output.shape)} for a batch of 2), or samples are mixed; leave the "
+                "parameter out with scope="
+            )
+
+
+def check_rows(output: Tensor, batch: int, names: frozenset[str], call: Call) -> None:
+    """Refuse an output whose first dimension is not the batch, or the batch times something folded into it.
+
+    Raises:
+        AlignmentError: No batch dimension was found.
+    """
+    if output.ndim == 0 or output.shape[0] % batch:
+        raise AlignmentError(
+            f"{_name(call)} with {rules.listed(names)} gives the shape {tuple(output.shape)}, whose first dimension is "
+            f"not a multiple of the batch size {batch}; leave the parameter out with scope="
+        )
+
+
+def _names(call: Call) -> frozenset[str]:
+    return frozenset[str]().union(*(tracked.names for _, tracked in call.tracked.values()))
+
+
+def _name(call: Call) -> str:
+    return getattr(call.function, "__name__", str(call.function))

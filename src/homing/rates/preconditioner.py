@@ -1,0 +1,104 @@
+"""The diagonal that an optimizer multiplies gradients with, read from its own state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+_SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq", "exp_avg_var", "square_avg", "sum")
+"""State entries that hold a running mean (Adagrad: sum) of squared gradients, the strictest first."""
+
+_BIAS_CORRECTED = ("max_exp_avg_sq", "exp_avg_sq", "exp_avg_var")
+
+_PLAIN = {"SGD", "SGDW", "SGDP", "Nesterov", "MomentumSGD", "ASGD"}
+"""Optimizers that step along the gradient itself."""
+
+
+class Preconditioner:
+    """P in θ' = θ − η P g, for the optimizer's own P; relative learning rates of parameter groups count as part of it.
+
+    Adam and its relatives: 1 / (√v̂ + ε); RMSprop, Adagrad: likewise; SGD with or without momentum: the identity;
+    anything else: the identity, with a warning. A parameter that the optimizer has not stepped yet has no v̂: the mean
+    square of the gradient at hand stands for it, as it would in Adam's first step.
+
+    Args:
+        optimizer: The base optimizer (wrappers with an `optimizer` attribute are looked through), or None: identity.
+    """
+
+    def __init__(self, optimizer: Optimizer | None) -> None:
+        inner: Any = optimizer
+        while inner is not None and hasattr(inner, "optimizer"):
+            inner = inner.optimizer
+        self._optimizer: Any = inner
+        self._warned = False
+
+    def apply(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """P times a gradient.
+
+        Args:
+            parameter: The parameter itself, as the optimizer knows it.
+            gradient: A tensor of its shape.
+
+        Returns:
+            A new tensor of the same shape; 0 where the optimizer does not step the parameter at all.
+        """
+        if self._optimizer is None:
+            return gradient.clone()
+        group = self._group_of(parameter)
+        if group is None:
+            return torch.zeros_like(gradient)
+        weight = self._relative_rate(group)
+        state: Mapping[str, Any] = self._optimizer.state.get(parameter, {})
+        moment = next((state[key] for key in _SECOND_MOMENTS if isinstance(state.get(key), Tensor)), None)
+        if moment is None and not self._is_adaptive(state):
+            return gradient * weight
+        if moment is None or moment.shape != gradient.shape:
+            square = gradient.square().mean()
+        else:
+            square = moment / self._bias_correction(state, group)
+        return gradient * weight / (square.sqrt() + float(group.get("eps") or 1e-8))
+
+    def _group_of(self, parameter: Tensor) -> Mapping[str, Any] | None:
+        for group in self._optimizer.param_groups:
+            if any(member is parameter for member in group["params"]):
+                return dict(group)
+        return None
+
+    def _relative_rate(self, group: Mapping[str, Any]) -> float:
+        """The group's learning rate over the largest one; 1 where a warm-up has them all at 0."""
+        rates = [float(other["lr"]) for other in self._optimizer.param_groups]
+        return float(group["lr"]) / max(rates) if max(rates) > 0 else 1.0
+
+    def _is_adaptive(self, state: Mapping[str, Any]) -> bool:
+        """Whether a parameter without a usable second moment still belongs to an optimizer that keeps one."""
+        name = type(self._optimizer).__name__
+        if name in _PLAIN:
+            return False
+        others = self._optimizer.state.values()
+        if any(isinstance(other.get(key), Tensor) for other in others for key in _SECOND_MOMENTS):
+            return True
+        if not state and "betas" in self._optimizer.defaults and not any(self._optimizer.state.values()):
+            return name not in {"Lion"}
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the optimizer {name} keeps no second moments that can be read, so the direction is not "
+                "preconditioned: alignments are those of plain gradient steps",
+                stacklevel=2,
+            )
+        return False
+
+    @staticmethod
+    def _bias_correction(state: Mapping[str, Any], group: Mapping[str, Any]) -> float:
+        betas, step = group.get("betas"), state.get("step", group.get("step"))
+        if betas is None or step is None or not any(key in state for key in _BIAS_CORRECTED):
+            return 1.0
+        if not group.get("bias_correction", True):
+            return 1.0
+        correction = 1 - float(betas[1]) ** float(step)
+        return correction if correction > 0 else 1.0
