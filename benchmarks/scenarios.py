@@ -102,3 +102,13 @@ def all_scenarios() -> list[Scenario]:
     scenarios += [replace(cartoon, name="cartoon class subset needle 0.1 noise 0.2", target_classes=subset)]
     scenarios += [replace(cartoon, name=f"cartoon {k} shots needle 0.1 noise 0.2", shots=k) for k in (2, 5, 20)]
     return scenarios
+
+
+def slice_scenarios() -> list[Scenario]:
+    """Two minutes of the fast tier, on images that pip packages ship: no data folder is needed."""
+    written = Scenario("written digits", "quickstart", "written", ("printed",), 0.0, 0.0)
+    grid = ((0.0, 0.0), (0.17, 0.0), (0.17, 0.4))
+    return [
+        replace(written, name=f"written digits needle {needle} noise {noise}", needle=needle, noise=noise)
+        for needle, noise in grid
+    ]

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from gaussian_domains import draw_domain, hidden_matches
+from sklearn.metrics import roc_auc_score
+
+from homing.rates.descriptors import label_consistency, target_likeness
+
+
+def test_likeness_ranks_hidden_matching_rows_first():
+    evidence = hidden_matches(seed=0)
+    likeness = target_likeness(evidence, seed=0)
+    assert roc_auc_score(evidence.matches, likeness.log_ratio) > 0.97
+
+
+@pytest.mark.parametrize("hidden", [0, 60, 180])
+def test_the_share_of_matching_rows_is_found(hidden):
+    evidence = hidden_matches(seed=1, hidden=hidden, others=600 - hidden)
+    likeness = target_likeness(evidence, seed=0)
+    # 24 target images give the tails of their scores to about +-0.1 of themselves, and the domains overlap a little.
+    assert likeness.share == pytest.approx(hidden / 600, abs=0.08)
+    assert likeness.match.mean() == pytest.approx(likeness.share, abs=0.05)
+
+
+def test_match_probability_rises_with_the_score():
+    likeness = target_likeness(hidden_matches(seed=2), seed=0)
+    order = likeness.log_ratio.argsort()
+    assert (likeness.match[order].diff() >= 0).all()
+    assert (likeness.match >= 0).all()
+    assert (likeness.match <= 1).all()
+
+
+def test_a_target_like_the_pool_matches_nearly_everywhere():
+    evidence = hidden_matches(seed=3, hidden=600, others=0, shots=20)
+    assert target_likeness(evidence, seed=0).share > 0.8
+
+
+def test_likeness_tells_domains_not_classes():
+    evidence = hidden_matches(seed=4, hidden=0, shift=0.0)
+    one_class = evidence.with_target(evidence.target_labels == 0)
+    likeness = target_likeness(one_class, seed=0)
+    in_class = evidence.source_labels == 0
+    # Rows of the class are seen as rows of the class are: the target's classes alone lift none of them above all.
+    assert likeness.match[in_class].mean() < 0.9
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.2, 0.4])
+def test_the_share_of_wrong_labels_is_found(wrong):
+    evidence = hidden_matches(seed=5, wrong=wrong)
+    match = target_likeness(evidence, seed=0).match
+    consistency = label_consistency(evidence, match, seed=0)
+    # The surest tenth is 60 rows: one standard deviation is 0.06.
+    assert consistency.wrong_share == pytest.approx(wrong, abs=0.13)
+
+
+def test_wrong_labels_are_told_from_right_ones():
+    evidence = hidden_matches(seed=6, wrong=0.3)
+    match = target_likeness(evidence, seed=0).match
+    consistency = label_consistency(evidence, match, seed=0)
+    assert roc_auc_score(evidence.clean, consistency.log_probability) > 0.9
+    assert consistency.right[evidence.clean].mean() > 0.8
+    assert consistency.right[~evidence.clean].mean() < 0.4
+
+
+def test_clean_labels_are_all_taken_as_right():
+    evidence = hidden_matches(seed=7, wrong=0.0)
+    consistency = label_consistency(evidence, torch.zeros(evidence.num_source), seed=0)
+    assert consistency.right.mean() > 0.99
+
+
+def test_consistency_does_not_look_at_the_targets_labels():
+    evidence = hidden_matches(seed=8, wrong=0.2)
+    relabelled = evidence.with_target(torch.arange(evidence.num_target))
+    relabelled.target_labels.fill_(0)
+    match = torch.zeros(evidence.num_source)
+    first, second = (label_consistency(part, match, seed=0) for part in (evidence, relabelled))
+    assert torch.equal(first.right, second.right)
+
+
+def test_a_hidden_domain_is_drawn_where_it_is_said_to_be():
+    features, labels = draw_domain(400, 0.6, 2.0, torch.Generator().manual_seed(0))
+    assert features[:, -4:].mean() == pytest.approx(2.0, abs=0.1)
+    assert torch.bincount(labels).tolist() == [100] * 4

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from gaussian_domains import NUM_CLASSES, hidden_matches
+
+from homing.rates.plan import RatePlan, balanced_within_classes
+from homing.rates.rate_model import DESCRIPTORS, Setting, describe, rates_of
+
+
+def class_means(rates, labels):
+    return torch.stack([rates[labels == label].mean() for label in labels.unique()])
+
+
+def test_rates_have_mean_one_within_each_class():
+    evidence = hidden_matches(seed=0, wrong=0.3)
+    settings = [Setting(10, 1, 0), Setting(10, 30, 0), Setting(1, 1, 1), Setting(3, 10, 1)]
+    rates = rates_of(settings, describe(evidence, DESCRIPTORS, seed=0), evidence)
+    assert rates.shape == (4, evidence.num_source)
+    assert (rates >= 0).all()
+    for row in rates:
+        torch.testing.assert_close(class_means(row, evidence.source_labels), torch.ones(NUM_CLASSES))
+
+
+def test_lift_one_and_nothing_let_go_is_uniform():
+    evidence = hidden_matches(seed=1, wrong=0.3)
+    rates = rates_of([Setting(10, 1, 0)], describe(evidence, DESCRIPTORS, seed=0), evidence)
+    torch.testing.assert_close(rates, torch.ones(1, evidence.num_source))
+
+
+def test_every_setting_is_uniform_where_nothing_matches_and_labels_are_right():
+    evidence = hidden_matches(seed=2, hidden=0, shift=4.0)
+    rates = rates_of([Setting(10, 30, 1)], describe(evidence, DESCRIPTORS, seed=0), evidence)
+    assert (rates - 1).abs().max() < 0.05
+
+
+def test_a_descriptor_that_is_not_named_has_no_influence():
+    evidence = hidden_matches(seed=3, wrong=0.3)
+    setting = [Setting(10, 30, 1)]
+    without_likeness = describe(evidence, ("label_consistency",), seed=0)
+    without_consistency = describe(evidence, ("target_likeness",), seed=0)
+    assert without_likeness.likeness.match.sum() == 0
+    assert (without_consistency.consistency.right == 1).all()
+    torch.testing.assert_close(
+        rates_of(setting, describe(evidence, (), seed=0), evidence), torch.ones(1, evidence.num_source)
+    )
+
+
+def test_a_class_with_one_row_keeps_rate_one():
+    labels = torch.tensor([0, 0, 0, 1])
+    rates = balanced_within_classes(torch.tensor([1.0, 2.0, 3.0, 0.2]), labels, 3)
+    torch.testing.assert_close(rates, torch.tensor([0.5, 1.0, 1.5, 1.0]))
+
+
+def test_a_class_whose_rates_are_all_zero_is_left_as_it_is():
+    rates = balanced_within_classes(torch.tensor([0.0, 0.0, 2.0]), torch.tensor([0, 0, 1]), 2)
+    assert rates.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"), [([1.0, 1.0, 1.0], 3.0), ([3.0, 0.0, 0.0], 1.0), ([0.0, 0.0, 0.0], 0.0)]
+)
+def test_effective_sample_size_counts_the_rows_that_count(rates, expected):
+    assert RatePlan(torch.tensor(rates), 1.0).effective_sample_size == pytest.approx(expected)
