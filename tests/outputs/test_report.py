@@ -86,7 +86,7 @@ def results() -> dict:
         "seed": 0,
         "target": score(0.912),
         "rates": {"effective_sample_size": 70.0, "phi": {"target_likeness": {"share": 0.1, "lift": 10}}},
-        "cost": {"seconds": 187.4, "source_gradients": 8100, "peak_rss_mb": 1874},
+        "cost": {"seconds": 187.4, "source_gradients": 8100, "peak_rss_mb": 1874, "method_seconds": {"pooled": 12.5}},
         "baselines": {"pooled_oversampled": score(0.88), "oracle": score(0.93), BREAKOUT: score(0.5)},
         "warnings": ["Only 5 target images a class.", f"Odd class {HOSTILE}"],
         "headline": "test",
@@ -179,7 +179,17 @@ def test_the_first_screen_says_what_was_asked_what_came_out_and_whether_it_was_w
 def test_every_section_is_there(page):
     ids = {attrs.get("id") for _, attrs in page.tags}
     assert {"comparison", "pictures", "rates", "groups", "training", "phi", "classes", "run"} <= ids
-    for words in ("By photographer", "By source", "By class", "3 min 7 s", "8,100", "1.83 GiB", "resnet18", "chosen"):
+    for words in (
+        "By photographer",
+        "By source",
+        "By class",
+        "3 min 7 s",
+        "8,100",
+        "1.87 GB",
+        "Time of “Both pooled”",
+        "resnet18",
+        "chosen",
+    ):
         assert words in page.text
 
 
@@ -399,6 +409,19 @@ def test_every_kind_of_picture_gives_a_thumbnail_of_at_most_96_pixels(mode):
 def test_the_verdict_goes_by_intervals_and_never_by_the_oracle(own, baselines, title):
     rows = scores({"target": score(own), "baselines": {name: score(value) for name, value in baselines.items()}})
     assert verdict(rows).title == title
+
+
+def test_a_paired_gain_settles_what_two_separate_intervals_leave_open():
+    paired = score(0.88) | {"ours_minus_this": {"mean": 0.012, "low": 0.004, "high": 0.02}}
+    found = verdict(scores({"target": score(0.892), "baselines": {"pooled_oversampled": paired}}))
+    assert found.title == "Worth it"
+    assert "+1.2 points [+0.4, +2.0]" in found.text
+
+
+def test_a_gain_without_any_interval_is_not_judged():
+    target = {"accuracy": 0.9}
+    found = verdict(scores({"target": target, "baselines": {"pooled": {"accuracy": 0.8}}}))
+    assert found.title == "Cannot be judged"
 
 
 def test_the_reference_is_the_oversampled_pool_even_where_another_scores_higher():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from homing.outputs.files import write_whole
 from homing.outputs.report_axis import Axis, axis_around
 from homing.outputs.report_curves import curves
 from homing.outputs.report_data import RunFolder, mapping, number, read_run
@@ -45,9 +45,7 @@ def write_report(run: Path, pictures: Pictures) -> Path:
     """
     page = _environment().get_template("report.html.j2").render(_context(read_run(run), pictures))
     path = run / "report.html"
-    unfinished = run / ".report.html.tmp"
-    unfinished.write_bytes(page.encode("utf-8", errors="xmlcharrefreplace"))
-    os.replace(unfinished, path)
+    write_whole(path, page.encode("utf-8", errors="xmlcharrefreplace"))
     return path
 
 

@@ -198,7 +198,7 @@ def _diverging(position: Floats) -> Floats:
 
 
 def _color_scale(figure: Figure, axes: Axes, spread: float) -> None:
-    strip = figure.add_axes((0.895, 0.15, 0.022, 0.7))
+    strip = figure.add_axes((0.885, 0.16, 0.022, 0.69))
     ramp = _diverging(np.linspace(-1, 1, 64))[:, None, :]
     strip.imshow(ramp, origin="lower", aspect="auto", extent=(0, 1, -spread, spread))
     strip.set_xticks([])
@@ -210,7 +210,7 @@ def _color_scale(figure: Figure, axes: Axes, spread: float) -> None:
     strip.set_title("mean rate", fontsize=_RC["font.size"], color=_MUTED)
     for spine in strip.spines.values():
         spine.set_visible(False)
-    axes.set_position((0.12, 0.15, 0.73, 0.81))
+    axes.set_position((0.13, 0.16, 0.69, 0.8))
 
 
 def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, pattern: str, *, is_small: bool) -> Picture:
@@ -256,10 +256,10 @@ def _canvas(*, is_small: bool = False) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.9, 2.8) if is_small else (5.6, 3.3), layout="none")
+    figure = Figure(figsize=(3.9, 2.8) if is_small else (5.0, 3.05), layout="none")
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
-    axes = figure.add_axes((0.155, 0.17, 0.815, 0.79) if is_small else (0.12, 0.15, 0.86, 0.81))
+    axes = figure.add_axes((0.155, 0.17, 0.815, 0.79) if is_small else (0.13, 0.16, 0.85, 0.8))
     axes.patch.set_alpha(0)
     axes.tick_params(length=0, which="both")
     return figure, axes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from homing.outputs.report_data import mapping, number
-from homing.outputs.report_verdict import wilson
+from homing.outputs.report_verdict import title_of, wilson
 
 MAX_ROWS = 200
 _MAX_CONFUSION_CLASSES = 25
@@ -164,20 +165,20 @@ def confusion(results: dict[str, Any]) -> Confusion | None:
 
 def cost(results: dict[str, Any]) -> list[tuple[str, str]]:
     """Write the cost of the run for people."""
-    titles = {
-        "seconds": ("Time", duration),
-        "source_gradients": ("Source gradients computed", lambda value: f"{value:,.0f}"),
-        "peak_rss_mb": (
-            "Peak memory",
-            lambda value: f"{value / 1024:.2f} GiB" if value >= 1024 else f"{value:.0f} MiB",
-        ),
-    }
+    given = mapping(results.get("cost"))
     rows = []
-    for key, value in flatten(mapping(results.get("cost"))).items():
+    for key, value in flatten({key: item for key, item in given.items() if key != "method_seconds"}).items():
+        title, write = _COSTS.get(key, (key.replace("_", " "), show))
         amount = number(value)
-        title, write = titles.get(key, (key.replace("_", " "), None))
-        rows.append((title, write(amount) if write and amount is not None else show(value)))
+        rows.append((title, show(value) if amount is None else write(amount)))
+    for name, value in mapping(given.get("method_seconds")).items():
+        seconds = number(value)
+        rows += [] if seconds is None else [(f"Time of “{title_of(name)}”", duration(seconds))]
     return rows
+
+
+def _memory(megabytes: float) -> str:
+    return f"{megabytes / 1000:.2f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
 
 
 def duration(seconds: float) -> str:
@@ -187,3 +188,10 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "seconds": ("Time in all", duration),
+    "source_gradients": ("Source gradients computed", "{:,.0f}".format),
+    "peak_rss_mb": ("Peak memory", _memory),
+}

@@ -16,6 +16,9 @@ _TITLES = {
     "pooled": "Both pooled",
     "pooled_oversampled": "Pooled, target oversampled",
     "oversampled": "Pooled, target oversampled",
+    "uniform": "Uniform rates",
+    "density_ratio": "Density ratio",
+    "sequential": "Source, then target",
     "oracle": "Oracle rates",
     "l2rw": "L2RW",
     "mw_net": "Meta-Weight-Net",
@@ -36,6 +39,8 @@ class Score:
         is_run: Whether this row is the run itself.
         is_oracle: Whether the row knows what nobody knows in practice.
         gap: The run's accuracy minus this one's; None for the run itself.
+        gap_low: Lower end of the gap's 95 % interval: paired where the run measured it, else as if independent.
+        gap_high: Upper end.
         values: The other numbers of the row as in `results.json`.
     """
 
@@ -47,6 +52,8 @@ class Score:
     is_run: bool
     is_oracle: bool
     gap: float | None
+    gap_low: float | None
+    gap_high: float | None
     values: dict[str, Any]
 
 
@@ -94,24 +101,38 @@ def is_oracle(name: str) -> bool:
 
 def scores(results: dict[str, Any]) -> list[Score]:
     """List the run and its baselines, best accuracy first; rows without an accuracy are left out."""
-    run = mapping(results.get("target"))
-    run_accuracy = number(run.get("accuracy"))
-    rows = []
-    if run_accuracy is not None:
-        rows.append(_score("homing", run, run_accuracy, None))
+    run = _score("homing", mapping(results.get("target")), None)
+    rows = [] if run is None else [run]
     for name, values in mapping(results.get("baselines")).items():
-        accuracy = number(mapping(values).get("accuracy"))
-        if accuracy is not None:
-            rows.append(_score(name, mapping(values), accuracy, run_accuracy))
+        row = _score(name, mapping(values), run, is_baseline=True)
+        rows += [] if row is None else [row]
     return sorted(rows, key=lambda row: (-row.accuracy, not row.is_run))
 
 
-def _score(name: str, values: dict[str, Any], accuracy: float, run_accuracy: float | None) -> Score:
-    is_run = run_accuracy is None and name == "homing"
+def _score(name: str, values: dict[str, Any], run: Score | None, *, is_baseline: bool = False) -> Score | None:
+    accuracy = number(values.get("accuracy"))
+    if accuracy is None:
+        return None
     low, high = _interval(values, accuracy)
-    title = "homing" if is_run else title_of(name)
-    gap = None if run_accuracy is None else run_accuracy - accuracy
-    return Score(name, title, accuracy, low, high, is_run, not is_run and is_oracle(name), gap, values)
+    gap = None if run is None else run.accuracy - accuracy
+    gap_low, gap_high = (None, None) if run is None else _gap_interval(run, accuracy, low, high, values)
+    title = title_of(name) if is_baseline else "homing"
+    oracle = is_baseline and is_oracle(name)
+    return Score(name, title, accuracy, low, high, not is_baseline, oracle, gap, gap_low, gap_high, values)
+
+
+def _gap_interval(
+    run: Score, accuracy: float, low: float | None, high: float | None, values: dict[str, Any]
+) -> tuple[float | None, float | None]:
+    """The paired interval of the run's gain where it was measured, else the cautious one of two separate figures."""
+    paired = mapping(values.get("ours_minus_this"))
+    paired_low, paired_high = number(paired.get("low")), number(paired.get("high"))
+    if paired_low is not None and paired_high is not None:
+        return paired_low, paired_high
+    if run.low is None or run.high is None or low is None or high is None:
+        return None, None
+    gain, half = run.accuracy - accuracy, math.hypot(run.high - run.low, high - low) / 2
+    return gain - half, gain + half
 
 
 def _interval(values: dict[str, Any], accuracy: float) -> tuple[float | None, float | None]:
@@ -137,9 +158,9 @@ def reference(rows: list[Score]) -> Score | None:
 
 
 def verdict(rows: list[Score]) -> Verdict:
-    """Say whether the run was worth it, by intervals.
+    """Say whether the run was worth it, by the intervals of its gains.
 
-    The interval of the gain treats both figures as independent; on the same test images that is cautious.
+    First against the best plain way, since one that is clearly better settles it; then against the reference.
     """
     run = next((row for row in rows if row.is_run), None)
     other = reference(rows)
@@ -152,38 +173,32 @@ def verdict(rows: list[Score]) -> Verdict:
             "No baseline was run, so this page cannot say whether the rates helped. `homing compare` can.",
         )
     best = next(row for row in rows if not row.is_run and not row.is_oracle)
-    half = _half_width(run, best)
-    if half is not None and run.accuracy + half < best.accuracy:
-        return _judge(run.accuracy - best.accuracy, half, best.title, "")
+    if best.gap_high is not None and best.gap_high < 0:
+        return Verdict("bad", "Not worth it", f"{_span(best)}, which is better here; use that.")
     is_beaten = best is not other and best.accuracy > run.accuracy
-    warning = f" But “{best.title}” scored {100 * best.accuracy:.1f} %." if is_beaten else ""
-    gain = run.accuracy - other.accuracy
-    half = _half_width(run, other)
-    if half is None:
-        direction = "ahead of" if gain > 0 else "not ahead of"
-        text = f"{points(gain)} points: {direction} “{other.title}”, with no interval to judge it by.{warning}"
-        return Verdict("open", "Cannot be judged", text)
-    return _judge(gain, half, other.title, warning)
+    return _judge(other, f" But “{best.title}” scored {100 * best.accuracy:.1f} %." if is_beaten else "")
 
 
-def _half_width(run: Score, other: Score) -> float | None:
-    if run.low is None or run.high is None or other.low is None or other.high is None:
-        return None
-    return math.hypot(run.high - run.low, other.high - other.low) / 2
-
-
-def _judge(gain: float, half: float, title: str, warning: str) -> Verdict:
-    span = f"{points(gain)} points [{points(gain - half)}, {points(gain + half)}] against “{title}”"
-    if gain - half > 0:
-        if warning:
-            return Verdict("open", "Better than pooling, but not the best", f"{span}.{warning}")
-        return Verdict("good", "Worth it", f"{span}: more than chance would do on this many test images.")
-    if gain + half < 0:
-        return Verdict("bad", "Not worth it", f"{span}, which is better here; use that.")
+def _judge(other: Score, warning: str) -> Verdict:
+    gain, low, high = other.gap or 0.0, other.gap_low, other.gap_high
+    if low is None or high is None:
+        return Verdict("open", "Cannot be judged", f"{_span(other)}, with no interval to judge it by.{warning}")
+    if low > 0 and warning:
+        return Verdict("open", "Better than pooling, but not the best", f"{_span(other)}.{warning}")
+    if low > 0:
+        return Verdict("good", "Worth it", f"{_span(other)}: more than chance would do on this many images.")
+    if high < 0:
+        return Verdict("bad", "Not worth it", f"{_span(other)}, which is better here; use that.")
     if gain > 0:
-        text = f"{span}: ahead, but within what chance would do on this many test images.{warning}"
+        text = f"{_span(other)}: ahead, but within what chance would do on this many images.{warning}"
         return Verdict("open", "Not proven", text)
-    return Verdict("open", "No gain shown", f"{span}: these rates did not help measurably here.{warning}")
+    return Verdict("open", "No gain shown", f"{_span(other)}: these rates did not help measurably here.{warning}")
+
+
+def _span(other: Score) -> str:
+    known = other.gap_low is not None and other.gap_high is not None
+    interval = f" [{points(other.gap_low or 0.0)}, {points(other.gap_high or 0.0)}]" if known else ""
+    return f"{points(other.gap or 0.0)} points{interval} against “{other.title}”"
 
 
 def points(difference: float) -> str:

@@ -48,7 +48,7 @@
       const wanted = input.value.trim().toLowerCase();
       let shown = 0;
       for (const row of rows) {
-        row.hidden = !row.textContent.toLowerCase().includes(wanted);
+        row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
         shown += row.hidden ? 0 : 1;
       }
       count.textContent = wanted ? shown + " of " + rows.length : "";
