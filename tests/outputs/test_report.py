@@ -112,8 +112,8 @@ def rates_table(rows: int = 120) -> pa.Table:
     return pa.table(
         {
             "sample_id": [f"pool/{row:04d}.png" for row in range(rows - 2)] + [HOSTILE, BREAKOUT],
-            "source": [("shop", HOSTILE)[row % 2] for row in range(rows)],
-            "label": labels,
+            "source": pa.array([("shop", HOSTILE)[row % 2] for row in range(rows)]).dictionary_encode(),
+            "label": pa.array(labels).dictionary_encode(),
             "rate": pa.array(rng.lognormal(0, 1.2, rows), pa.float32()),
             "target_likeness": pa.array(rng.normal(size=rows), pa.float32()),
             "label_consistency": pa.array(rng.normal(size=rows), pa.float32()),
