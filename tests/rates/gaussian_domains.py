@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from homing.rates import Evidence
+from homing.rates.descriptors import pool_consistency
+from homing.rates.rate_model import DESCRIPTORS, Description, describe
 
 WIDTH = 24
 NUM_CLASSES = 4
@@ -41,3 +43,8 @@ def hidden_matches(
         matches=torch.arange(hidden + others) < hidden,
         clean=clean,
     )
+
+
+def described(evidence: Evidence, names: tuple[str, ...] = DESCRIPTORS) -> Description:
+    """The descriptors as the learner computes them."""
+    return describe(evidence, names, pool_consistency(evidence, seed=0), seed=0)

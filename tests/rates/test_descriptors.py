@@ -3,7 +3,7 @@ import torch
 from gaussian_domains import draw_domain, hidden_matches
 from sklearn.metrics import roc_auc_score
 
-from homing.rates.descriptors import label_consistency, target_likeness
+from homing.rates.descriptors import label_consistency, pool_consistency, target_likeness
 
 
 def test_likeness_ranks_hidden_matching_rows_first():
@@ -46,34 +46,35 @@ def test_likeness_tells_domains_not_classes():
 @pytest.mark.parametrize("wrong", [0.0, 0.2, 0.4])
 def test_the_share_of_wrong_labels_is_found(wrong):
     evidence = hidden_matches(seed=5, wrong=wrong)
-    match = target_likeness(evidence, seed=0).match
-    consistency = label_consistency(evidence, match, seed=0)
     # The surest tenth is 60 rows: one standard deviation is 0.06.
-    assert consistency.wrong_share == pytest.approx(wrong, abs=0.13)
+    assert pool_consistency(evidence, seed=0).wrong_share == pytest.approx(wrong, abs=0.13)
 
 
 def test_wrong_labels_are_told_from_right_ones():
     evidence = hidden_matches(seed=6, wrong=0.3)
     match = target_likeness(evidence, seed=0).match
-    consistency = label_consistency(evidence, match, seed=0)
+    consistency = label_consistency(evidence, match, pool_consistency(evidence, seed=0), seed=0)
     assert roc_auc_score(evidence.clean, consistency.log_probability) > 0.9
     assert consistency.right[evidence.clean].mean() > 0.8
     assert consistency.right[~evidence.clean].mean() < 0.4
 
 
+def test_matching_rows_are_judged_among_their_like():
+    """Their classes lie between the pool's: to the pool alone many of them look wrong."""
+    alone, among_their_like = [], []
+    for seed in range(4):
+        evidence = hidden_matches(seed=seed, wrong=0.3, hidden=100)
+        pool = pool_consistency(evidence, seed=0)
+        consistency = label_consistency(evidence, target_likeness(evidence, seed=0).match, pool, seed=0)
+        rows = evidence.matches
+        alone.append(roc_auc_score(evidence.clean[rows], pool.log_probability[rows]))
+        among_their_like.append(roc_auc_score(evidence.clean[rows], consistency.log_probability[rows]))
+    assert sum(among_their_like) / 4 > sum(alone) / 4 + 0.03
+
+
 def test_clean_labels_are_all_taken_as_right():
     evidence = hidden_matches(seed=7, wrong=0.0)
-    consistency = label_consistency(evidence, torch.zeros(evidence.num_source), seed=0)
-    assert consistency.right.mean() > 0.99
-
-
-def test_consistency_does_not_look_at_the_targets_labels():
-    evidence = hidden_matches(seed=8, wrong=0.2)
-    relabelled = evidence.with_target(torch.arange(evidence.num_target))
-    relabelled.target_labels.fill_(0)
-    match = torch.zeros(evidence.num_source)
-    first, second = (label_consistency(part, match, seed=0) for part in (evidence, relabelled))
-    assert torch.equal(first.right, second.right)
+    assert pool_consistency(evidence, seed=0).right.mean() > 0.99
 
 
 def test_a_hidden_domain_is_drawn_where_it_is_said_to_be():

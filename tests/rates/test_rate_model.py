@@ -1,9 +1,9 @@
 import pytest
 import torch
-from gaussian_domains import NUM_CLASSES, hidden_matches
+from gaussian_domains import NUM_CLASSES, described, hidden_matches
 
 from homing.rates.plan import RatePlan, balanced_within_classes
-from homing.rates.rate_model import DESCRIPTORS, Setting, describe, rates_of
+from homing.rates.rate_model import Setting, rates_of
 
 
 def class_means(rates, labels):
@@ -13,7 +13,7 @@ def class_means(rates, labels):
 def test_rates_have_mean_one_within_each_class():
     evidence = hidden_matches(seed=0, wrong=0.3)
     settings = [Setting(10, 1, 0), Setting(10, 30, 0), Setting(1, 1, 1), Setting(3, 10, 1)]
-    rates = rates_of(settings, describe(evidence, DESCRIPTORS, seed=0), evidence)
+    rates = rates_of(settings, described(evidence), evidence)
     assert rates.shape == (4, evidence.num_source)
     assert (rates >= 0).all()
     for row in rates:
@@ -22,26 +22,24 @@ def test_rates_have_mean_one_within_each_class():
 
 def test_lift_one_and_nothing_let_go_is_uniform():
     evidence = hidden_matches(seed=1, wrong=0.3)
-    rates = rates_of([Setting(10, 1, 0)], describe(evidence, DESCRIPTORS, seed=0), evidence)
+    rates = rates_of([Setting(10, 1, 0)], described(evidence), evidence)
     torch.testing.assert_close(rates, torch.ones(1, evidence.num_source))
 
 
 def test_every_setting_is_uniform_where_nothing_matches_and_labels_are_right():
     evidence = hidden_matches(seed=2, hidden=0, shift=4.0)
-    rates = rates_of([Setting(10, 30, 1)], describe(evidence, DESCRIPTORS, seed=0), evidence)
+    rates = rates_of([Setting(10, 30, 1)], described(evidence), evidence)
     assert (rates - 1).abs().max() < 0.05
 
 
 def test_a_descriptor_that_is_not_named_has_no_influence():
     evidence = hidden_matches(seed=3, wrong=0.3)
     setting = [Setting(10, 30, 1)]
-    without_likeness = describe(evidence, ("label_consistency",), seed=0)
-    without_consistency = describe(evidence, ("target_likeness",), seed=0)
+    without_likeness = described(evidence, ("label_consistency",))
+    without_consistency = described(evidence, ("target_likeness",))
     assert without_likeness.likeness.match.sum() == 0
     assert (without_consistency.consistency.right == 1).all()
-    torch.testing.assert_close(
-        rates_of(setting, describe(evidence, (), seed=0), evidence), torch.ones(1, evidence.num_source)
-    )
+    torch.testing.assert_close(rates_of(setting, described(evidence, ()), evidence), torch.ones(1, evidence.num_source))
 
 
 def test_a_class_with_one_row_keeps_rate_one():

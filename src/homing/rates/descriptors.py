@@ -4,7 +4,7 @@ Both are *probabilities*, and both find out from the pool itself how many rows t
 matches has match probabilities of 0, a pool without wrong labels has right-label probabilities of 1: rates made
 from them are then uniform by construction, with nothing to be decided.
 
-The target's labels are used by neither; its features are, so a judge refits both inside each fold (`judge.py`).
+Both are fitted with target images, so a judge refits both inside each fold (`judge.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ LIKENESS_RIDGE = 0.3
 CONSISTENCY_RIDGE = 0.05
 CONSISTENCY_ROUNDS = 2
 LEAN = 9.0
-"""Extra weight of a surely matching row in the probe that judges labels, so that it leans towards the target."""
+"""Extra weight of a surely matching row, and of a target image, in the probe that judges labels: it leans to the
+target, because a probe of the pool as it is finds the rows that match inconsistent, being few and otherwise."""
 
 _QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
 _MOST_CONFIDENT = 0.1
@@ -87,35 +88,60 @@ def target_likeness(evidence: Evidence, seed: int) -> Likeness:
     return Likeness(_log_density_ratio(source, target), _match_probability(source, target, share), share)
 
 
-def label_consistency(evidence: Evidence, match: Tensor, seed: int) -> Consistency:
-    """Probability that each label is right, under a probe that leans to the target and has not seen the row.
+def pool_consistency(evidence: Evidence, seed: int) -> Consistency:
+    """Probability that each label is right as the pool alone tells it; the target is not looked at.
 
-    Labels are taken as right with probability 1 - e and else as any other class alike. Where a probe is most sure
-    of a class, it disagrees with the label about as often as labels are wrong: that gives e (cf. Northcutt et al.
-    2021, "Confident learning"). The posterior of each label follows by Bayes' rule, and probes are refitted with it.
-
-    Args:
-        evidence: Both pools; the target's labels are not looked at.
-        match: `[N]` match probability of each source row.
-        seed: Seed of the cross-fitting folds.
+    Labels are taken as right with probability 1 - e and else as any other class alike. Where a cross-fitted probe is
+    most sure of a class, the label is another one about as often as labels are wrong, which gives e (cf. Northcutt
+    et al. 2021, "Confident learning"): hard images are elsewhere, and do not count as wrong. The posterior of each
+    label follows by Bayes' rule, and the probe is fitted once more with it.
     """
     labels, num_classes = evidence.source_labels, evidence.num_classes
     if num_classes == 1 or evidence.num_source < 2:
         return Consistency(torch.zeros(len(labels)), torch.ones(len(labels)), 0.0)
-    features = with_bias(evidence.source_features)
+    features, (fold, kept) = with_bias(evidence.source_features), _cross_fits(evidence, seed)
+    probes = fit_probes(features, labels, kept.float(), num_classes, ridge=CONSISTENCY_RIDGE)
+    log_probs = _out_of_fold(features, probes, fold)
+    wrong_share = _wrong_share(log_probs, labels)
+    right = _right_from_noisy(_own(log_probs, labels).exp(), wrong_share, num_classes)
+    probes = fit_probes(features, labels, kept * right, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
+    own = _own(_out_of_fold(features, probes, fold), labels)
+    return Consistency(own, _right_from_clean(own.exp(), wrong_share, num_classes), wrong_share)
+
+
+def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed: int) -> Consistency:
+    """As the pool tells it for rows of the pool's own kind, as a probe that leans to the target does for the others.
+
+    A probe of the pool as it is finds the rows that match inconsistent, being few and of another kind; one that
+    leans to the target finds the rest inconsistent. So each row is judged among its like.
+
+    Args:
+        evidence: Both pools; target images count as rows that surely match and are surely right.
+        match: `[N]` match probability of each source row.
+        pool: What the pool alone tells.
+        seed: Seed of the cross-fitting folds.
+    """
+    labels, num_classes = evidence.source_labels, evidence.num_classes
+    if num_classes == 1 or not match.any():
+        return pool
+    features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
+    all_labels = torch.cat([labels, evidence.target_labels])
+    fold, kept = _cross_fits(evidence, seed)
+    target_weights = torch.full((len(kept), evidence.num_target), 1 + LEAN)
+    right, probes = match + (1 - match) * pool.right, None
+    for _ in range(CONSISTENCY_ROUNDS):
+        weights = torch.cat([kept * (1 + LEAN * match) * right, target_weights], dim=1)
+        probes = fit_probes(features, all_labels, weights, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
+        leaning = _own(_out_of_fold(features[: len(labels)], probes, fold), labels).exp()
+        own = match * leaning + (1 - match) * pool.log_probability.exp()
+        right = _right_from_clean(own, pool.wrong_share, num_classes)
+    return Consistency(own.clamp(min=torch.finfo(own.dtype).tiny).log(), right, pool.wrong_share)
+
+
+def _cross_fits(evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:
+    """The fold of each source row `[N]`, and which rows each cross-fit may see `[F, N]` bool."""
     fold = _folds(evidence.num_source, seed + 1)
-    kept = (fold != torch.arange(int(fold.max()) + 1)[:, None]).float()
-    leaning, right = 1 + LEAN * match, torch.ones(len(labels))
-    probes, wrong_share = None, 0.0
-    for round_index in range(CONSISTENCY_ROUNDS):
-        weights = kept * leaning * right
-        probes = fit_probes(features, labels, weights, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
-        log_probs = _out_of_fold(features, probes, fold)
-        own = log_probs.gather(1, labels[:, None]).squeeze(1)
-        if round_index == 0:
-            wrong_share = _wrong_share(log_probs, labels)
-        right = _right_probability(own.exp(), wrong_share, num_classes, trained_on_noise=round_index == 0)
-    return Consistency(own, right, wrong_share)
+    return fold, fold != torch.arange(int(fold.max()) + 1)[:, None]
 
 
 def _folds(num_rows: int, seed: int) -> Tensor:
@@ -177,21 +203,28 @@ def _out_of_fold(features: Tensor, probes: Tensor, fold: Tensor) -> Tensor:
     return log_probs
 
 
+def _own(log_probs: Tensor, labels: Tensor) -> Tensor:
+    return log_probs.gather(1, labels[:, None]).squeeze(1)
+
+
 def _wrong_share(log_probs: Tensor, labels: Tensor) -> float:
     confidence, predicted = log_probs.max(dim=1)
     surest = confidence.argsort(descending=True)[: max(1, round(_MOST_CONFIDENT * len(labels)))]
     return float((predicted[surest] != labels[surest]).float().mean())
 
 
-def _right_probability(own: Tensor, wrong_share: float, num_classes: int, *, trained_on_noise: bool) -> Tensor:
-    """Bayes' rule for "the label is right", given the probe's probability of it.
-
-    A probe trained on the noisy labels predicts those: its probability is a mix of the true class's and of e / (C - 1)
-    for any other, and is unmixed first. One trained on labels weighted by their posterior predicts true classes.
-    """
+def _right_from_clean(own: Tensor, wrong_share: float, num_classes: int) -> Tensor:
+    """Bayes' rule for "the label is right", from the probability of the label's class being the true one."""
     other = wrong_share / (num_classes - 1)
-    if 1 - wrong_share - other <= 0:
-        return torch.ones_like(own)  # labels that are no better than chance say nothing about one another
-    true = ((own - other) / (1 - wrong_share - other)).clamp(0, 1) if trained_on_noise else own
-    right = (1 - wrong_share) * true
-    return right / (right + other * (1 - true)).clamp(min=1e-12) if wrong_share > 0 else torch.ones_like(own)
+    chance = 1 - 1 / num_classes
+    if wrong_share == 0 or wrong_share >= chance:  # nothing is wrong, or labels say nothing about one another
+        return torch.ones_like(own)
+    right = (1 - wrong_share) * own
+    return right / (right + other * (1 - own))
+
+
+def _right_from_noisy(own: Tensor, wrong_share: float, num_classes: int) -> Tensor:
+    """The same where a probe of noisy labels gives the probability of the *label*: wrong ones are unmixed first."""
+    other = wrong_share / (num_classes - 1)
+    true = ((own - other) / max(1 - wrong_share - other, 1e-6)).clamp(0, 1)
+    return _right_from_clean(true, wrong_share, num_classes)

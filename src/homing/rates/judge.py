@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from sklearn.model_selection import KFold, StratifiedKFold
 from torch import Tensor
 
-from homing.errors import DataError
 from homing.rates.evidence import Evidence
+from homing.rates.folds import held_out_folds
 from homing.rates.probe import fit_probes, log_probabilities, with_bias
 
 FOLDS = 5
@@ -115,20 +114,11 @@ def _paired_errors(losses: Tensor) -> Tensor:
 
 
 def _splits(labels: Tensor, folds: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """`(repeat, seen)` for every fold, seen being `[n]` bool; classes are spread over folds as evenly as may be."""
-    num_rows = len(labels)
-    if num_rows < folds:
-        raise DataError(
-            f"The target has {num_rows} labelled images, fewer than the {folds} folds that judge the rates: "
-            f"label more images or set folds to at most {num_rows}."
-        )
-    smallest_possible = int(torch.bincount(labels).max()) >= folds
-    splitter = StratifiedKFold if smallest_possible else KFold
+    """`(repeat, seen)` for every fold of every repeat, seen being `[n]` bool."""
     for repeat in range(REPEATS):
-        parts = splitter(n_splits=folds, shuffle=True, random_state=seed + repeat)
-        for _, held_out in parts.split(labels, labels):
-            seen = torch.ones(num_rows, dtype=torch.bool)
-            seen[torch.from_numpy(held_out)] = False
+        for held_out in held_out_folds(labels, folds, seed + repeat):
+            seen = torch.ones(len(labels), dtype=torch.bool)
+            seen[held_out] = False
             yield repeat, seen
 
 

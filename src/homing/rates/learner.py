@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from homing.rates.descriptors import pool_consistency
 from homing.rates.evidence import Evidence
 from homing.rates.judge import FOLDS, Verdict, judge
 from homing.rates.plan import RatePlan
@@ -15,7 +16,7 @@ WIDTH = 128
 """Principal components that probes work on."""
 TARGET_WEIGHTS = (10.0, 3.0, 30.0, 1.0)
 MATCH_LIFTS = (1.0, 3.0, 10.0, 30.0)
-LET_GO = (0.0, 1.0)
+LET_GO = (0.0, 1.0, 4.0)
 
 _NOTHING = 0.005  # a share of matching rows or of wrong labels below this cannot matter
 
@@ -49,15 +50,16 @@ def learn_rates(
     names = _checked(descriptors, folds, target_weight)
     settings = candidate_settings(names, target_weight)
     reduced = evidence.projected(WIDTH)
+    pool = pool_consistency(reduced, seed)
     verdict = judge(
         reduced,
         torch.tensor([setting.target_weight for setting in settings]),
-        lambda part: rates_of(settings, describe(part, names, seed), part),
+        lambda part: rates_of(settings, describe(part, names, pool, seed), part),
         folds=folds,
         seed=seed,
         progress=progress,
     )
-    return _plan(evidence, describe(reduced, names, seed), settings, verdict)
+    return _plan(evidence, describe(reduced, names, pool, seed), settings, verdict)
 
 
 def candidate_settings(descriptors: Sequence[str], target_weight: float | None) -> list[Setting]:

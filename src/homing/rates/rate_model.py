@@ -21,7 +21,8 @@ class Setting:
     Attributes:
         target_weight: How often each target image counts.
         match_lift: Factor on the rate of a row that surely matches the target; 1 leaves all alike.
-        let_go: How far rows with wrong labels are let go, 0 (not) to 1 (in proportion to their probability).
+        let_go: Power of the probability that a row's label is right; 0 leaves all alike. Above 1, because a wrong
+            label costs more than a right one adds.
     """
 
     target_weight: float
@@ -41,14 +42,21 @@ class Description:
     consistency: Consistency
 
 
-def describe(evidence: Evidence, names: tuple[str, ...], seed: int) -> Description:
-    """Compute the named descriptors from both pools; one that is not named has no influence on rates."""
+def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed: int) -> Description:
+    """Compute the named descriptors from both pools; one that is not named has no influence on rates.
+
+    Args:
+        evidence: Both pools, the target being what may be seen of it.
+        names: Out of `DESCRIPTORS`.
+        pool: What the pool alone tells of its labels, from `pool_consistency`; the same for every fold.
+        seed: Seed of the cross-fits.
+    """
     likeness = target_likeness(evidence, seed)
     neutral = torch.zeros(evidence.num_source)
     if "target_likeness" not in names:
         likeness = Likeness(likeness.log_ratio, neutral, 0.0)
     if "label_consistency" in names:
-        consistency = label_consistency(evidence, likeness.match, seed)
+        consistency = label_consistency(evidence, likeness.match, pool, seed)
     else:
         consistency = Consistency(neutral, torch.ones(evidence.num_source), 0.0)
     return Description(likeness, consistency)
@@ -57,7 +65,7 @@ def describe(evidence: Evidence, names: tuple[str, ...], seed: int) -> Descripti
 def rates_of(settings: list[Setting], description: Description, evidence: Evidence) -> Tensor:
     """Rates of every source row under each setting.
 
-    `r = (1 + (match_lift - 1) * P(match)) * (1 - let_go * P(label wrong))`, scaled to mean 1 within each class.
+    `r = (1 + (match_lift - 1) * P(match)) * P(label right) ** let_go`, scaled to mean 1 within each class.
 
     Args:
         settings: S settings.
@@ -70,5 +78,5 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     lift = torch.tensor([[setting.match_lift] for setting in settings])
     let_go = torch.tensor([[setting.let_go] for setting in settings])
     matching = 1 + (lift - 1) * description.likeness.match
-    keeping = 1 - let_go * (1 - description.consistency.right)
+    keeping = description.consistency.right**let_go
     return balanced_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes)

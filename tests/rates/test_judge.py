@@ -1,0 +1,91 @@
+import pytest
+import torch
+from gaussian_domains import described, hidden_matches
+
+from homing.errors import DataError
+from homing.rates.judge import choose, judge
+from homing.rates.rate_model import Setting, rates_of
+
+BOLD = [Setting(10, 1, 0), Setting(10, 30, 0)]
+
+
+def lifted_rates(part):
+    return rates_of(BOLD, described(part), part)
+
+
+def nearest_rows_lifted(part):
+    """A descriptor that can be bribed: it lifts the source rows that target images have for nearest neighbours."""
+    distances = torch.cdist(part.target_features, part.source_features)
+    lifted = torch.ones(2, part.num_source)
+    same_class = part.target_labels[:, None] == part.source_labels
+    nearest = torch.where(same_class, distances, torch.inf).topk(3, largest=False).indices
+    lifted[1, nearest.flatten()] = 100.0
+    return lifted
+
+
+def test_hidden_matching_rows_earn_their_lift():
+    evidence = hidden_matches(seed=0)
+    verdict = judge(evidence, torch.tensor([10.0, 10.0]), lifted_rates)
+    assert verdict.chosen == 1
+    assert verdict.losses.shape == (2, evidence.num_target)
+
+
+def test_a_leak_of_held_out_images_is_what_folds_keep_out():
+    """Nothing matches here: rates fitted with the held-out images look good on them, refitted ones do not."""
+    evidence = hidden_matches(seed=1, hidden=0, shift=0.0)
+    leaked = nearest_rows_lifted(evidence)
+    weights = torch.tensor([1.0, 1.0])
+    bribed = judge(evidence, weights, lambda part: leaked).losses.mean(dim=1)
+    honest = judge(evidence, weights, nearest_rows_lifted).losses.mean(dim=1)
+    assert bribed[1] - bribed[0] < honest[1] - honest[0] - 0.02
+
+
+def test_no_fold_sees_the_images_it_is_scored_on():
+    evidence = hidden_matches(seed=2)
+    seen = []
+
+    def remember(part):
+        seen.append({tuple(row.tolist()) for row in part.target_features})
+        return torch.ones(1, part.num_source)
+
+    plain = judge(evidence, torch.tensor([1.0]), remember, folds=4)
+    everyone = {tuple(row.tolist()) for row in evidence.target_features}
+    held_out = [everyone - part for part in seen]
+    assert sum(len(part) for part in held_out[:4]) == evidence.num_target
+    assert set().union(*held_out[:4]) == everyone
+
+    # The same from the other side: what a fold holds out moves no loss but its own.
+    first = torch.tensor([tuple(row.tolist()) in held_out[0] for row in evidence.target_features])
+    moved = hidden_matches(seed=2)
+    moved.target_labels[first] = (moved.target_labels[first] + 1) % moved.num_classes
+    again = judge(moved, torch.tensor([1.0]), remember, folds=4)
+    assert plain.losses.shape == again.losses.shape
+
+
+def test_the_cautious_setting_wins_within_one_paired_error():
+    hard = torch.linspace(0, 5, 40)
+    better_everywhere = torch.stack([hard, hard - 0.1 - 0.01 * torch.arange(40) % 2])
+    better_by_luck = torch.stack([hard, hard + torch.tensor([1.0, -1.05]).repeat(20)])
+    assert choose(better_everywhere) == 1
+    assert choose(better_by_luck) == 0
+
+
+def test_the_verdict_is_the_same_twice():
+    evidence = hidden_matches(seed=3)
+    first, second = (judge(evidence, torch.tensor([10.0, 10.0]), lifted_rates, seed=5) for _ in range(2))
+    assert torch.equal(first.losses, second.losses)
+
+
+def test_progress_rises_to_one():
+    shares = []
+    judge(
+        hidden_matches(seed=4), torch.tensor([1.0]), lambda part: torch.ones(1, part.num_source), progress=shares.append
+    )
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+
+
+def test_fewer_images_than_folds_are_refused():
+    evidence = hidden_matches(seed=5).with_target(torch.arange(3))
+    with pytest.raises(DataError, match="3 labelled images, fewer than the 5 folds"):
+        judge(evidence, torch.tensor([1.0]), lambda part: torch.ones(1, part.num_source))
