@@ -432,3 +432,10 @@ def test_the_reference_is_the_oversampled_pool_even_where_another_scores_higher(
 def test_wilson_interval_agrees_with_a_published_value():
     # 81 of 263: [0.2553, 0.3662] (Newcombe 1998, Statistics in Medicine 17, table I, method 3)
     assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_a_run_of_a_single_logged_step_has_no_curves(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "metrics.jsonl").write_text(json.dumps(metrics_rows()[0]) + "\n")
+    page = Page(write_report(run, pictures).read_text())
+    assert "training" not in {attrs.get("id") for _, attrs in page.tags}

@@ -72,8 +72,8 @@ def _line(rows: list[dict[str, Any]], column: str, label: str, series: int, *, f
         for index, row in enumerate(rows)
         if (value := number(row.get(column))) is not None and (step := number(row.get("step", index))) is not None
     ]
-    if not points:
-        return None
+    if len(points) < 2:
+        return None  # one point is no curve
     parts = np.array_split(np.array(sorted(points)), min(len(points), _MAX_POINTS))
     means = np.array([part.mean(axis=0) for part in parts])
     return Line(label, means[:, 0], means[:, 1], series, faint)

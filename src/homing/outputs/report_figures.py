@@ -28,7 +28,7 @@ _CSS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--line)"} | {
     color: f"var(--series-{index})" for index, color in enumerate(_SERIES, start=1)
 }
 _LOW_RGB, _MIDDLE_RGB, _HIGH_RGB = (0.80, 0.36, 0.12), (0.55, 0.57, 0.60), (0.10, 0.48, 0.82)
-_RC = {
+_RC: Any = {  # matplotlib types its settings by literal keys
     "svg.fonttype": "none",
     "svg.hashsalt": "homing",
     "font.size": 10.5,
@@ -194,7 +194,7 @@ def _diverging(position: Floats) -> Floats:
     clipped = np.clip(position, -1, 1)[..., None]
     low, middle, high = np.array(_LOW_RGB), np.array(_MIDDLE_RGB), np.array(_HIGH_RGB)
     below, above = middle + (low - middle) * -clipped, middle + (high - middle) * clipped
-    return np.where(clipped < 0, below, above)
+    return np.asarray(np.where(clipped < 0, below, above), dtype=np.float64)
 
 
 def _color_scale(figure: Figure, axes: Axes, spread: float) -> None:
@@ -207,7 +207,7 @@ def _color_scale(figure: Figure, axes: Axes, spread: float) -> None:
     strip.set_yticks(ticks, [f"{2**tick:.1g}" if tick < 0 else f"{2**tick:.2g}" for tick in ticks])
     strip.yaxis.tick_right()
     strip.tick_params(length=0)
-    strip.set_title("mean rate", fontsize=_RC["font.size"], color=_MUTED)
+    figure.text(0.995, 0.9, "mean rate", ha="right", color=_MUTED)
     for spine in strip.spines.values():
         spine.set_visible(False)
     axes.set_position((0.13, 0.16, 0.69, 0.8))
@@ -232,7 +232,6 @@ def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, patte
         for line in lines:
             style: dict[str, Any] = {"color": _SERIES[line.series % len(_SERIES)]}
             style |= {"linewidth": 1.3, "alpha": 0.8, "linestyle": (0, (4, 2))} if line.faint else {}
-            style |= {"marker": "o"} if len(line.x) == 1 else {}
             axes.plot(line.x, line.y, **style)
         axes.set_xlabel("step")
         axes.set_ylabel(y_label)
@@ -256,7 +255,7 @@ def _canvas(*, is_small: bool = False) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.9, 2.8) if is_small else (5.0, 3.05), layout="none")
+    figure = Figure(figsize=(3.9, 2.8) if is_small else (5.0, 3.05))
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_axes((0.155, 0.17, 0.815, 0.79) if is_small else (0.13, 0.16, 0.85, 0.8))
@@ -269,7 +268,9 @@ def _plain_ticks(axes: Axes, *, x_log: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if x_log:
-        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=9))
+        low, high = axes.get_xlim()
+        subs = (1.0, 3.0) if high < 1e4 * low else (1.0,)
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=9))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))

@@ -153,20 +153,17 @@ def group_table(title: str, category: Category, rate: Floats) -> GroupTable:
     if num_values > MAX_GROUP_ROWS:
         order = np.concatenate([order[: MAX_GROUP_ROWS // 2], order[-(MAX_GROUP_ROWS // 2) :]])
     members = _members(category, order)
-    rows = tuple(
-        GroupRow(
-            category.names[code],
-            int(counts[code]),
-            float(means[code]),
-            *(float(value) for value in np.quantile(rate[rows], (0.5, 0.1, 0.9))),
-            weight_share=float(sums[code] / max(sums.sum(), 1e-12)),
-            effective_share=_effective_share(float(sums[code]), float(squares[code]), int(counts[code])),
+    rows = []
+    for code, group in zip(order.tolist(), members, strict=True):
+        median, low, high = (float(value) for value in np.quantile(rate[group], (0.5, 0.1, 0.9)))
+        weight = float(sums[code] / max(sums.sum(), 1e-12))
+        effective = _effective_share(float(sums[code]), float(squares[code]), int(counts[code]))
+        rows.append(
+            GroupRow(category.names[code], int(counts[code]), float(means[code]), median, low, high, weight, effective)
         )
-        for code, rows in zip(order.tolist(), members, strict=True)
-    )
     largest = max((max(row.high, row.mean) for row in rows), default=0.0)
     is_balanced = num_values > 1 and float(np.ptp(means)) < 0.005 * float(means.max())
-    return GroupTable(title, rows, num_values, Axis(0.0, largest or 1.0), is_balanced)
+    return GroupTable(title, tuple(rows), num_values, Axis(0.0, largest or 1.0), is_balanced)
 
 
 def _members(category: Category, wanted: Codes) -> list[Codes]:
