@@ -36,7 +36,7 @@ class CheckpointError(HomingError):
     exit_code = 5
 
 
-class Interrupted(HomingError):  # noqa: N818 -- a request honoured, not a failure
+class Interrupted(HomingError):
     """The run was asked to stop and left a checkpoint behind."""
 
     exit_code = 130

@@ -35,9 +35,7 @@ class PoolSpec(Section):
     name: str | None = Field(None, description="what to call this pool; default: the last part of its path")
     split: str | None = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
     id_column: str | None = Field(None, description="column with a unique id for each sample")
-    label_column: str | None = Field(
-        None, description="column with the class; default: label, else the folder"
-    )
+    label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
     group_column: str | None = Field(None, description="column by which rates are also reported")
     limit: Positive | None = Field(None, description="use only so many samples, drawn by their ids")
 
@@ -80,9 +78,7 @@ class Model(Section):
         "pretrained",
         description="pretrained (hub), none, bundled (a pip package: tf_efficientnet_lite0), or a file or timm folder",
     )
-    image_size: Annotated[int, Field(ge=16, le=2048)] | None = Field(
-        None, description="pixels; default: timm's"
-    )
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None = Field(None, description="pixels; default: timm's")
     trainable: Literal["all", "last_stage", "head"] = Field("all", description="which parameters are trained")
     head_init: Literal["probe", "random"] = Field(
         "probe", description="start the head from the probe fitted on scanned features, or at random"
@@ -104,27 +100,21 @@ class Rates(Section):
     descriptors: tuple[Descriptor, ...] = Field(
         ("target_likeness", "label_consistency"), description="what the hierarchical rates may depend on"
     )
-    folds: Annotated[int, Field(ge=2, le=20)] = Field(
-        5, description="folds of the target that judge the rates"
-    )
-    apply: Literal["sample", "weight"] = Field(
-        "sample", description="draw samples by rate, or weight their loss"
-    )
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(5, description="folds of the target that judge the rates")
+    apply: Literal["sample", "weight"] = Field("sample", description="draw samples by rate, or weight their loss")
     observe_every: Positive = Field(4, description="steps between two observations of alignments")
     scope: Literal["all", "last_stage", "head"] = Field("all", description="parameters whose gradients align")
     step_size: Annotated[float, Field(gt=0, le=10)] = Field(0.1, description="step of an instance's rate")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of an instance's rate")
     decay: Share = Field(0.01, description="pull of an instance's rate to 1 at each visit")
     max_rate: Annotated[float, Field(gt=1)] = Field(3.0, description="upper bound of an instance's rate")
-    guide: Guide = Field(default_factory=Guide, description="how the target's gradient is taken")
+    guide: Guide = Field(Guide(), description="how the target's gradient is taken")
 
 
 class Augmentation(Section):
     """Random crops, flips and colour, the same for any number of workers and processes."""
 
-    min_scale: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="smallest share of the area cropped"
-    )
+    min_scale: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="smallest share of the area cropped")
     max_aspect: Annotated[float, Field(ge=1)] = Field(1.2, description="widest aspect ratio of a crop")
     horizontal_flip: Share = Field(0.5, description="probability; 0 where left and right differ")
     color_jitter: Share = Field(0.1, description="range of brightness and contrast factors around 1")
@@ -139,9 +129,7 @@ AugmentationOrNone = Annotated[
 class Training(Section):
     """One loop, the same for every method and baseline."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="passes over source + weighted target"
-    )
+    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="passes over source + weighted target")
     steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
     batch_size: Positive = Field(32, description="samples a step, over all processes")
     accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
@@ -164,7 +152,7 @@ class Training(Section):
         "frozen", description="statistics as loaded, of the batch, or re-estimated on the target"
     )
     mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha; only with rates.method: uniform")
-    augmentation: AugmentationOrNone = Field(default_factory=Augmentation, description="or none")
+    augmentation: AugmentationOrNone = Field(Augmentation(), description="or none")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="threads that decode images")
 
 
@@ -188,18 +176,14 @@ class Output(Section):
 class Recipe(Section):
     """A whole run."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)] = Field(
-        "run", description="shown in the report"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        0, description="order, augmentation, folds, initial head"
-    )
+    name: Annotated[str, Field(min_length=1, max_length=100)] = Field("run", description="shown in the report")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="order, augmentation, folds, initial head")
     data: Data
-    model: Model = Field(default_factory=Model)
-    rates: Rates = Field(default_factory=Rates)
+    model: Model = Field(Model())
+    rates: Rates = Field(Rates())
     training: Training
-    evaluation: Evaluation = Field(default_factory=Evaluation)
-    output: Output = Field(default_factory=Output)
+    evaluation: Evaluation = Field(Evaluation())
+    output: Output = Field(Output())
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Recipe:
@@ -218,22 +202,24 @@ class Recipe(Section):
     def settings_without_effect(self) -> list[str]:
         """Settings that were given but change nothing in this run, one sentence each."""
         found = []
-        rates, training = self.rates.model_fields_set, self.training.model_fields_set
-        if self.rates.method == "uniform" and rates - {"method"}:
-            found.append(
-                f"rates.{', rates.'.join(sorted(rates - {'method'}))}: no effect with rates.method: uniform"
-            )
+        rates = _changed(self.rates) - {"method", "apply"}
+        if self.rates.method == "uniform" and rates:
+            found.append(f"rates.{', rates.'.join(sorted(rates))}: no effect with rates.method: uniform")
         if (
             self.model.trainable == "head"
-            and "augmentation" in training
+            and "augmentation" in _changed(self.training)
             and self.training.augmentation != "none"
         ):
-            found.append(
-                "training.augmentation: no effect with model.trainable: head, features are computed once"
-            )
-        if self.data.test is not None and "folds" in self.evaluation.model_fields_set:
+            found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
+        if self.data.test is not None and "folds" in _changed(self.evaluation):
             found.append("evaluation.folds: no effect, data.test is given")
         return found
+
+
+def _changed(section: Section) -> set[str]:
+    """Names of the fields that differ from their defaults."""
+    fields = type(section).model_fields
+    return {name for name, field in fields.items() if getattr(section, name) != field.get_default()}
 
 
 def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:

@@ -87,9 +87,7 @@ def _load(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
 def _check_node(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], name: str, seen: set[int]) -> None:
     """Note the line of each key; refuse doubled keys, and aliases (which can grow without bound)."""
     if id(node) in seen:
-        raise RecipeError(
-            f"{name}:{node.start_mark.line + 1}: YAML aliases are not allowed, write the value out"
-        )
+        raise RecipeError(f"{name}:{node.start_mark.line + 1}: YAML aliases are not allowed, write the value out")
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
@@ -165,9 +163,7 @@ def _describe(error: ValidationError, tree: Any, origin: dict[KeyPath, str], nam
             shown = f", found {found!r}" if isinstance(found, str | int | float | bool | None) else ""
             hint = ""
             if item["type"] == "literal_error" and isinstance(found, str):
-                allowed = [
-                    part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")
-                ]
+                allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
                 hint = _did_you_mean(found, allowed)
             yield f"{prefix}{message[:1].lower()}{message[1:]}{shown}{hint}"
 
@@ -180,13 +176,13 @@ def _where(key: KeyPath, origin: dict[KeyPath, str], name: str) -> str:
 def _real_key(location: tuple[int | str, ...], tree: Any) -> KeyPath:
     """Drop the parts that pydantic adds for unions: keep what can be followed in the tree, and a missing last key."""
     key: list[str | int] = []
-    here = tree
+    here: Any = tree
     for position, part in enumerate(location):
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            here = here[part]
-        elif position < len(location) - 1 or not isinstance(here, dict) or part not in _fields_at(tuple(key)):
+        last = position == len(location) - 1
+        entries = dict(enumerate(here)) if isinstance(here, list) else here
+        if isinstance(entries, dict) and part in entries:
+            here = entries[part]
+        elif not (last and isinstance(entries, dict) and part in _fields_at(tuple(key))):
             continue
         key.append(part)
     return tuple(key)
@@ -208,10 +204,7 @@ def _fields_at(key: KeyPath) -> dict[str, Any]:
         if isinstance(part, int):
             continue
         models = [
-            m
-            for model in models
-            if part in model.model_fields
-            for m in _models_in(model.model_fields[part].annotation)
+            m for model in models if part in model.model_fields for m in _models_in(model.model_fields[part].annotation)
         ]
     return {name: field for model in models for name, field in model.model_fields.items()}
 
@@ -252,3 +245,10 @@ def _absolute(path: str) -> str:
     if "\0" in filled:
         raise RecipeError(f"path {path!r} holds a NUL character")
     return os.path.abspath(filled)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    package = Path(__file__).parent
+    inside, checkout = package / "recipes", package.parent.parent / "recipes"
+    return {path.stem: path for path in sorted((inside if inside.is_dir() else checkout).glob("*.yaml"))}

@@ -49,9 +49,7 @@ def decode(
                 if width * height > max_pixels:
                     raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
                 image.draft("RGB", (canvas, canvas))  # a JPEG is decoded at the smallest scale that suffices
-                return _to_canvas(
-                    _upright_rgb(image), canvas, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC)
-                )
+                return _to_canvas(_upright_rgb(image), canvas, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -115,9 +115,7 @@ class Images:
         try:
             return self._decode(row)
         except DataError as error:
-            return BadImage(
-                row, self.names[row], str(error).removeprefix(f"{self.names[row]}: ").splitlines()[0]
-            )
+            return BadImage(row, self.names[row], str(error).removeprefix(f"{self.names[row]}: ").splitlines()[0])
 
     def _decode(self, row: int) -> Canvases:
         try:

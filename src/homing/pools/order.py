@@ -24,9 +24,7 @@ def keyed_uniform(*keys: int | Rows, num: int) -> npt.NDArray[np.float64]:
     state = np.zeros((1, 1), np.uint64)
     for key in [*(np.atleast_1d(np.asarray(key)) for key in keys)]:
         state = _mix(state ^ key.astype(np.uint64)[:, None])
-    return (
-        _mix(state + np.arange(1, num + 1, dtype=np.uint64)[None] * np.uint64(0x9E3779B97F4A7C15)) >> 11
-    ) / 2.0**53
+    return (_mix(state + np.arange(1, num + 1, dtype=np.uint64)[None] * np.uint64(0x9E3779B97F4A7C15)) >> 11) / 2.0**53
 
 
 def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

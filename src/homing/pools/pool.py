@@ -93,9 +93,7 @@ class Pool:
         """
         values = {"0": False, "false": False, "0.0": False, "1": True, "true": True, "1.0": True}
         if column not in self.columns:
-            raise DataError(
-                f"{self.name}: there is no column {column!r}; columns: {', '.join(self.columns) or 'none'}"
-            )
+            raise DataError(f"{self.name}: there is no column {column!r}; columns: {', '.join(self.columns) or 'none'}")
         texts = [text.strip().lower() for text in self.columns[column]]
         if odd := next((row for row, text in enumerate(texts) if text not in values), None):
             raise DataError(f"{self.name}: {column} of {self.ids[odd]} is {texts[odd]!r}, allowed: 0 or 1")
@@ -135,9 +133,7 @@ def join(pools: Sequence[Pool]) -> Pool:
         return pools[0]
     names = [pool.name for pool in pools]
     if len(set(names)) < len(names):
-        raise DataError(
-            f"source pools need different names, found {', '.join(names)}; set data.source.0.name"
-        )
+        raise DataError(f"source pools need different names, found {', '.join(names)}; set data.source.0.name")
     starts = np.cumsum([0, *(len(pool.store) for pool in pools)])
     columns = sorted({key for pool in pools for key in pool.columns})
     return Pool(
@@ -147,8 +143,7 @@ def join(pools: Sequence[Pool]) -> Pool:
         store=JoinedImages([pool.store for pool in pools]),
         sources=tuple(pool.name for pool in pools for _ in pool.ids),
         columns={
-            key: tuple(text for pool in pools for text in pool.columns.get(key, ("",) * len(pool)))
-            for key in columns
+            key: tuple(text for pool in pools for text in pool.columns.get(key, ("",) * len(pool))) for key in columns
         },
         rows=np.concatenate([pool.rows + start for pool, start in zip(pools, starts, strict=False)]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -101,22 +102,25 @@ def open_problem(data: Data) -> Problem:
     return Problem(source, target, test, classes, labels)
 
 
-def overlaps(problem: Problem) -> list[str]:
+def overlaps(problem: Problem, at_most: int = 20) -> list[str]:
     """The same picture in two roles, by the bytes of the file; one sentence a pair, at most 20 a pair of roles."""
-    digests = [
-        {hashlib.sha256(pool.read(row)).digest(): pool.ids[row] for row in range(len(pool))}
-        for pool in problem.pools
-    ]
-    roles, found = ("source", "target", "test"), []
-    for first, second in ((1, 2), (0, 2), (0, 1)):
-        if max(first, second) < len(digests):
-            shared = sorted(digests[first].keys() & digests[second].keys(), key=digests[first].__getitem__)
-            found += [
-                f"the same picture is in {roles[first]} ({digests[first][key]}) and {roles[second]} ({digests[second][key]})"
-                for key in shared[:20]
-            ]
-            if len(shared) > 20:
-                found.append(
-                    f"... and {len(shared) - 20:,} further pictures of {roles[first]} in {roles[second]}"
-                )
+    roles = dict(zip(("source", "target", "test"), problem.pools, strict=False))
+    by_digest = {role: _rows_by_digest(pool) for role, pool in roles.items()}
+    found = []
+    for first, second in (("target", "test"), ("source", "test"), ("source", "target")):
+        ours, theirs = by_digest.get(first, {}), by_digest.get(second, {})
+        shared = sorted(ours.keys() & theirs.keys(), key=ours.__getitem__)
+        found += [
+            f"the same picture is in {first} ({ours[key]}) and {second} ({theirs[key]})" for key in shared[:at_most]
+        ]
+        if len(shared) > at_most:
+            found.append(f"... and {len(shared) - at_most:,} further pictures of {first} in {second}")
+    return found
+
+
+def _rows_by_digest(pool: Pool) -> dict[bytes, str]:
+    found = {}
+    for row, sample_id in enumerate(pool.ids):
+        with contextlib.suppress(OSError):
+            found[hashlib.sha256(pool.read(row)).digest()] = sample_id
     return found

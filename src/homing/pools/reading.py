@@ -74,9 +74,7 @@ def read_pool(spec: PoolSpec) -> Pool:
     else:
         pool = _read_table(root, name, spec)
     if not len(pool):
-        raise DataError(
-            f"{spec.path}: no images; expected one sub-folder of images for each class, or a table"
-        )
+        raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     _check_ids(pool, spec)
     return _limited(pool, spec.limit)
 
@@ -106,16 +104,10 @@ def _read_folder(root: Path, name: str, spec: PoolSpec) -> Pool:
         labels = tuple(map(str, _column(columns, label_column, metadata or root)))
     else:
         labels = tuple(_folder_label(file, root) for file in files)
-    ids = (
-        tuple(map(str, _column(columns, spec.id_column, metadata or root)))
-        if spec.id_column
-        else tuple(files)
-    )
+    ids = tuple(map(str, _column(columns, spec.id_column, metadata or root))) if spec.id_column else tuple(files)
     if spec.group_column:
         _column(columns, spec.group_column, metadata or root)
-    return Pool(
-        name, ids, labels, FolderImages(root, files), (name,) * len(ids), columns, np.arange(len(ids))
-    )
+    return Pool(name, ids, labels, FolderImages(root, files), (name,) * len(ids), columns, np.arange(len(ids)))
 
 
 def _image_files(root: Path) -> list[Path]:
@@ -136,9 +128,7 @@ def _inside(root: Path, text: Any, metadata: Path) -> str:
     """A file name of the metadata as a path inside its folder."""
     path = PurePosixPath(str(text))
     if path.is_absolute() or ".." in path.parts or "\0" in str(text) or not path.parts:
-        raise DataError(
-            f"{metadata}: file_name {text!r} points outside its folder; only paths inside are read"
-        )
+        raise DataError(f"{metadata}: file_name {text!r} points outside its folder; only paths inside are read")
     if not (root / path).exists():
         raise DataError(f"{metadata}: file_name {text!r} names no file in {root}")
     return path.as_posix()
@@ -154,9 +144,7 @@ def _read_metadata(path: Path) -> dict[str, list[Any]]:
                 header = file.readline().rstrip("\r\n")
             names = [part.strip('"') for part in header.split(",")]
             # every cell as text: a class called 01, a null or a true stays what was written
-            options = csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False
-            )
+            options = csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
             table = csv.read_csv(path, convert_options=options)
         else:
             table = json.read_json(path) if path.suffix == ".jsonl" else parquet.read_table(path)
@@ -205,9 +193,7 @@ def _open_dataset(root: Path, spec: PoolSpec) -> Any:
         if isinstance(dataset, datasets.DatasetDict):
             splits = ", ".join(dataset)
             if spec.split is None or spec.split not in dataset:
-                raise DataError(
-                    f"{spec.path}: holds the splits {splits}; name one with split, found {spec.split!r}"
-                )
+                raise DataError(f"{spec.path}: holds the splits {splits}; name one with split, found {spec.split!r}")
             dataset = dataset[spec.split]
         return dataset
     files = sorted(map(str, root.glob("*.parquet"))) if root.is_dir() else [str(root)]

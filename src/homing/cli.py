@@ -1,0 +1,160 @@
+"""The command line: parse, call, print. torch is imported only by commands that train or predict."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from homing.errors import HomingError, RecipeError
+from homing.recipe_reader import read_recipe, shipped_recipes
+
+app = typer.Typer(
+    name="homing",
+    help="Fine-tune an image model for one domain, with a learned rate for every source sample.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="run folder")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object to stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the output folder")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the run in the output folder")]
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="run folder")] = Path("homing-quickstart"),
+    seed: Annotated[int, typer.Option(min=0, help="of the data and of the run")] = 0,
+    short: Annotated[bool, typer.Option("--short", help="a few steps only, to see that everything works")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the demonstration's data, run it, and print how homing compares."""
+    data = output.resolve() / "data"
+    overrides = [f"seed={seed}", *(f"data.{role}.path={data / role}" for role in ("source", "target", "test"))]
+    if short:
+        overrides.append("training.steps=8")
+    recipe = read_recipe(shipped_recipes()["quickstart"], overrides)
+    from homing.outputs.run_folder import open_run_folder
+    from homing.progress import Progress
+    from homing.quickstart import draw_pools, num_pictures
+    from homing.run import run as run_recipe
+
+    open_run_folder(output, recipe, resume=False, overwrite=overwrite)
+    with Progress(quiet=quiet).stage("draw digits", num_pictures()) as advance:
+        draw_pools(data, seed, advance)
+    result = run_recipe(recipe, output, resume=True, quiet=quiet)
+    _print_results(result.folder, result.results, as_json)
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out a recipe: scan, learn rates, fine-tune, evaluate, report."""
+    checked = read_recipe(_recipe_path(recipe), overrides or [])
+    from homing.run import run as run_recipe
+
+    result = run_recipe(checked, output or Path("runs") / checked.name, resume=resume, overwrite=overwrite, quiet=quiet)
+    _print_results(result.folder, result.results, as_json)
+
+
+@app.command()
+def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Check a recipe and all its images before anything is trained."""
+    checked = read_recipe(_recipe_path(recipe), overrides or [])
+    from homing.progress import Progress
+    from homing.validate import validate_data
+
+    findings = validate_data(checked, Progress(quiet=quiet))
+    if as_json:
+        print(json.dumps(findings.as_dict(), ensure_ascii=False))
+    else:
+        for line in findings.lines():
+            print(line, file=sys.stderr)
+    raise typer.Exit(3 if findings.errors else 0)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
+    """Write report.html again, from what lies in a run folder."""
+    from homing.outputs.thumbnails import thumbnails_of
+
+    recipe = read_recipe(run_folder / "recipe.yaml")
+    from homing.outputs.report import write_report
+
+    print(write_report(run_folder, thumbnails_of(recipe)))
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")] = None) -> None:
+    """List the shipped recipes, or print one to start from."""
+    shipped = shipped_recipes()
+    if name is None:
+        for key, path in shipped.items():
+            print(f"{key:12} {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+    elif name in shipped:
+        print(shipped[name].read_text(encoding="utf-8"), end="")
+    else:
+        raise RecipeError(f"there is no shipped recipe {name!r}; there are {', '.join(shipped)}")
+
+
+def _recipe_path(text: str) -> Path:
+    shipped = shipped_recipes()
+    return shipped[text] if text in shipped and not Path(text).exists() else Path(text)
+
+
+def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:
+    if os.environ.get("RANK", "0") != "0" or not results:
+        return
+    if as_json:
+        print(json.dumps({"folder": str(folder), **results}, ensure_ascii=False))
+        return
+    from homing.outputs.table import results_table
+
+    print(results_table(results), file=sys.stderr)
+    print(f"\nreport: {folder / 'report.html'}", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point: errors become one message on stderr and the exit code of their kind."""
+    try:
+        app(standalone_mode=False)
+    except HomingError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"homing: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        if not _is_usage_error(error):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Whether the command line itself was wrong (typer carries its own copy of click's classes)."""
+    return hasattr(error, "show") and hasattr(error, "exit_code")
+
+
+if __name__ == "__main__":
+    main()

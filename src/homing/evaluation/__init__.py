@@ -1,0 +1,1 @@
+"""Metrics with intervals, baselines, and the comparison of methods at one budget."""

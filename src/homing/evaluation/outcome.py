@@ -1,0 +1,27 @@
+"""What one method of a run came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from homing.evaluation.methods import Method
+from homing.training.workbench import Fitted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One method: its plan, its fit on the whole target, and its logits on the rows that it is judged by.
+
+    Attributes:
+        method: Name and plan.
+        fitted: Model, rates, visits.
+        logits: float32 [M, C], of the test's rows, or of the target's (cross-validated) where there is no test.
+        seconds: Wall time of planning, fitting and judging.
+    """
+
+    method: Method
+    fitted: Fitted
+    logits: Tensor
+    seconds: float

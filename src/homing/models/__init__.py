@@ -1,0 +1,1 @@
+"""timm backbones: weights, preprocessing, trainable parts, and the scan of features."""

@@ -1,0 +1,174 @@
+"""A run: recipe → pools → model → scan → rates → fine-tune → evaluate → outputs."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+
+from homing.errors import DataError
+from homing.evaluation.methods import Method, plan_method
+from homing.evaluation.outcome import Outcome
+from homing.interrupts import StopOnSignal
+from homing.models.backbone import build_model
+from homing.models.inputs import batches_of
+from homing.models.parts import adapt_batch_norms
+from homing.outputs.results import write_outputs
+from homing.outputs.run_folder import open_run_folder
+from homing.pools.images import BadImage, Images
+from homing.pools.order import Rows
+from homing.pools.problem import Problem, open_problem
+from homing.progress import Progress
+from homing.rates.folds import held_out_folds
+from homing.recipe import Recipe
+from homing.training.plan import num_steps_of
+from homing.training.workbench import Fitted, Workbench, training_settings
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to: its folder, and `results.json` as it lies there."""
+
+    folder: Path
+    results: dict[str, Any]
+
+
+def run(
+    recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite: bool = False, quiet: bool = False
+) -> RunResult:
+    """Carry out a recipe.
+
+    Args:
+        recipe: From `read_recipe`.
+        output: Run folder.
+        resume: Go on with the run in that folder.
+        overwrite: Replace the run in that folder.
+        quiet: Say nothing on stderr.
+
+    Returns:
+        The folder and its results.
+
+    Raises:
+        HomingError: Its subclasses say what was wrong and carry the exit code.
+    """
+    folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
+    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    if accelerator.is_main_process:
+        open_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+    accelerator.wait_for_everyone()
+    if resume and (folder / "results.json").exists():
+        progress.say(f"{folder}: this run is complete")
+        return RunResult(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")))
+    with StopOnSignal() as stop:
+        bench = set_up(recipe, folder, accelerator, progress, resume=resume)
+        bench.stop_asked = lambda: stop.asked
+        names = (recipe.rates.method, *recipe.evaluation.baselines)
+        outcomes = [fit_and_judge(name, bench) for name in names]
+        results: dict[str, Any] = {}
+        if accelerator.is_main_process:
+            results = write_outputs(bench, outcomes, seconds=time.monotonic() - started)
+        accelerator.wait_for_everyone()
+    bench.images.close()
+    return RunResult(folder, results)
+
+
+def set_up(recipe: Recipe, folder: Path, accelerator: Accelerator, progress: Progress, *, resume: bool) -> Workbench:
+    """Pools, model and decoded images; bad images are told or left out as the recipe says."""
+    for warning in recipe.settings_without_effect():
+        progress.say(f"warning: {warning}")
+    problem = open_problem(recipe.data)
+    model, preprocessing, arguments = build_model(
+        recipe.model.backbone,
+        recipe.model.weights,
+        num_classes=len(problem.classes),
+        image_size=recipe.model.image_size,
+        seed=recipe.seed,
+    )
+    store, rows, names = problem.joined()
+    images = Images(
+        store,
+        rows,
+        names,
+        canvas=preprocessing.canvas,
+        interpolation=preprocessing.interpolation,
+        max_pixels=recipe.data.max_pixels,
+        cache_gb=recipe.data.cache_gb,
+        workers=recipe.training.workers,
+    )
+    whole = problem
+    problem, bad = leave_out_bad(problem, images, progress, drop=recipe.data.on_bad_image == "drop")
+    model.to(accelerator.device).to(memory_format=torch.channels_last)
+    bench = Workbench(recipe, problem, images, model, arguments, preprocessing, accelerator, folder, resume, progress)
+    bench.bad, source = tuple(bad), whole.source
+    gone = [item.row for item in bad if item.row < len(source)]
+    bench.dropped = tuple((source.ids[row], source.sources[row], source.labels[row]) for row in gone)
+    if recipe.training.batch_norm == "adapt":
+        adapt_batch_norms(model, (bench.pictures.evaluation(part) for part in batches_of(problem.target_rows, 64)))
+    return bench
+
+
+def leave_out_bad(
+    problem: Problem, images: Images, progress: Progress, *, drop: bool
+) -> tuple[Problem, list[BadImage]]:
+    """Decode everything once; stop at images that cannot be read, or leave them out.
+
+    Raises:
+        DataError: There are bad images and they are not to be dropped; lists up to 20.
+    """
+    with progress.stage("read images", len(images)) as advance:
+        bad = images.find_bad(advance)
+    if not bad:
+        return problem, bad
+    listed = "\n  ".join([f"{item.name}: {item.reason}" for item in bad[:20]])
+    more = f"\n  ... and {len(bad) - 20:,} more" if len(bad) > 20 else ""
+    if not drop:
+        raise DataError(
+            f"{len(bad):,} of {len(images):,} images cannot be read; mend or remove them, or set"
+            " data.on_bad_image: drop"
+            f"\n  {listed}{more}"
+        )
+    progress.say(f"left out {len(bad):,} images that cannot be read:\n  {listed}{more}")
+    gone = [item.row for item in bad]
+    images.select(np.setdiff1d(np.arange(len(images)), gone))
+    return problem.without(gone), bad
+
+
+def fit_and_judge(name: str, bench: Workbench) -> Outcome:
+    """Fit one method on the whole target, and judge it on the test, or on held-out folds where there is no test."""
+    started, problem = time.monotonic(), bench.problem
+    method, fitted = fit(name, bench, problem.target_rows, name, name)
+    if problem.test is not None:
+        logits = bench.predict(fitted.model, problem.test_rows)
+    else:
+        logits = cross_validate(name, bench)
+    return Outcome(method, fitted, logits, time.monotonic() - started)
+
+
+def fit(name: str, bench: Workbench, target: Rows, place: str, title: str) -> tuple[Method, Fitted]:
+    """Plan a method with some target rows and fine-tune by the plan."""
+    recipe, problem = bench.recipe, bench.problem
+    training = recipe.training
+    nominal = 10.0 if training.target_weight is None else training.target_weight
+    num_rows = len(problem.source) + nominal * len(problem.target)
+    num_steps = num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
+    method = plan_method(name, bench, target)
+    return method, bench.fit(method.training, target, training_settings(recipe, num_steps), place, title)
+
+
+def cross_validate(name: str, bench: Workbench) -> Tensor:
+    """Logits of every target row from a model that never saw it; everything is done anew in each fold."""
+    rows, folds = bench.problem.target_rows, bench.recipe.evaluation.folds
+    logits = torch.empty(len(rows), len(bench.problem.classes))
+    for number, held_out in enumerate(held_out_folds(bench.labels[rows], folds, bench.recipe.seed), start=1):
+        seen = np.setdiff1d(rows, rows[held_out])
+        _, fitted = fit(name, bench, seen, f"{name}-fold-{number}", f"{name}, fold {number} of {folds}")
+        logits[held_out] = bench.predict(fitted.model, rows[held_out])
+    return logits

@@ -1,0 +1,1 @@
+"""One loop for every method and baseline: its plan, its step, its checkpoint."""

@@ -1,0 +1,189 @@
+"""Checkpoints that exist whole or not at all, and are verified before anything is loaded from them.
+
+A folder `step-NNNNNN` holds safetensors files, `state.json`, and last of all `manifest.json` with the size and sha256
+of each. It is written under another name, flushed to disk and renamed. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, optim
+
+from homing.errors import CheckpointError
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a fine-tuning needs to go on. tensors: file stem → name → tensor; state: plain JSON values."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write `folder/step-NNNNNN`, then remove all but the `keep` newest.
+
+    Raises:
+        CheckpointError: The disk refused; what was there before is untouched.
+    """
+    final = folder / f"step-{step:06d}"
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        _write_all(temporary, checkpoint)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        _flush(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"{final}: cannot be written ({error.strerror or error}); earlier checkpoints are untouched. Make room and"
+            " start again with --resume"
+        ) from error
+    for _, old in _listed(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    for stale in folder.glob(".step-*.tmp"):
+        shutil.rmtree(stale, ignore_errors=True)
+    return final
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step, or None."""
+    found = _listed(folder)
+    return found[-1][1] if found else None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint after verifying every byte of it; changes nothing.
+
+    Raises:
+        CheckpointError: A file is missing, of another size or content, or of a later format; names it.
+    """
+    contents = _verified(path)
+    try:
+        state = json.loads(contents.pop("state.json"))
+        return Checkpoint(
+            {name.removesuffix(".safetensors"): load_tensors(data) for name, data in contents.items()}, state
+        )
+    except Exception as error:
+        raise CheckpointError(f"{path}: passed its digests but cannot be read: {error}. {_REMEDY}") from error
+
+
+_REMEDY = "Remove this checkpoint's folder to resume from the one before it, or start again with --overwrite"
+
+
+def _write_all(folder: Path, checkpoint: Checkpoint) -> None:
+    contents = {f"{name}.safetensors": save_tensors(_plain(part)) for name, part in checkpoint.tensors.items()}
+    contents["state.json"] = json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
+    for name, data in contents.items():
+        _write(folder / name, data)
+    files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
+    _write(folder / "manifest.json", json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
+    _flush(folder)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    """All files of a checkpoint by name, each checked against the manifest."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        version, files = manifest["format"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / 'manifest.json'}: missing or damaged. {_REMEDY}") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: written in format {version}, this version reads {FORMAT}; use a newer homing")
+    contents = {}
+    for name, expected in files.items():
+        if Path(name).name != name:
+            raise CheckpointError(f"{path / 'manifest.json'}: names a file outside the checkpoint: {name!r}")
+        try:
+            data = (path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path / name}: missing ({error.strerror}). {_REMEDY}") from error
+        if len(data) != expected["bytes"] or _sha256(data) != expected["sha256"]:
+            raise CheckpointError(
+                f"{path / name}: damaged, {len(data):,} bytes that do not match the manifest. {_REMEDY}"
+            )
+        contents[name] = data
+    if "state.json" not in contents:
+        raise CheckpointError(f"{path / 'manifest.json'}: does not list state.json. {_REMEDY}")
+    return contents
+
+
+def _listed(folder: Path) -> list[tuple[int, Path]]:
+    found = [(match, path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name)) and path.is_dir()]
+    return sorted((int(match[1]), path) for match, path in found)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def optimizer_to_plain(optimizer: optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as named tensors and JSON values."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for position, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{position}.{name}"] = value
+            else:
+                scalars.setdefault(str(position), {})[name] = value
+    groups = [{key: value for key, value in group.items() if _is_plain(value)} for group in state["param_groups"]]
+    return tensors, {"scalars": scalars, "groups": groups}
+
+
+def optimizer_from_plain(optimizer: optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    """Undo `optimizer_to_plain` on an optimizer built the same way."""
+    state: dict[int, dict[str, Any]] = {int(key): dict(values) for key, values in plain["scalars"].items()}
+    for key, tensor in tensors.items():
+        position, name = key.split(".", 1)
+        state.setdefault(int(position), {})[name] = tensor
+    groups = [
+        {**now, **saved} for now, saved in zip(optimizer.state_dict()["param_groups"], plain["groups"], strict=True)
+    ]
+    for group in groups:
+        if "betas" in group:
+            group["betas"] = tuple(group["betas"])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | tuple | None) and not isinstance(value, torch.Tensor)

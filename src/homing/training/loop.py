@@ -1,0 +1,300 @@
+"""The training loop: the same for every method, every baseline and every part of a model that is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from homing.errors import DivergedError, Interrupted
+from homing.models.inputs import Inputs
+from homing.models.parts import autocast, set_training_mode
+from homing.pools.order import Rows, key_to_seed
+from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch
+from homing.training.online import OnlineRates
+from homing.training.optimizer import build_optimizer, build_schedule
+from homing.training.plan import TrainingPlan
+from homing.training.records import Checkpoints, Record, Tally
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fine-tuning steps, the same for all methods of a comparison. Names as in the recipe's `training`."""
+
+    num_steps: int
+    batch_size: int = 32
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    layer_decay: float | None = None
+    clip_norm: float | None = None
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    precision: str = "fp32"
+    batch_norm: str = "frozen"
+    mixup: float = 0.0
+    seed: int = 0
+
+
+class FineTuning:
+    """One fine-tuning of a model by a plan.
+
+    Args:
+        model: What is trained, on the accelerator's device, its frozen parts frozen.
+        inputs: Pictures or features by row.
+        labels: int64 [N + n], source rows first, then target rows.
+        plan: How much each row counts.
+        settings: How to step.
+        accelerator: Device and processes.
+        online: Learns each instance's own rate while training; None where the plan does not.
+        checkpoints: Where to save and resume; None for neither.
+        record: Called with one row of metrics every few steps.
+        names: Id of a row, for messages.
+        stop_asked: Whether to save and stop after the step at hand.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        labels: Tensor,
+        plan: TrainingPlan,
+        settings: Settings,
+        accelerator: Accelerator,
+        *,
+        online: OnlineRates | None = None,
+        checkpoints: Checkpoints | None = None,
+        record: Record | None = None,
+        names: Callable[[int], str] = str,
+        stop_asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        # what is trained, and how
+        self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
+        self.labels = labels.to(accelerator.device)
+        self.num_source = len(plan.phases[0].rates)
+        self.accelerator, self.online, self.names = accelerator, online, names
+        self.optimizer = build_optimizer(
+            model,
+            settings.optimizer,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+        )
+        self.schedule = build_schedule(
+            self.optimizer, settings.schedule, num_steps=settings.num_steps, warmup=settings.warmup
+        )
+        self.model: nn.Module = accelerator.prepare_model(model)
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if online is not None:
+            online.attach(model, self.optimizer)
+        # where it is
+        self.step, self.epoch, self.epoch_start = 0, 0, 0
+        self.counts: Tensor | None = None
+        self.visits = torch.zeros(len(labels), dtype=torch.int64)
+        self.tally = Tally(accelerator.device)
+        # what it leaves
+        self.checkpoints, self.record, self.stop_asked = checkpoints, record, stop_asked
+
+    def run(self, advance: Callable[[int], None] = lambda steps: None) -> None:
+        """Train to the last step.
+
+        Raises:
+            DivergedError: A loss or gradient is not finite; the model is as it was before that step.
+            Interrupted: A stop was asked for; a checkpoint is saved.
+        """
+        self.restore()
+        advance(self.step)
+        while self.step < self.settings.num_steps:
+            epoch = self.open_epoch()
+            for batch, inputs in self.batches(epoch):
+                # 1. a step's randomness depends on nothing but its number
+                torch.manual_seed(key_to_seed(self.settings.seed, self.step, self.accelerator.process_index))
+                self.schedule.step_update(self.step)
+                set_training_mode(self.model, self.settings.batch_norm)
+                if self.online is not None:
+                    self.online.refresh_direction(self.step)
+                # 2. the gradient, and while it is computed the alignments
+                for part, tensors in zip(batch.parts, inputs, strict=True):
+                    self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
+                # 3. nothing that is not finite may reach the model
+                norm = self.gradient_norm()
+                self.stop_if_not_finite(norm, batch)
+                # 4. the step, and what was learned of the rates
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                if self.online is not None and self.online.is_due(self.step):
+                    self.online.learn()
+                self.visits.index_add_(
+                    0, torch.from_numpy(batch.everyone), torch.ones(len(batch.everyone), dtype=torch.int64)
+                )
+                self.step += 1
+                # 5. what the step leaves behind
+                self.report()
+                self.save_if_due()
+                advance(1)
+            self.epoch, self.epoch_start, self.counts = self.epoch + 1, self.step, None
+
+    # ---- the plan ----------------------------------------------------------------------------------------------
+
+    def rates_now(self) -> Tensor:
+        """Rate of each source sample at this step: the plan's, times what each instance learned; float32 [N]."""
+        phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
+        return phase.rates if self.online is None else phase.rates * self.online.rates(None)
+
+    def alignments(self) -> Tensor | None:
+        """Running alignment of each source sample with the target, float32 [N]; None where none was observed."""
+        return None if self.online is None else self.online.alignments()
+
+    def open_epoch(self) -> Epoch:
+        """The order of the epoch at hand, drawn from the rates as they stood when it began."""
+        phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
+        if self.counts is None:
+            num_target = len(self.labels) - self.num_source
+            expected = expected_visits(self.rates_now().numpy(), num_target, phase.target_weight, self.plan.apply)
+            self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
+        return open_epoch(self.counts.numpy(), self.epoch, batch_size=self.settings.batch_size, seed=self.settings.seed)
+
+    def batches(self, epoch: Epoch) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
+        """What is left of the epoch, not past its phase, each batch with the model's inputs."""
+        phase_end = self.plan.phase_at(self.step, self.settings.num_steps)[1]
+        done = self.step - self.epoch_start
+        batches = list(
+            epoch.batches(
+                done,
+                done + phase_end - self.step,
+                accumulate=self.settings.accumulate,
+                rank=self.accelerator.process_index,
+                num_ranks=self.accelerator.num_processes,
+            )
+        )
+        tensors = self.inputs.training(part for batch in batches for part in batch.parts)
+        for batch in batches:
+            yield batch, islice(tensors, len(batch.parts))
+
+    # ---- the step ----------------------------------------------------------------------------------------------
+
+    def backward(self, rows: Rows, tensors: Tensor, batch: Batch, *, last: bool) -> None:
+        """Forward and backward of one part; gradients add up over parts and processes to the global mean."""
+        index = torch.from_numpy(rows).to(self.accelerator.device, non_blocking=True)
+        labels = self.labels[index]
+        with contextlib.ExitStack() as stack:
+            if not last and self.accelerator.num_processes > 1:
+                stack.enter_context(cast(Any, self.model).no_sync())
+            online = self.online if self.online is not None and self.online.is_due(self.step) else None
+            alignment = stack.enter_context(online.observe(rows, idle=batch.idle)) if online is not None else None
+            with autocast(self.accelerator.device, self.settings.precision):
+                logits, losses = self.forward(tensors, labels)
+            if alignment is not None:
+                alignment.losses(losses)
+            masses = self.masses(rows, batch.idle)
+            # DDP averages over processes, hence the factor: together they give the mean over the global batch
+            loss = (masses * losses).sum() * (self.accelerator.num_processes / len(batch.everyone))
+            loss.backward()
+        if not batch.idle:
+            self.tally.add(losses, logits, labels, index < self.num_source)
+
+    def forward(self, tensors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] and the loss of each sample [B], in float32."""
+        if not self.settings.mixup:
+            logits = self.model(tensors).float()
+            return logits, functional.cross_entropy(logits, labels, reduction="none")
+        share = torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample().item()
+        logits = self.model(share * tensors + (1 - share) * tensors.flip(0)).float()
+        losses = [functional.cross_entropy(logits, target, reduction="none") for target in (labels, labels.flip(0))]
+        return logits, share * losses[0] + (1 - share) * losses[1]
+
+    def masses(self, rows: Rows, idle: bool) -> Tensor:
+        """What the loss of each row is multiplied by; float32 [B]."""
+        if idle:
+            return torch.zeros(len(rows), device=self.accelerator.device)
+        masses = torch.ones(len(rows))
+        if self.plan.apply == "weight":
+            phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
+            index = torch.from_numpy(rows)
+            is_source = index < self.num_source
+            masses[is_source] = phase.rates[index[is_source]]
+            if self.online is not None:
+                masses[is_source] *= self.online.rates(index[is_source])
+        return masses.to(self.accelerator.device, non_blocking=True)
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of the whole gradient, clipped where the settings say so."""
+        bound = self.settings.clip_norm if self.settings.clip_norm is not None else math.inf
+        return (
+            nn.utils.clip_grad_norm_(self.trained, bound)
+            if bound < math.inf
+            else nn.utils.get_total_norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
+        )
+
+    def stop_if_not_finite(self, norm: Tensor, batch: Batch) -> None:
+        """The one synchronisation of a step: losses, gradient and alignments finite, in every process."""
+        finite = torch.isfinite(norm) & self.tally.last_finite()
+        if self.accelerator.num_processes > 1:
+            finite = (
+                cast(Tensor, self.accelerator.reduce(finite.float(), reduction="sum")) == self.accelerator.num_processes
+            )
+        if bool(finite):
+            self.tally.settle()
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        ids = [self.names(int(row)) for row in batch.rows]
+        raise DivergedError(
+            f"step {self.step + 1}: a loss or gradient is not finite (gradient norm {float(norm):g}, losses"
+            f" {self.tally.last_losses()}); stopped before the update. Samples of this step in this process:"
+            f" {', '.join(ids)}. Lower training.learning_rate, set training.clip_norm: 1, or look at these samples"
+        )
+
+    # ---- what it leaves ----------------------------------------------------------------------------------------
+
+    def report(self) -> None:
+        """A row of metrics every few steps and at the end."""
+        if self.record is None or not self.record.is_due(self.step, self.settings.num_steps):
+            return
+        rates = self.rates_now().double()
+        squares = float(rates.square().sum())
+        self.record.write(
+            step=self.step,
+            epoch=round(self.epoch + (self.step - self.epoch_start) * self.settings.batch_size / self._epoch_rows(), 4),
+            learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
+            effective_sample_size=float(rates.sum()) ** 2 / squares if squares else 0.0,
+            **self.tally.take(self.accelerator),
+        )
+
+    def _epoch_rows(self) -> int:
+        return max(1, int(self.counts.sum())) if self.counts is not None else 1
+
+    def counts_or_empty(self) -> Tensor:
+        """How often the epoch at hand takes each row, int32 [rows]; [0] between two epochs."""
+        return torch.empty(0, dtype=torch.int32) if self.counts is None else self.counts.to(torch.int32)
+
+    def save_if_due(self) -> None:
+        """A checkpoint every so many steps, and when a stop was asked for in any process."""
+        asked = self.stop_asked()
+        if self.accelerator.num_processes > 1:
+            flag = torch.tensor(float(asked), device=self.accelerator.device)
+            asked = bool(cast(Tensor, self.accelerator.reduce(flag, reduction="sum")) > 0)
+        if self.checkpoints is None:
+            if asked:
+                raise Interrupted(f"stopped after step {self.step} of {self.settings.num_steps}; nothing was saved")
+            return
+        if asked or (self.step % self.checkpoints.every == 0 and self.step < self.settings.num_steps):
+            self.checkpoints.save(self)
+        if asked:
+            raise Interrupted(
+                f"stopped after step {self.step} of {self.settings.num_steps}, saved in"
+                f" {self.checkpoints.folder}; go on with --resume"
+            )
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint, where there is one."""
+        if self.checkpoints is not None:
+            self.checkpoints.restore(self)

@@ -1,0 +1,64 @@
+"""What a fine-tuning trains on: how much each source sample and each target image counts, phase by phase."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training with fixed masses.
+
+    Attributes:
+        rates: Rate of each source sample, float32 [N], >= 0, mean 1 where the source counts at all.
+        target_weight: Times an epoch takes each target image, >= 0.
+        share: Of the steps, (0, 1]; the shares of all phases add up to 1.
+    """
+
+    rates: Tensor
+    target_weight: float
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Phases in turn; with `online`, the rates of the samples go on being learned from alignments.
+
+    Attributes:
+        phases: At least one.
+        apply: sample (draw samples in proportion to their rate) or weight (weight their loss by it).
+        online: Whether each instance's own rate is learned while training.
+    """
+
+    phases: Sequence[Phase]
+    apply: str = "sample"
+    online: bool = False
+
+    def phase_at(self, step: int, num_steps: int) -> tuple[Phase, int]:
+        """The phase of a step, and the step (exclusive) at which it ends."""
+        reached = 0.0
+        for phase in self.phases[:-1]:
+            reached += phase.share
+            if step < round(reached * num_steps):
+                return phase, round(reached * num_steps)
+        return self.phases[-1], num_steps
+
+    def digest(self) -> str:
+        """sha256 of all that the plan says, 64 hexadecimal digits."""
+        digest = hashlib.sha256(f"{self.apply} {self.online}".encode())
+        for phase in self.phases:
+            digest.update(f"{phase.share} {phase.target_weight}".encode())
+            digest.update(phase.rates.float().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def num_steps_of(epochs: float | None, steps: int | None, num_rows: float, batch_size: int) -> int:
+    """Optimizer steps of a run: given, or from epochs over `num_rows` samples; at least 1."""
+    if steps is not None:
+        return steps
+    assert epochs is not None
+    return max(1, round(epochs * -(-num_rows // batch_size)))

@@ -1,0 +1,277 @@
+"""Everything that the methods of a run share: pools, pristine model, inputs, features, steps; and one way to fit."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from homing.models.backbone import Preprocessing
+from homing.models.inputs import FeatureInputs, ImageInputs, Inputs, RowsOf, batches_of
+from homing.models.parts import autocast, classifier_of, set_trainable
+from homing.models.scan import check_head_on_features, gather_shares, scan
+from homing.pools.augmentation import CropFlipColor
+from homing.pools.images import BadImage, Images
+from homing.pools.order import Rows
+from homing.pools.problem import Problem
+from homing.progress import Progress
+from homing.rates.evidence import Evidence
+from homing.rates.learner import learn_rates
+from homing.rates.plan import RatePlan
+from homing.training.head import probe_head
+from homing.training.loop import FineTuning, Settings
+from homing.training.online import OnlineRates, OnlineSettings
+from homing.training.optimizer import DEFAULT_LEARNING_RATE
+from homing.training.plan import TrainingPlan
+from homing.training.records import Checkpoints, Record
+
+if TYPE_CHECKING:
+    from homing.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fine-tuned model, the final rates and what they cost. rates, visits: [N]; alignments: [N] or None."""
+
+    model: nn.Module
+    rates: Tensor
+    visits: Tensor
+    alignments: Tensor | None
+
+
+@dataclass
+class Workbench:
+    """What all methods of a run share. Rows are those of `problem`.
+
+    Attributes:
+        model: The pristine model, on the device; every fit starts from a copy.
+        model_args: What timm.create_model needs to build it again.
+        folder: Of the run.
+        resume: Whether fits look for checkpoints.
+        bad: Images that could not be read and were left out.
+        dropped: Those of them that were of the source: (id, pool, label).
+        stop_asked: Whether to save and stop.
+    """
+
+    recipe: Recipe
+    problem: Problem
+    images: Images
+    model: nn.Module
+    model_args: dict[str, Any]
+    preprocessing: Preprocessing
+    accelerator: Accelerator
+    folder: Path
+    resume: bool
+    progress: Progress
+    bad: tuple[BadImage, ...] = ()
+    dropped: tuple[tuple[str, str, str], ...] = ()
+    stop_asked: Callable[[], bool] = lambda: False
+    labels: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = torch.from_numpy(self.problem.labels)
+
+    # ---- what is computed once ---------------------------------------------------------------------------------
+
+    @property
+    def head_only(self) -> bool:
+        """Whether nothing but the head is trained."""
+        return self.recipe.model.trainable == "head"
+
+    @cached_property
+    def pictures(self) -> ImageInputs:
+        """Pictures by row."""
+        wanted = self.recipe.training.augmentation
+        augmentation = None if wanted == "none" else CropFlipColor(**wanted.model_dump())
+        return ImageInputs(
+            self.images, self.preprocessing, augmentation, seed=self.recipe.seed, device=self.accelerator.device
+        )
+
+    @cached_property
+    def features(self) -> Tensor:
+        """What the pristine model's head sees, float32 [rows, D].
+
+        Rows of source and target; of the test too where only the head is trained.
+        """
+        problem = self.problem
+        rows = np.arange(len(problem) if self.head_only else len(problem.source) + len(problem.target))
+        with self.progress.stage("scan", len(rows)) as advance:
+            features = scan(
+                self.model,
+                self.pictures,
+                rows,
+                self.accelerator,
+                precision=self.recipe.training.precision,
+                advance=advance,
+            )
+        if self.head_only:
+            check_head_on_features(self.model, self.pictures, features, rows)
+        return features
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What the trained part is fed."""
+        return FeatureInputs(self.features, self.accelerator.device) if self.head_only else self.pictures
+
+    def evidence(self, target: Rows) -> Evidence:
+        """What the rates of a fit may know: source, and these rows of the target alone."""
+        source = self.problem.source_rows
+        truth = self.recipe.data.truth
+        pool = self.problem.source
+        return Evidence(
+            source_features=self.features[source],
+            source_labels=self.labels[source],
+            target_features=self.features[target],
+            target_labels=self.labels[target],
+            num_classes=len(self.problem.classes),
+            matches=None if truth is None else torch.from_numpy(pool.flags(truth.matches_column)),
+            clean=None if truth is None else torch.from_numpy(pool.flags(truth.clean_column)),
+        )
+
+    def no_evidence(self, target: Rows) -> Evidence:
+        """For methods that look at no feature: labels alone, features of width 1."""
+        source = self.problem.source_rows
+        return Evidence(
+            source_features=torch.zeros(len(source), 1),
+            source_labels=self.labels[source],
+            target_features=torch.zeros(len(target), 1),
+            target_labels=self.labels[target],
+            num_classes=len(self.problem.classes),
+        )
+
+    def learned_rates(self, target: Rows, target_weight: float | None) -> RatePlan:
+        """The hierarchical rates, learned with these rows of the target; every process has those of the main one."""
+        from accelerate.utils import broadcast_object_list
+
+        rates, evidence = self.recipe.rates, self.evidence(target)
+        plans: list[RatePlan | None] = [None]
+        with self.progress.stage("learn rates", 1.0) as advance:
+            done = 0.0
+
+            def report(share: float) -> None:
+                nonlocal done
+                advance(share - done)
+                done = share
+
+            if self.accelerator.is_main_process:
+                plans[0] = learn_rates(
+                    evidence,
+                    descriptors=rates.descriptors,
+                    folds=min(rates.folds, len(target)),
+                    target_weight=target_weight,
+                    seed=self.recipe.seed,
+                    progress=report,
+                )
+        broadcast_object_list(plans)
+        assert plans[0] is not None
+        return plans[0]
+
+    # ---- fitting and predicting --------------------------------------------------------------------------------
+
+    def fit(self, plan: TrainingPlan, target: Rows, settings: Settings, name: str, title: str) -> Fitted:
+        """Fine-tune a copy of the pristine model.
+
+        Args:
+            plan: How much each row counts.
+            target: Rows of the target that may be trained on.
+            settings: How to step.
+            name: Of the fit: its checkpoints' folder (the main one's is the run's own) and its rows of metrics.
+            title: What the progress says.
+        """
+        rows = np.concatenate([self.problem.source_rows, target])
+        model = copy.deepcopy(self.model)
+        if self.recipe.model.head_init == "probe":
+            probe_head(model, self.features[rows], self.labels[rows], plan.phases[-1])
+        set_trainable(model, self.recipe.model.trainable)
+        trained = classifier_of(model) if self.head_only else model
+        online = self._online(rows, settings) if plan.online else None
+        names = [name for pool in self.problem.pools for name in pool.ids]
+        tuning = FineTuning(
+            trained,
+            RowsOf(self.inputs, rows),
+            self.labels[rows],
+            plan,
+            settings,
+            self.accelerator,
+            online=online,
+            checkpoints=self._checkpoints(plan, target, name),
+            record=self._record(name),
+            names=lambda row: names[rows[row]],
+            stop_asked=self.stop_asked,
+        )
+        with self.progress.stage(title, settings.num_steps) as advance:
+            tuning.run(advance)
+        if tuning.checkpoints is not None:
+            tuning.checkpoints.save(tuning)
+        return Fitted(model, tuning.rates_now(), tuning.visits[: len(self.problem.source)], tuning.alignments())
+
+    def predict(self, model: nn.Module, rows: Rows) -> Tensor:
+        """Logits of some rows, float32 [len(rows), C] on the CPU, in every process."""
+        trained = classifier_of(model) if self.head_only else model
+        trained.eval()
+        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        parts = []
+        with torch.inference_mode():
+            for batch in batches_of(mine, 64):
+                with autocast(self.accelerator.device, self.recipe.training.precision):
+                    parts.append(trained(self.inputs.evaluation(batch)).float().cpu())
+        return gather_shares(parts, len(rows), self.accelerator)
+
+    def _online(self, rows: Rows, settings: Settings) -> OnlineRates:
+        rates = self.recipe.rates
+        wanted = OnlineSettings(
+            observe_every=rates.observe_every,
+            scope="all" if self.head_only else rates.scope,
+            step_size=rates.step_size,
+            momentum=rates.momentum,
+            decay=rates.decay,
+            max_rate=rates.max_rate,
+            guide_batch_size=rates.guide.batch_size or max(1, settings.batch_size // 4),
+            guide_refresh_every=rates.guide.refresh_every,
+            guide_window=rates.guide.window,
+            precision=settings.precision,
+            seed=settings.seed,
+        )
+        return OnlineRates(
+            wanted,
+            RowsOf(self.inputs, rows),
+            self.labels[rows],
+            num_source=len(self.problem.source),
+            num_classes=len(self.problem.classes),
+            accelerator=self.accelerator,
+        )
+
+    def _record(self, name: str) -> Record:
+        every = self.recipe.output.log_every
+        return Record(self.folder / "metrics.jsonl", name, every, writes=self.accelerator.is_main_process)
+
+    def _checkpoints(self, plan: TrainingPlan, target: Rows, name: str) -> Checkpoints:
+        place = self.folder / "checkpoints"
+        identity = {
+            "recipe": self.recipe.sha256(),
+            "source": self.problem.source.digest(),
+            "target": self.problem.target.digest(),
+            "rates": plan.digest(),
+            "fold": hashlib.sha256(target.tobytes()).hexdigest(),
+        }
+        output = self.recipe.output
+        folder = place if name == self.recipe.rates.method else place / name
+        return Checkpoints(folder, output.checkpoint_every, output.keep, identity, self.resume)
+
+
+def training_settings(recipe: Recipe, num_steps: int) -> Settings:
+    """The recipe's training section as plain values."""
+    training = recipe.training
+    shared = set(Settings.__dataclass_fields__) & set(type(training).model_fields)
+    values = {name: getattr(training, name) for name in shared}
+    values["learning_rate"] = training.learning_rate or DEFAULT_LEARNING_RATE[recipe.model.trainable]
+    return Settings(num_steps=num_steps, seed=recipe.seed, **values)
