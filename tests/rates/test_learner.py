@@ -1,20 +1,148 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from gaussian_domains import hidden_matches
-from sklearn.metrics import roc_auc_score
+from gaussian_domains import NUM_CLASSES, WIDTH, hidden_matches
 
 from homing.errors import DataError
-from homing.rates import learn_rates
+from homing.rates import Evidence, learn_rates
+
+
+def part_of(evidence, source_rows, target_rows):
+    return replace(
+        evidence.with_target(target_rows),
+        source_features=evidence.source_features[source_rows],
+        source_labels=evidence.source_labels[source_rows],
+        matches=None,
+        clean=None,
+    )
+
+
+def is_sound(plan, evidence):
+    means = [plan.rates[evidence.source_labels == label].mean() for label in evidence.source_labels.unique()]
+    assert torch.isfinite(plan.rates).all()
+    assert (plan.rates >= 0).all()
+    torch.testing.assert_close(torch.stack(means), torch.ones(len(means)))
+    assert all(len(values) == evidence.num_source for values in plan.descriptors.values())
+    assert all(torch.isfinite(values).all() for values in plan.descriptors.values())
+    assert sum(row["chosen"] for row in plan.judged) == 1
+    return True
 
 
 def test_hidden_matching_rows_are_lifted():
     evidence = hidden_matches(seed=0)
     plan = learn_rates(evidence)
-    assert roc_auc_score(evidence.matches, plan.descriptors["target_likeness"]) > 0.95
+    assert is_sound(plan, evidence)
     assert plan.rates[evidence.matches].mean() > 1.5 * plan.rates[~evidence.matches].mean()
 
 
-def test_fewer_target_images_than_folds_is_refused():
+def test_wrong_labels_are_let_go():
+    evidence = hidden_matches(seed=1, hidden=400, others=0, wrong=0.3)
+    plan = learn_rates(evidence)
+    assert is_sound(plan, evidence)
+    assert plan.rates[~evidence.clean].mean() < 0.5 * plan.rates[evidence.clean].mean()
+
+
+def test_rates_are_uniform_where_nothing_matches_and_it_is_said():
+    evidence = hidden_matches(seed=2, hidden=0, shift=4.0)
+    plan = learn_rates(evidence)
+    assert (plan.rates - 1).abs().max() < 0.05
+    assert any("looks like the target" in warning for warning in plan.warnings)
+    assert any("uniform" in warning for warning in plan.warnings)
+
+
+def test_the_same_seed_gives_the_same_plan():
+    evidence = hidden_matches(seed=3, wrong=0.2)
+    first, second = learn_rates(evidence, seed=7), learn_rates(evidence, seed=7)
+    assert torch.equal(first.rates, second.rates)
+    assert first.phi == second.phi
+    assert first.judged == second.judged
+
+
+def test_a_given_target_weight_is_kept():
+    plan = learn_rates(hidden_matches(seed=4), target_weight=7.0)
+    assert plan.target_weight == 7.0
+    assert {row["target_weight"] for row in plan.judged} == {7.0}
+
+
+def test_without_descriptors_rates_are_uniform_and_the_weight_is_still_judged():
+    plan = learn_rates(hidden_matches(seed=5), descriptors=())
+    assert torch.equal(plan.rates, torch.ones_like(plan.rates))
+    assert len({row["target_weight"] for row in plan.judged}) > 1
+
+
+def test_truth_is_not_looked_at():
+    evidence = hidden_matches(seed=6, wrong=0.2)
+    blind = replace(evidence, matches=None, clean=None)
+    assert torch.equal(learn_rates(evidence).rates, learn_rates(blind).rates)
+
+
+@pytest.mark.parametrize(
+    ("case", "source_rows", "target_rows"),
+    [
+        ("a class is missing in the target", range(600), [r for r in range(24) if r % NUM_CLASSES]),
+        ("one target image in a class", range(600), [0, *(r for r in range(24) if r % NUM_CLASSES)]),
+        ("two shots", range(600), range(8)),
+        ("one class has a single source row", [0, *(r for r in range(600) if r % NUM_CLASSES)], range(24)),
+        ("the target is larger than the source", range(12), range(24)),
+        ("one class only", range(0, 600, NUM_CLASSES), range(0, 24, NUM_CLASSES)),
+        ("the target's class is missing in the source", [r for r in range(600) if r % NUM_CLASSES], range(24)),
+    ],
+)
+def test_odd_pools_are_planned_for(case, source_rows, target_rows):
+    evidence = part_of(hidden_matches(seed=8, wrong=0.1), list(source_rows), torch.tensor(list(target_rows)))
+    assert is_sound(learn_rates(evidence), evidence), case
+
+
+def test_a_run_with_one_class_in_its_list_is_planned_for():
+    generator = torch.Generator().manual_seed(0)
+    evidence = Evidence(
+        source_features=torch.randn(40, WIDTH, generator=generator),
+        source_labels=torch.zeros(40, dtype=torch.int64),
+        target_features=torch.randn(6, WIDTH, generator=generator),
+        target_labels=torch.zeros(6, dtype=torch.int64),
+        num_classes=1,
+    )
+    assert is_sound(learn_rates(evidence), evidence)
+
+
+def test_a_target_equal_to_the_source_gives_nearly_uniform_rates():
+    pool = hidden_matches(seed=9, hidden=0, others=200)
+    evidence = replace(pool, target_features=pool.source_features, target_labels=pool.source_labels)
+    plan = learn_rates(evidence)
+    assert plan.effective_sample_size > 0.8 * evidence.num_source
+
+
+def test_constant_features_are_no_trouble():
+    evidence = replace(
+        hidden_matches(seed=10), source_features=torch.ones(600, WIDTH), target_features=torch.ones(24, WIDTH)
+    )
+    assert is_sound(learn_rates(evidence), evidence)
+
+
+@pytest.mark.parametrize("role", ["source", "target"])
+def test_features_that_are_not_finite_are_refused(role):
+    evidence = hidden_matches(seed=11)
+    broken = getattr(evidence, f"{role}_features").clone()
+    broken[3, 2] = torch.nan
+    with pytest.raises(DataError, match=f"1 rows of the {role} features are not finite .first: row 3."):
+        replace(evidence, **{f"{role}_features": broken})
+
+
+def test_fewer_target_images_than_folds_are_refused():
     evidence = hidden_matches(seed=0).with_target(torch.arange(4))
     with pytest.raises(DataError, match="4 labelled images, fewer than the 5 folds"):
         learn_rates(evidence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"descriptors": ("target_likenes",)}, "Unknown descriptor 'target_likenes'"),
+        ({"folds": 1}, "at least 2"),
+        ({"target_weight": -1.0}, "at least 0"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        learn_rates(hidden_matches(seed=0), **arguments)

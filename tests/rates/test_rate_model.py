@@ -3,7 +3,7 @@ import torch
 from gaussian_domains import NUM_CLASSES, described, hidden_matches
 
 from homing.rates.plan import RatePlan, balanced_within_classes
-from homing.rates.rate_model import Setting, rates_of
+from homing.rates.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, rates_of, weight_ladder
 
 
 def class_means(rates, labels):
@@ -58,3 +58,25 @@ def test_a_class_whose_rates_are_all_zero_is_left_as_it_is():
 )
 def test_effective_sample_size_counts_the_rows_that_count(rates, expected):
     assert RatePlan(torch.tensor(rates), 1.0).effective_sample_size == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("num_source", "num_target"), [(3000, 35), (10_000_000, 100), (100, 100), (20, 4000)])
+def test_target_weights_reach_from_pooling_to_an_equal_share(num_source, num_target):
+    ladder = weight_ladder(num_source, num_target)
+    assert ladder[0] == 1.0
+    assert ladder[-1] == pytest.approx(max(10.0, num_source / num_target), abs=0.01)
+    assert list(ladder) == sorted(ladder)
+
+
+def test_uniform_rates_at_every_target_weight_are_among_the_candidates():
+    settings = candidate_settings(DESCRIPTORS, 3000, 35, None)
+    assert {Setting(weight) for weight in weight_ladder(3000, 35)} <= set(settings)
+    assert len(set(settings)) == len(settings)
+
+
+def test_the_prior_is_highest_in_the_middle():
+    settings = candidate_settings(DESCRIPTORS, 3000, 35, None)
+    best = settings[int(log_prior(settings, 3000, 35).argmax())]
+    middle = weight_ladder(3000, 35)[2]
+    assert (best.target_weight, best.match_lift) == (middle, middle)
+    assert best.let_go > 0

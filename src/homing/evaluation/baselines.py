@@ -6,6 +6,7 @@ on held-out folds of the target, by the same judge. `BASELINES` names them all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from homing.errors import DataError
 from homing.rates.descriptors import target_likeness
 from homing.rates.evidence import Evidence
-from homing.rates.judge import judge
-from homing.rates.learner import TARGET_WEIGHTS, WIDTH, learn_rates
+from homing.rates.judge import RatesFrom, judge
+from homing.rates.learner import WIDTH, learn_rates
 from homing.rates.plan import RatePlan, balanced_within_classes
+from homing.rates.rate_model import Setting, log_prior, weight_ladder
 
 OVERSAMPLING = 10.0
 """How often a target image counts where nothing else is asked for."""
@@ -55,7 +57,8 @@ def pooled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = O
 
 def pooled_oversampled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
     """Both pools as one, target images repeated: what learned rates must beat."""
-    return _best_weight(evidence, torch.ones(1, evidence.num_source), target_weight, seed)
+    weights = _weights(evidence, target_weight)
+    return _best_weight(evidence, weights, torch.ones(len(weights), evidence.num_source), seed)
 
 
 def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
@@ -64,7 +67,7 @@ def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | N
     The ratio comes from a calibrated logistic regression (Bickel et al. 2009), the exponent, which trades bias for
     variance (Shimodaira 2000), from held-out folds of the target.
     """
-    weights = TARGET_WEIGHTS if target_weight is None else (target_weight,)
+    weights = _weights(evidence, target_weight)
     settings = [(weight, exponent) for exponent in _FLATTENINGS for weight in weights]
     exponents = torch.tensor([[exponent] for _, exponent in settings])
 
@@ -73,7 +76,7 @@ def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | N
         return balanced_within_classes(ratio, part.source_labels, part.num_classes)
 
     reduced = evidence.projected(WIDTH)
-    chosen = judge(reduced, torch.tensor([weight for weight, _ in settings]), rates_from, seed=seed).chosen
+    chosen = _judged(reduced, [weight for weight, _ in settings], rates_from, seed)
     weight, exponent = settings[chosen]
     rates = rates_from(reduced)[chosen]
     return RatePlan(rates, weight, phi={"exponent": exponent, "target_weight": weight})
@@ -87,10 +90,10 @@ def oracle(evidence: Evidence, *, seed: int = 0, target_weight: float | None = O
     """
     if evidence.matches is None or evidence.clean is None:
         raise DataError("The oracle needs a simulated study: matches and clean are not known for this pool.")
-    weights = torch.tensor(TARGET_WEIGHTS if target_weight is None else (target_weight,))
-    rates = torch.where(evidence.matches, weights[:, None], 1.0) * evidence.clean
+    weights = _weights(evidence, target_weight)
+    rates = torch.where(evidence.matches, torch.tensor(weights)[:, None], 1.0) * evidence.clean
     balanced = balanced_within_classes(rates, evidence.source_labels, evidence.num_classes)
-    return _best_weight(evidence, balanced, target_weight, seed)
+    return _best_weight(evidence, weights, balanced, seed)
 
 
 def hierarchical(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
@@ -98,14 +101,22 @@ def hierarchical(evidence: Evidence, *, seed: int = 0, target_weight: float | No
     return learn_rates(evidence, target_weight=target_weight, seed=seed)
 
 
-def _best_weight(evidence: Evidence, rates: Tensor, target_weight: float | None, seed: int) -> RatePlan:
-    """The plan with rates `[1 or S, N]` and the target weight given, or the best of `TARGET_WEIGHTS`."""
-    if target_weight is not None:
-        return RatePlan(rates[0], target_weight, phi={"target_weight": target_weight})
-    candidates = rates.expand(len(TARGET_WEIGHTS), -1)
-    verdict = judge(evidence.projected(WIDTH), torch.tensor(TARGET_WEIGHTS), lambda part: candidates, seed=seed)
-    weight = TARGET_WEIGHTS[verdict.chosen]
-    return RatePlan(candidates[verdict.chosen], weight, phi={"target_weight": weight})
+def _weights(evidence: Evidence, target_weight: float | None) -> tuple[float, ...]:
+    return (target_weight,) if target_weight is not None else weight_ladder(evidence.num_source, evidence.num_target)
+
+
+def _best_weight(evidence: Evidence, weights: tuple[float, ...], rates: Tensor, seed: int) -> RatePlan:
+    """The plan with the best of the target weights `[S]`, and its rates out of `[S, N]`."""
+    chosen = 0
+    if len(weights) > 1:
+        chosen = _judged(evidence.projected(WIDTH), weights, lambda part: rates, seed)
+    return RatePlan(rates[chosen], weights[chosen], phi={"target_weight": weights[chosen]})
+
+
+def _judged(evidence: Evidence, weights: Sequence[float], rates_from: RatesFrom, seed: int) -> int:
+    """The chosen candidate, by the judge of the learned rates, with its prior on the target's weight."""
+    prior = log_prior([Setting(weight) for weight in weights], evidence.num_source, evidence.num_target)
+    return judge(evidence, torch.tensor(weights), rates_from, log_prior=prior, seed=seed).chosen
 
 
 BASELINES: dict[str, Baseline] = {

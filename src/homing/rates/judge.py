@@ -18,8 +18,8 @@ from homing.rates.folds import held_out_folds
 from homing.rates.probe import fit_probes, log_probabilities, with_bias
 
 FOLDS = 5
-REPEATS = 2
-JUDGE_RIDGE = 0.01
+REPEATS = 3
+JUDGE_RIDGE = 0.05
 _TEMPERATURES = torch.logspace(-1.5, 1.0, 26)
 
 RatesFrom = Callable[[Evidence], Tensor]
@@ -49,6 +49,7 @@ def judge(
     target_weights: Tensor,
     rates_from: RatesFrom,
     *,
+    log_prior: Tensor | None = None,
     folds: int = FOLDS,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -57,9 +58,9 @@ def judge(
 
     Args:
         evidence: Both pools.
-        target_weights: `[S]` how often each target image counts under each candidate; candidates go from the most
-            cautious to the boldest: on a tie the first one wins.
+        target_weights: `[S]` how often each target image counts under each candidate.
         rates_from: Computes the candidates' rates, once in every fold.
+        log_prior: `[S]`, see `choose`; all alike where not given.
         folds: Parts that the target is split into, `REPEATS` times over.
         seed: Seed of the splits.
         progress: Called with the share done, 0..1.
@@ -75,7 +76,7 @@ def judge(
         if progress is not None:
             progress((index + 1) / (folds * REPEATS))
     losses = _temperature_scaled_losses(scores, evidence.target_labels)
-    return Verdict(losses, choose(losses))
+    return Verdict(losses, choose(losses, torch.zeros(len(losses)) if log_prior is None else log_prior))
 
 
 def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor) -> Tensor:
@@ -94,17 +95,16 @@ def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor) ->
     return fit_probes(features, labels, weights, evidence.num_classes, ridge=JUDGE_RIDGE, start=start)
 
 
-def choose(losses: Tensor) -> int:
-    """The first setting whose mean loss is within one standard error of the best, the error being of the pair.
+def choose(losses: Tensor, log_prior: Tensor) -> int:
+    """The candidate of the highest posterior: held-out log-likelihood of all images plus the prior's logarithm.
 
-    Settings are compared image by image: what makes an image hard for all of them cancels.
+    A few dozen images hardly tell neighbouring candidates apart, and then the prior decides; hundreds overrule it.
 
     Args:
-        losses: `[S, n]`, settings from the most cautious to the boldest.
+        losses: `[S, n]` in nats.
+        log_prior: `[S]` in nats, up to a constant.
     """
-    means = losses.mean(dim=1)
-    within = means - means.min() <= _paired_errors(losses)
-    return int(within.nonzero()[0])
+    return int((log_prior - losses.sum(dim=1)).argmax())
 
 
 def _paired_errors(losses: Tensor) -> Tensor:

@@ -10,13 +10,10 @@ from homing.rates.descriptors import pool_consistency
 from homing.rates.evidence import Evidence
 from homing.rates.judge import FOLDS, Verdict, judge
 from homing.rates.plan import RatePlan
-from homing.rates.rate_model import DESCRIPTORS, Description, Setting, describe, rates_of
+from homing.rates.rate_model import DESCRIPTORS, Description, Setting, candidate_settings, describe, log_prior, rates_of
 
 WIDTH = 128
 """Principal components that probes work on."""
-TARGET_WEIGHTS = (10.0, 3.0, 30.0, 1.0)
-MATCH_LIFTS = (1.0, 3.0, 10.0, 30.0)
-LET_GO = (0.0, 1.0, 4.0)
 
 _NOTHING = 0.005  # a share of matching rows or of wrong labels below this cannot matter
 
@@ -48,26 +45,19 @@ def learn_rates(
         ValueError: An unknown descriptor, fewer than 2 folds, or a negative target weight.
     """
     names = _checked(descriptors, folds, target_weight)
-    settings = candidate_settings(names, target_weight)
+    settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
     reduced = evidence.projected(WIDTH)
     pool = pool_consistency(reduced, seed)
     verdict = judge(
         reduced,
         torch.tensor([setting.target_weight for setting in settings]),
         lambda part: rates_of(settings, describe(part, names, pool, seed), part),
+        log_prior=log_prior(settings, evidence.num_source, evidence.num_target),
         folds=folds,
         seed=seed,
         progress=progress,
     )
     return _plan(evidence, describe(reduced, names, pool, seed), settings, verdict)
-
-
-def candidate_settings(descriptors: Sequence[str], target_weight: float | None) -> list[Setting]:
-    """Everything that the judge chooses from, the most cautious first; uniform rates are among them."""
-    weights = TARGET_WEIGHTS if target_weight is None else (target_weight,)
-    lifts = MATCH_LIFTS if "target_likeness" in descriptors else (1.0,)
-    let_go = LET_GO if "label_consistency" in descriptors else (0.0,)
-    return [Setting(weight, lift, go) for go in let_go for lift in lifts for weight in weights]
 
 
 def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None) -> tuple[str, ...]:

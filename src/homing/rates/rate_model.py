@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,6 +13,10 @@ from homing.rates.evidence import Evidence
 from homing.rates.plan import balanced_within_classes
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
+RUNGS, MIDDLE_RUNG = 5, 2
+LET_GO = 4.0
+"""Power of the probability that a label is right. Not judged: a few dozen target images cannot tell how much to let
+go, the pool tells by itself (`pool_consistency`), and where its labels are right, no power changes anything."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,48 @@ class Setting:
     def as_dict(self) -> dict[str, float]:
         """Names and values, for reports."""
         return asdict(self)
+
+
+def weight_ladder(num_source: int, num_target: int) -> tuple[float, ...]:
+    """Weights of a target image worth trying: from 1 to where the target weighs as much as the whole source.
+
+    Five rungs of equal ratio, at least up to 10, so that they mean the same for any two sizes of pools.
+    """
+    top = max(10.0, num_source / num_target)
+    return tuple(round(top ** (rung / (RUNGS - 1)), 2) for rung in range(RUNGS))
+
+
+def candidate_settings(
+    names: tuple[str, ...], num_source: int, num_target: int, target_weight: float | None
+) -> list[Setting]:
+    """Everything that the judge chooses from; uniform rates are among them.
+
+    A row that surely matches is worth a target image at most: lifts climb the ladder of target weights.
+
+    Args:
+        names: Descriptors in use, out of `DESCRIPTORS`.
+        num_source: N.
+        num_target: n.
+        target_weight: The only target weight to try; `None`: the ladder.
+    """
+    ladder = weight_ladder(num_source, num_target)
+    weights = ladder if target_weight is None else (target_weight,)
+    lifts = ladder[:-1] if "target_likeness" in names else (1.0,)
+    let_go = LET_GO if "label_consistency" in names else 0.0
+    uniform = [Setting(weight) for weight in weights]
+    return uniform + [s for lift in lifts for w in weights if (s := Setting(w, lift, let_go)) not in uniform]
+
+
+def log_prior(settings: list[Setting], num_source: int, num_target: int) -> Tensor:
+    """`[S]` in nats: a Gaussian around the middle rung, one rung wide, for the target's weight and for the lift.
+
+    Rates that ignore what the pool says of its labels stand as far off as a lift of 1 does.
+    """
+    ladder = weight_ladder(num_source, num_target)
+    numbers = torch.tensor([[s.target_weight, s.match_lift] for s in settings]).clamp(min=1.0)
+    off = numbers.log() / math.log(ladder[1]) - MIDDLE_RUNG
+    ignores_labels = torch.tensor([s.let_go == 0 for s in settings])
+    return -0.5 * (off.square().sum(dim=1) + MIDDLE_RUNG**2 * ignores_labels)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from homing.errors import DataError
+from homing.evaluation.baselines import BASELINES, OVERSAMPLING
+from homing.rates import Evidence
+
+NUM_CLASSES = 3
+
+
+def study(*, seed: int = 0, hidden: int = 40, others: int = 200, wrong: float = 0.2) -> Evidence:
+    """A target moved along one axis, some of it hidden in the pool, some labels wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(hidden + others) % NUM_CLASSES
+    target_labels = torch.arange(12) % NUM_CLASSES
+    matches = torch.arange(hidden + others) < hidden
+    source = torch.randn(len(labels), 8, generator=generator)
+    target = torch.randn(12, 8, generator=generator)
+    for features, classes in ((source, labels), (target, target_labels)):
+        features[torch.arange(len(features)), classes] += 3.0
+    source[matches, -1] += 4.0
+    target[:, -1] += 4.0
+    clean = torch.rand(len(labels), generator=generator) >= wrong
+    given = torch.where(clean, labels, (labels + 1) % NUM_CLASSES)
+    return Evidence(source, given, target, target_labels, NUM_CLASSES, matches=matches, clean=clean)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("target_weight", [OVERSAMPLING, None])
+def test_every_method_gives_a_plan_that_is_balanced_within_classes(name, target_weight):
+    evidence = study()
+    plan = BASELINES[name](evidence, seed=1, target_weight=target_weight)
+    assert plan.rates.shape == (evidence.num_source,)
+    assert plan.target_weight >= 0
+    if name != "target_only":
+        means = torch.stack([plan.rates[evidence.source_labels == label].mean() for label in range(NUM_CLASSES)])
+        torch.testing.assert_close(means, torch.ones(NUM_CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("name", "source_counts", "target_weight"),
+    [
+        ("source_only", True, 0.0),
+        ("target_only", False, 1.0),
+        ("pooled", True, 1.0),
+        ("pooled_oversampled", True, 10.0),
+    ],
+)
+def test_the_plain_ways_train_on_what_they_say(name, source_counts, target_weight):
+    plan = BASELINES[name](study())
+    assert bool((plan.rates == (1.0 if source_counts else 0.0)).all())
+    assert plan.target_weight == target_weight
+
+
+def test_the_oracle_weighs_matching_rows_as_target_images_and_wrong_labels_not_at_all():
+    evidence = study()
+    rates = BASELINES["oracle"](evidence, target_weight=10.0).rates
+    assert (rates[~evidence.clean] == 0).all()
+    in_class = (evidence.source_labels == 0) & evidence.clean
+    lifted, plain = rates[in_class & evidence.matches], rates[in_class & ~evidence.matches]
+    torch.testing.assert_close(lifted, 10 * plain[: len(lifted)])
+
+
+def test_the_oracle_needs_the_truth():
+    evidence = study()
+    unknown = Evidence(
+        evidence.source_features,
+        evidence.source_labels,
+        evidence.target_features,
+        evidence.target_labels,
+        NUM_CLASSES,
+    )
+    with pytest.raises(DataError, match="simulated study"):
+        BASELINES["oracle"](unknown)
+
+
+def test_the_density_ratio_lifts_rows_that_look_like_the_target():
+    evidence = study(wrong=0.0)
+    rates = BASELINES["density_ratio"](evidence).rates
+    assert rates[evidence.matches].mean() > 2 * rates[~evidence.matches].mean()
+
+
+def test_the_weight_of_the_target_is_chosen_on_its_folds_when_asked():
+    evidence = study()
+    weights = {BASELINES["pooled_oversampled"](evidence, target_weight=w).target_weight for w in (3.0, None)}
+    assert 3.0 in weights
+    again = BASELINES["pooled_oversampled"](evidence, target_weight=None).target_weight
+    assert again == BASELINES["pooled_oversampled"](evidence, target_weight=None).target_weight
