@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
 from homing.errors import DataError
@@ -60,7 +59,7 @@ def run(
         HomingError: Its subclasses say what was wrong and carry the exit code.
     """
     folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
-    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    accelerator = Accelerator()
     if accelerator.is_main_process:
         open_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
     accelerator.wait_for_everyone()

@@ -18,6 +18,7 @@ from homing.errors import DivergedError, Interrupted
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast, set_training_mode
 from homing.pools.order import Rows, key_to_seed
+from homing.training.distributed import over_processes
 from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch
 from homing.training.online import OnlineRates
 from homing.training.optimizer import build_optimizer, build_schedule
@@ -92,7 +93,7 @@ class FineTuning:
         self.schedule = build_schedule(
             self.optimizer, settings.schedule, num_steps=settings.num_steps, warmup=settings.warmup
         )
-        self.model: nn.Module = accelerator.prepare_model(model)
+        self.model = over_processes(model, accelerator)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if online is not None:
             online.attach(model, self.optimizer)
