@@ -45,7 +45,7 @@ OURS, YARDSTICK, CEILING = "hierarchical", "pooled_oversampled", "oracle"
 WORTH_CLOSING = 1.0  # points between pooled_oversampled and oracle below which no share of the gap is told
 PROBE_WIDTH = 256
 PROBE_RIDGE = 0.05
-MLP_HIDDEN, MLP_STEPS, MLP_RATE, MLP_DECAY = 128, 150, 3e-3, 1e-2
+MLP_HIDDEN, MLP_STEPS, MLP_RATE, MLP_DECAY = 128, 60, 1e-2, 1e-2
 
 Run = dict[str, str | int | float | None]
 

@@ -18,7 +18,7 @@ from homing.rates.folds import held_out_folds
 from homing.rates.probe import fit_probes, log_probabilities, with_bias
 
 FOLDS = 5
-REPEATS = 3
+REPEATS = 2
 JUDGE_RIDGE = 0.05
 _TEMPERATURES = torch.logspace(-1.5, 1.0, 26)
 
