@@ -1,1 +1,28 @@
 """Fine-tune an image model for one domain, with a learned rate for every source sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from homing.recipe import Recipe
+    from homing.recipe_reader import parse_recipe, read_recipe
+    from homing.run import RunResult, run
+
+__all__ = ["Recipe", "RunResult", "parse_recipe", "read_recipe", "run"]
+_HOMES = {
+    "Recipe": "homing.recipe",
+    "RunResult": "homing.run",
+    "parse_recipe": "homing.recipe_reader",
+    "read_recipe": "homing.recipe_reader",
+    "run": "homing.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line must answer before torch is loaded."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'homing' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

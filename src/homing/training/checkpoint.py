@@ -96,8 +96,15 @@ def _write_all(folder: Path, checkpoint: Checkpoint) -> None:
     for name, data in contents.items():
         _write(folder / name, data)
     files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
-    _write(folder / "manifest.json", json.dumps({"format": FORMAT, "files": files}, indent=1).encode())
+    manifest = {"format": FORMAT, "files": files}
+    manifest["sha256"] = _digest_of(manifest)
+    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     _flush(folder)
+
+
+def _digest_of(manifest: Mapping[str, Any]) -> str:
+    """Digest of the manifest itself, so that damage to it is told from a later format."""
+    return _sha256(json.dumps([manifest["format"], manifest["files"]], sort_keys=True).encode())
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,6 +116,8 @@ def _verified(path: Path) -> dict[str, bytes]:
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
         version, files = manifest["format"], manifest["files"]
+        if manifest["sha256"] != _digest_of(manifest):
+            raise ValueError("its own digest does not match")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'manifest.json'}: missing or damaged. {_REMEDY}") from error
     if version != FORMAT:
