@@ -9,6 +9,7 @@ how the loss's weights are undone: `loss_factors`.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,7 @@ class Alignment:
         self._observe_every = observe_every
         self._scope = frozenset(names_in_scope(self._model, scope))
         self._probed = False
+        self._warned = False
         self._step: _Step | None = None
 
     def due(self, step: int) -> bool:
@@ -109,7 +111,17 @@ class Alignment:
             AlignmentError: Before an observed backward pass, or after two of them.
             DivergedError: A value is not finite.
         """
-        return self._current().values()
+        step = self._current()
+        values = step.values()
+        missed = self._scope - set(step.covered())
+        if missed and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{len(missed)} parameters get gradients on ways that alignments cannot follow, and are left out: "
+                f"{listed(missed)}",
+                stacklevel=2,
+            )
+        return values
 
     @property
     def covered(self) -> tuple[str, ...]:
@@ -188,18 +200,19 @@ class _Step:
             yield
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        with torch._C.DisableTorchFunction():
-            if self.losses.batch is not None:
-                raise AlignmentError(
-                    "the model was called twice in one observed step; observe one forward and backward pass at a time, "
-                    "and compute the target's gradient outside of observe()"
-                )
-            tensors = [t for t in tensors_in((args, kwargs)) if t.ndim > 0]
+        if self.losses.batch is not None:
+            raise AlignmentError(
+                "the model was called twice in one observed step; observe one forward and backward pass at a time, "
+                "and compute the target's gradient outside of observe()"
+            )
+        with self.trace.pause():
+            tensors = [tensor for tensor in tensors_in((args, kwargs)) if tensor.ndim > 0]
             if not tensors:
                 raise AlignmentError("the model was called without a tensor that has a batch dimension")
-            self.losses.batch = tensors[0].shape[0]
-            if self._wants_probe and self.losses.batch > 1 and tensors[0].is_floating_point():
-                self._probe(args, kwargs, self.losses.batch)
+            batch = tensors[0].shape[0]
+            if self._wants_probe and batch > 1 and tensors[0].is_floating_point():
+                self._probe(args, kwargs, batch)
+            self.losses.batch = batch
             self.trace.mark_data((args, kwargs))
 
     def _leave(self, module: nn.Module, args: Any, outputs: Any) -> None:

@@ -13,7 +13,7 @@ from homing.rates import alignment_rules as rules
 from homing.rates.alignment_error import AlignmentError
 from homing.rates.alignment_rules import Call, Rule, Tracked
 
-_CHUNK = 1 << 20  # elements of a layer's output that are worked on at a time: what a cache holds
+_CHUNK = 1 << 19  # elements of a layer's output that are worked on at a time: what a cache holds
 
 
 class Accumulator:
@@ -33,16 +33,18 @@ class Accumulator:
 
     def meet(self, call: Call, data: list[Tensor], outputs: list[Any]) -> None:
         """Hook the outputs of a call that mixes parameters with the batch."""
+        hooked = [(i, o) for i, o in enumerate(outputs) if isinstance(o, Tensor) and o.requires_grad]
+        if not hooked:
+            return
         names = _names(call)
         self.met |= names
         if all(tracked.tangent is None for _, tracked in call.tracked.values()):
             return
         rule, needs_data = rules.rule_for(call)
-        for index, output in enumerate(outputs):
-            if isinstance(output, Tensor) and output.requires_grad:
-                check_rows(output, self._batch, names, call)
-                kept = _Kept.apply(self._anchor, *data) if needs_data else None
-                output.register_hook(_Meeting(self, call, rule, index, kept, _autocast_state(output)))  # type: ignore[no-untyped-call]
+        for index, output in hooked:
+            check_rows(output, self._batch, names, call)
+            kept = _Kept.apply(self._anchor, *data) if needs_data else None
+            output.register_hook(_Meeting(self, call, rule, index, kept, _autocast_state(output)))  # type: ignore[no-untyped-call]
 
     def meet_argument(self, argument: Tensor, tracked: Tracked, batch: int) -> None:
         """Hook the gradient of a tracked tensor that was expanded to the batch."""
@@ -53,16 +55,13 @@ class Accumulator:
 
         def add(gradient: Tensor) -> None:
             with torch._C.DisableTorchFunction():
-                self.add(gradient, tangent().expand_as(gradient))
+                self.add(_row_dots(gradient, tangent().expand_as(gradient), self.total.dtype))
 
         argument.register_hook(add)  # type: ignore[no-untyped-call]
 
-    def add(self, gradient: Tensor, tangent: Tensor) -> None:
-        """Add Σ δᵢ·(J·V)ᵢ for each sample; rows that a layer folded out of a sample lie together."""
-        if gradient.dtype == torch.float16:
-            raise AlignmentError("fp16 gradients under- and overflow in alignments; use bf16 or fp32")
-        product = gradient.to(self.total.dtype) * tangent
-        self.total += product.sum(tuple(range(1, product.ndim))).reshape(self._batch, -1).sum(1)
+    def add(self, row_dots: Tensor) -> None:
+        """Add Σ δ·(J·V) of each row; the rows that a layer folds out of a sample lie together."""
+        self.total += row_dots.reshape(self._batch, -1).sum(1)
 
 
 class _Kept(torch.autograd.Function):
@@ -90,12 +89,40 @@ class _Meeting:
         self._index = index
         self._kept = kept
         self._autocast = autocast
+        self._done = False
 
     def __call__(self, gradient: Tensor) -> None:
+        if self._done:
+            return  # a second backward pass: refused when the values are asked for
+        self._done = True
         data: Sequence[Tensor] = self._kept.grad_fn.saved_tensors if self._kept is not None else ()  # type: ignore[union-attr]
         with torch._C.DisableTorchFunction(), torch.no_grad(), _autocast(self._autocast):
-            self._into.add(gradient, self._rule(self._call, data, gradient, self._index))
+            self._into.add(self._dots(data, gradient))
         self._kept = None  # lets go of the layer's input as early as autograd does
+
+    def _dots(self, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
+        """δ·(J·V) of every row, a few rows at a time: what is made in between stays in the cache."""
+        chunks = -(-gradient.numel() // _CHUNK)
+        if chunks == 1 or self._rule is not rules.linear_in_weights or len(data[0]) != len(gradient):
+            return _row_dots(gradient, self._rule(self._call, data, gradient, self._index), self._into.total.dtype)
+        parts = zip(data[0].chunk(chunks), gradient.chunk(chunks), strict=True)
+        return torch.cat(
+            [_row_dots(g, self._rule(self._call, [x], g, self._index), self._into.total.dtype) for x, g in parts]
+        )
+
+
+def _row_dots(gradient: Tensor, tangent: Tensor, dtype: torch.dtype) -> Tensor:
+    """Σ δ·t over all but the first dimension, summed in `dtype`."""
+    if gradient.dtype == torch.float16:
+        raise AlignmentError("fp16 gradients under- and overflow in alignments; use bf16 or fp32")
+    tangent = tangent.expand_as(gradient)
+    if gradient.ndim == 4 and gradient.is_contiguous(memory_format=torch.channels_last):
+        gradient = gradient.permute(0, 2, 3, 1)
+        tangent = tangent.permute(0, 2, 3, 1)
+    rows = len(gradient)
+    gradient, tangent = gradient.to(dtype), tangent.to(dtype)
+    dots: Tensor = torch.linalg.vecdot(gradient.reshape(rows, -1), tangent.reshape(rows, -1))
+    return dots
 
 
 def _autocast_state(tensor: Tensor) -> tuple[Any, ...]:

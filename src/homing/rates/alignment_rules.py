@@ -15,10 +15,10 @@ import torch
 import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from homing.rates.alignment_error import AlignmentError
+from homing.rates.forward_mode import forward_mode_level
 
 Tangent = Callable[[], Tensor]
 
@@ -150,7 +150,7 @@ def rule_for(call: Call) -> tuple[Rule, bool]:
     """
     function = call.function
     if function in _LINEAR_IN_WEIGHTS and _input_is_data(call):
-        return _linear_in_weights, True
+        return linear_in_weights, True
     if len(call.tracked) == 1 and len(call.data) == 1:
         args, kwargs = call.arguments()
         if function in _PRODUCTS and not kwargs:
@@ -174,7 +174,8 @@ def _input_is_data(call: Call) -> bool:
 _DATA = object()
 
 
-def _linear_in_weights(call: Call, data: Sequence[Tensor], gradient: Tensor, output: int) -> Tensor:
+def linear_in_weights(call: Call, data: Sequence[Tensor], gradient: Tensor, output: int) -> Tensor:
+    """The rule for functions that are linear in their weight and bias: call again with the tangents for them."""
     tangents = call.tangents()
     bound = _bind(call, dict(zip(call.data, data, strict=True)), tangents)
     ours = {id(tangent) for tangent in tangents.values()}
@@ -223,7 +224,7 @@ def dual(
     leaves, spec = pytree.tree_flatten((args, kwargs))
     tangents = call.tangents()
     try:
-        with fwAD.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        with forward_mode_level():
             for position, value in values.items():
                 tangent = tangents[position].to(value.dtype).expand_as(value)
                 leaves[position] = fwAD.make_dual(value.detach().clone(), tangent.clone())  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ Where a tracked tensor and data enter one call, that call is a *meeting*: its ou
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -56,6 +57,16 @@ class Trace(TorchFunctionMode):
         self._losses = losses
         self._derived: dict[int, tuple[Tensor, Tracked]] = {}  # holds the tensor, so that its id stays its own
         self._token = object()
+        self._paused = False
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Look away for a while."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def mark_data(self, values: Any) -> None:
         """Declare tensors, nested anyhow, to be made of the batch."""
@@ -81,6 +92,8 @@ class Trace(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if self._paused:
+            return func(*args, **kwargs)
         if func is torch.Tensor.backward or func is torch.autograd.backward:
             return self._backward(*args, **kwargs)
         tensors = list(tensors_in((*args, *kwargs.values())))
@@ -149,6 +162,9 @@ class Trace(TorchFunctionMode):
             return self._attend(args, kwargs)
         call, data = self._take_apart(func, args, kwargs)
         outputs = func(*args, **kwargs)
+        if isinstance(outputs, Tensor) and outputs._is_view() and not rules.is_in_place(func):
+            # A later write into a view would cut the hooked node out of the graph; nobody else knows this base.
+            outputs = torch.ops.aten._unsafe_view(outputs, outputs.shape)
         self._observer.meet(call, data, pytree.tree_leaves(outputs))
         return outputs
 

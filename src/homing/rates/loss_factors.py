@@ -41,6 +41,7 @@ class LossFactors:
         self.watching = False  # from the end of the model's forward pass
         self._explicit = False
         self._candidates: dict[int, Tensor] = {}
+        self._scaled: dict[int, tuple[Tensor, Tensor]] = {}  # losses times a number → (that, the losses themselves)
         self._reduced = object()
         self._fired: list[Tensor] = []
         self._problems: list[str] = []
@@ -77,6 +78,7 @@ class LossFactors:
                     if tensor.requires_grad:
                         self._hook(tensor)
             else:
+                self._note_scaled(func, data, made[0])
                 return
         for output in made:
             output._homing_reduced = self._reduced  # type: ignore[attr-defined]
@@ -112,7 +114,16 @@ class LossFactors:
         others = [a for a in args if isinstance(a, Tensor) and a is not learned[0]]
         return any(other.numel() > 1 or other.ndim > 0 for other in others)
 
+    def _note_scaled(self, func: Callable[..., Any], data: list[Tensor], made: Tensor) -> None:
+        """A number times the losses: undone if they are reduced next, kept if it is part of a sum of terms."""
+        if func in _WEIGHTINGS and len(data) == 1 and _is_column(data[0]):
+            self._scaled[id(made)] = made, self._unscaled(data[0])
+
+    def _unscaled(self, losses: Tensor) -> Tensor:
+        return self._scaled.get(id(losses), (losses, losses))[1]
+
     def _hook(self, losses: Tensor) -> None:
+        losses = self._unscaled(losses)
         if id(losses) not in self._candidates:
             self._candidates[id(losses)] = losses
             losses.register_hook(self._lift)  # type: ignore[no-untyped-call]
@@ -125,7 +136,8 @@ class LossFactors:
             )
         double = gradient.dtype == torch.float64
         size = gradient.detach().abs()
-        floor = size.max().clamp_min(torch.finfo(gradient.dtype).tiny ** 0.5) * 2.0 ** (-80 if double else -40)
+        largest = size.max()
+        floor = torch.where(largest > 0, largest, torch.ones_like(largest)) * 2.0 ** (-80 if double else -40)
         lifted = torch.where(size < floor, floor, gradient)
         self._fired.append(lifted.detach().flatten().to(torch.float64 if double else torch.float32))
         return lifted
@@ -148,7 +160,7 @@ class LossFactors:
         batch = self.batch or 1
 
         def note(gradient: Tensor) -> None:
-            self._fired.append((gradient.detach() / count).expand(batch).float())
+            self._fired.append((gradient.detach() / count).expand(batch))
 
         total.register_hook(note)  # type: ignore[no-untyped-call]
 
