@@ -51,6 +51,13 @@ def test_rates_are_uniform_where_nothing_matches_and_it_is_said():
     assert any("uniform" in warning for warning in plan.warnings)
 
 
+def test_a_target_whose_labels_make_no_sense_is_told_of():
+    evidence = hidden_matches(seed=2)
+    assert not any("guessing" in warning for warning in learn_rates(evidence).warnings)
+    evidence.target_labels.copy_(torch.arange(24) // 6)  # each label now falls on all classes alike
+    assert any("guessing" in warning for warning in learn_rates(evidence).warnings)
+
+
 def test_the_same_seed_gives_the_same_plan():
     evidence = hidden_matches(seed=3, wrong=0.2)
     first, second = learn_rates(evidence, seed=7), learn_rates(evidence, seed=7)
@@ -111,6 +118,24 @@ def test_a_target_equal_to_the_source_gives_nearly_uniform_rates():
     evidence = replace(pool, target_features=pool.source_features, target_labels=pool.source_labels)
     plan = learn_rates(evidence)
     assert plan.effective_sample_size > 0.8 * evidence.num_source
+
+
+def test_a_thinned_source_keeps_classes_and_matching_rows_in_their_shares():
+    evidence = hidden_matches(seed=9, hidden=60, others=1140)
+    thinned = evidence.thinned(300, by=evidence.matches.float())
+    assert thinned.num_source == 300
+    assert torch.bincount(thinned.source_labels).tolist() == [75] * NUM_CLASSES
+    assert thinned.matches.sum() == pytest.approx(15, abs=2)
+
+
+def test_a_pool_too_large_to_judge_on_gives_much_the_same_rates(monkeypatch):
+    evidence = hidden_matches(seed=0, hidden=160, others=1040)
+    whole = learn_rates(evidence)
+    monkeypatch.setattr("homing.rates.learner.JUDGED_ROWS", 600)
+    thinned = learn_rates(evidence)
+    for plan in (whole, thinned):
+        assert is_sound(plan, evidence)
+        assert plan.rates[evidence.matches].mean() > 1.5 * plan.rates[~evidence.matches].mean()
 
 
 def test_constant_features_are_no_trouble():

@@ -72,14 +72,38 @@ class Evidence:
             width: Components to keep; fewer where the features have fewer columns.
         """
         mean = self.source_features.mean(dim=0)
-        centred = (self.source_features - mean).float()
-        variances, directions = torch.linalg.eigh(centred.T @ centred / self.num_source)
+        # Without a centred copy: the features of a large pool are held in memory once.
+        covariance = self.source_features.T @ self.source_features / self.num_source - torch.outer(mean, mean)
+        variances, directions = torch.linalg.eigh(covariance)
         kept = directions[:, -width:]
         scale = variances[-width:].mean().clamp(min=torch.finfo(torch.float32).tiny).sqrt()
         return replace(
             self,
-            source_features=centred @ kept / scale,
-            target_features=(self.target_features - mean).float() @ kept / scale,
+            source_features=(self.source_features @ kept - mean @ kept) / scale,
+            target_features=(self.target_features @ kept - mean @ kept) / scale,
+        )
+
+    def thinned(self, num_rows: int, by: Tensor) -> Evidence:
+        """A smaller source that keeps every class's share and the distribution of a descriptor in it.
+
+        Rows are taken at even steps along the source sorted by class and descriptor (systematic sampling), so that
+        a rare kind of rows is neither lost nor enriched by chance.
+
+        Args:
+            num_rows: About how many rows to keep; all where there are no more.
+            by: `[N]` the descriptor.
+        """
+        if self.num_source <= num_rows:
+            return self
+        order = by.argsort()
+        order = order[self.source_labels[order].argsort(stable=True)]
+        rows = order[torch.linspace(0, self.num_source - 1, num_rows).round().long()]
+        return replace(
+            self,
+            source_features=self.source_features[rows],
+            source_labels=self.source_labels[rows],
+            matches=None if self.matches is None else self.matches[rows],
+            clean=None if self.clean is None else self.clean[rows],
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from homing.rates.descriptors import pool_consistency
 from homing.rates.evidence import Evidence
@@ -14,8 +16,12 @@ from homing.rates.rate_model import DESCRIPTORS, Description, Setting, candidate
 
 WIDTH = 128
 """Principal components that probes work on."""
+JUDGED_ROWS = 20_000
+"""Source rows that settings are judged on; a larger pool is thinned for it."""
 
-_NOTHING = 0.005  # a share of matching rows or of wrong labels below this cannot matter
+NOTHING = 0.005  # a share of matching rows below this cannot matter
+UNIFORM = 0.01  # rates this close to 1 are called uniform
+NEAR_CHANCE = 0.95  # of the loss of guessing
 
 
 def learn_rates(
@@ -48,16 +54,21 @@ def learn_rates(
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
     reduced = evidence.projected(WIDTH)
     pool = pool_consistency(reduced, seed)
+    description = describe(reduced, names, pool, seed)
+    judged = reduced.thinned(JUDGED_ROWS, by=description.likeness.log_ratio)
+    if judged is not reduced:
+        pool = pool_consistency(judged, seed)
     verdict = judge(
-        reduced,
-        torch.tensor([setting.target_weight for setting in settings]),
+        judged,
+        # The target weighs against a thinned source what it will weigh against the whole.
+        torch.tensor([s.target_weight for s in settings]) * judged.num_source / evidence.num_source,
         lambda part: rates_of(settings, describe(part, names, pool, seed), part),
         log_prior=log_prior(settings, evidence.num_source, evidence.num_target),
         folds=folds,
         seed=seed,
         progress=progress,
     )
-    return _plan(evidence, describe(reduced, names, pool, seed), settings, verdict)
+    return _plan(evidence, description, settings, verdict)
 
 
 def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None) -> tuple[str, ...]:
@@ -84,7 +95,7 @@ def _plan(evidence: Evidence, description: Description, settings: list[Setting],
             "label_consistency": consistency.log_probability,
         },
         judged=_judged_rows(settings, verdict),
-        warnings=_warnings(rates, chosen, description),
+        warnings=_warnings(rates, description, verdict, evidence.num_classes),
     )
 
 
@@ -96,10 +107,16 @@ def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, fl
     ]
 
 
-def _warnings(rates: torch.Tensor, chosen: Setting, description: Description) -> list[str]:
+def _warnings(rates: Tensor, description: Description, verdict: Verdict, num_classes: int) -> list[str]:
     warnings = []
-    if description.likeness.share < _NOTHING:
+    if description.likeness.share < NOTHING:
         warnings.append("Nothing in the source pool looks like the target: no row is lifted.")
-    if torch.allclose(rates, torch.ones_like(rates), atol=0.01):
-        warnings.append("Rates are uniform: nothing that was tried served held-out target images better.")
+    if torch.allclose(rates, torch.ones_like(rates), atol=UNIFORM):
+        warnings.append("Rates are uniform: the pool holds nothing to lift and nothing to let go.")
+    loss, chance = float(verdict.losses[verdict.chosen].mean()), math.log(num_classes)
+    if num_classes > 1 and loss > NEAR_CHANCE * chance:
+        warnings.append(
+            f"Held-out target images are predicted no better than by guessing ({loss:.2f} nats, chance {chance:.2f}): "
+            "look at the target's labels."
+        )
     return warnings
