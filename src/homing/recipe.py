@@ -7,6 +7,7 @@ The same tree is the reference of every key: its description, its default and wh
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ Baseline = Literal[
 ]
 Descriptor = Literal["target_likeness", "label_consistency"]
 Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -31,7 +33,7 @@ class Section(BaseModel):
 class PoolSpec(Section):
     """Where labelled images lie."""
 
-    path: str = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
+    path: Text = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
     name: str | None = Field(None, description="what to call this pool; default: the last part of its path")
     split: str | None = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
     id_column: str | None = Field(None, description="column with a unique id for each sample")
@@ -60,7 +62,9 @@ class Data(Section):
     target: PoolSpec = Field(description="labelled images of the domain that the model is for")
     test: PoolSpec | None = Field(None, description="held-out target images; without it: cross-validation")
     on_bad_image: Literal["error", "drop"] = Field("error", description="stop, or leave out, count and list")
-    max_pixels: Positive = Field(64_000_000, description="a larger picture counts as bad")
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(  # beyond it Pillow itself refuses
+        64_000_000, description="a larger picture counts as bad"
+    )
     cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="memory for decoded images, GB")
     truth: Truth | None = Field(None, description="known truth of a simulated source, for the oracle alone")
 
@@ -73,8 +77,8 @@ class Data(Section):
 class Model(Section):
     """The backbone, and how much of it is trained."""
 
-    backbone: str = Field("resnet18", description="any timm model name")
-    weights: str = Field(
+    backbone: Text = Field("resnet18", description="any timm model name")
+    weights: Text = Field(
         "pretrained",
         description="pretrained (hub), none, bundled (a pip package: tf_efficientnet_lite0), or a file or timm folder",
     )
@@ -133,7 +137,7 @@ class Training(Section):
     steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
     batch_size: Positive = Field(32, description="samples a step, over all processes")
     accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
-    optimizer: str = Field("adamw", description="any timm optimizer name")
+    optimizer: Text = Field("adamw", description="any timm optimizer name")
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="peak; default 5e-4 (all), 1e-3 (last_stage), 1e-2 (head)"
     )
@@ -173,6 +177,14 @@ class Output(Section):
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
 
 
+class Conflict(ValueError):
+    """Settings that cannot go together; `found` has a (key path, what is wrong) for each."""
+
+    def __init__(self, found: list[tuple[tuple[str, str], str]]) -> None:
+        super().__init__("; ".join(message for _, message in found))
+        self.found = found
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -187,8 +199,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Recipe:
-        if found := [message for _, message in conflicts(self.model_dump())]:
-            raise ValueError("; ".join(found))
+        if found := list(conflicts(self.model_dump())):
+            raise Conflict(found)
         return self
 
     def to_yaml(self) -> str:
@@ -241,20 +253,21 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if isinstance(training, dict) and len(given) != 1:
         found = "both" if given else "neither"
         yield ("training", "epochs"), f"give either training.epochs or training.steps, found {found}"
-    parts, batch = get("training", "accumulate", 1), get("training", "batch_size", 32)
-    if isinstance(parts, int) and isinstance(batch, int) and parts > batch:
+    parts, batch = _number(get("training", "accumulate", 1)), _number(get("training", "batch_size", 32))
+    if parts > batch:
         yield (
             ("training", "accumulate"),
-            f"training.accumulate ({parts}) is larger than training.batch_size ({batch})",
+            f"training.accumulate ({parts:g}) is larger than training.batch_size ({batch:g})",
         )
     method = get("rates", "method", "hierarchical")
-    if get("training", "mixup", 0) and method != "uniform":
+    mixes = _number(get("training", "mixup", 0)) > 0
+    if mixes and method != "uniform":
         yield (
             ("training", "mixup"),
             f"training.mixup cannot go with rates.method: {method}, a mixed image has two owners, so no rate"
             " could be learned for either; set training.mixup: 0 or rates.method: uniform",
         )
-    if get("training", "mixup", 0) and get("model", "trainable", "all") == "head":
+    if mixes and get("model", "trainable", "all") == "head":
         yield (
             ("training", "mixup"),
             "training.mixup cannot go with model.trainable: head, which trains on features",
@@ -265,3 +278,11 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             ("evaluation", "baselines"),
             "the oracle among evaluation.baselines needs data.truth, the columns of the source that hold the truth",
         )
+
+
+def _number(value: Any) -> float:
+    """A setting as a number, also where YAML read it as text (1e-4); not a number where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

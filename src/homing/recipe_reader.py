@@ -16,7 +16,8 @@ from homing.errors import RecipeError
 from homing.recipe import Recipe, conflicts
 
 KeyPath = tuple[str | int, ...]
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 100_000
+_SHOWN = 80  # characters of a wrong value
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -49,6 +50,8 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def parse_recipe(text: str, overrides: Iterable[str] = (), name: str = "recipe") -> Recipe:
     """Like `read_recipe`, from a text. `name` stands for the file in messages."""
     tree, lines = _load(text, name)
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{name}:1: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     origin = {key: f"{name}:{line}" for key, line in lines.items()}
     for override in overrides:
         key, value = _parse_override(override)
@@ -63,14 +66,16 @@ def parse_recipe(text: str, overrides: Iterable[str] = (), name: str = "recipe")
     return _resolve_paths(recipe)
 
 
-def _load(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    """The tree, and the line (from 1) of each key."""
+def _load(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
+    """What a YAML text says, and the line (from 1) of each key."""
+    lines: dict[KeyPath, int] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[KeyPath, int] = {}
-        if node is not None:
-            _check_node(node, (), lines, name, set())
-        tree = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines
+        _check_node(node, (), lines, name, set())
+        return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -78,10 +83,8 @@ def _load(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         if isinstance(error, RecipeError):
             raise
-        raise RecipeError(f"{name}: not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{name}:1: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
-    return tree, lines
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise RecipeError(f"{name}: not valid YAML: {reason}") from None
 
 
 def _check_node(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], name: str, seen: set[int]) -> None:
@@ -104,13 +107,11 @@ def _check_node(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], name: 
 
 def _parse_override(text: str) -> tuple[KeyPath, Any]:
     key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
         raise RecipeError(f"override '{text}': write key.path=value, for example training.epochs=1")
-    try:
-        parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"override '{text}': the value is not valid YAML: {error}") from None
-    return tuple(int(part) if part.isdigit() else part for part in key.strip().split(".")), parsed
+    parsed, _ = _load(value, f"override '{text}'")
+    return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else part for part in parts), parsed
 
 
 def _put(tree: dict[str, Any], key: KeyPath, value: Any, override: str) -> None:
@@ -150,7 +151,8 @@ def _describe(error: ValidationError, tree: Any, origin: dict[KeyPath, str], nam
     for item in error.errors(include_url=False):
         key = _real_key(item["loc"], tree)
         if not key and item["type"] == "value_error":
-            continue  # a conflict of keys, told by `conflicts` with its place
+            yield from (f"{_where(place, origin, name)}: {message}" for place, message in item["ctx"]["error"].found)
+            continue
         prefix = f"{_where(key, origin, name)}: {_dotted(key)}: "
         if item["type"] == "extra_forbidden":
             allowed = sorted(_fields_at(key[:-1]))
@@ -158,14 +160,24 @@ def _describe(error: ValidationError, tree: Any, origin: dict[KeyPath, str], nam
         elif item["type"] == "missing":
             yield f"{prefix}is missing; {_field_help(key)}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            found = item["input"]
-            shown = f", found {found!r}" if isinstance(found, str | int | float | bool | None) else ""
-            hint = ""
+            message, found = item["msg"], item["input"]
+            if item["type"] == "model_type":
+                message = f"a section is wanted here, with the keys {', '.join(_fields_at(key))}"
+            shown, hint = _shown(found), ""
             if item["type"] == "literal_error" and isinstance(found, str):
                 allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
                 hint = _did_you_mean(found, allowed)
             yield f"{prefix}{message[:1].lower()}{message[1:]}{shown}{hint}"
+
+
+def _shown(found: Any) -> str:
+    """A wrong value as a message quotes it; nothing for lists and sections."""
+    if not isinstance(found, str | int | float | None):
+        return ""
+    if isinstance(found, int) and found.bit_length() > 64:
+        return ", found a number too large to print"
+    text = repr(found)
+    return f", found {text if len(text) <= _SHOWN else text[:_SHOWN] + ' ...'}"
 
 
 def _where(key: KeyPath, origin: dict[KeyPath, str], name: str) -> str:

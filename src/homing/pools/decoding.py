@@ -6,16 +6,17 @@ shorter side resized to `canvas` pixels, the middle square kept. Training crops 
 
 from __future__ import annotations
 
+import contextlib
 import io
-import warnings
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from homing.errors import DataError
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+_LONGEST = 8  # the longer side that is resized, in units of the shorter one; the canvas is its middle
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -42,29 +43,31 @@ def decode(
         DataError: Not an image, truncated, empty or too large; says which.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
-                image.draft("RGB", (canvas, canvas))  # a JPEG is decoded at the smallest scale that suffices
-                return _to_canvas(_upright_rgb(image), canvas, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC))
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
+            image.draft("RGB", (canvas, canvas))  # a JPEG is decoded at the smallest scale that suffices
+            return _to_canvas(_upright_rgb(image), canvas, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError("far more pixels than a picture has (a decompression bomb?)") from None
+    except UnidentifiedImageError as error:
+        kind = "of no image format" if data else "an empty file"
+        raise DataError(f"not a readable image: {kind}") from error
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
-        kind = "empty file" if not data else str(error) or type(error).__name__
-        raise DataError(f"not a readable image: {kind}".replace(" <_io.BytesIO", " <")) from error
+        raise DataError(f"not a readable image: {str(error) or type(error).__name__}") from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    with contextlib.suppress(Exception):  # a damaged EXIF block says nothing of the pixels: as stored, then
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":
         wide = np.asarray(image).astype(np.float32)
         return Image.fromarray(np.clip(wide / 257.0, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -72,10 +75,15 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_canvas(image: Image.Image, canvas: int, resampling: Image.Resampling) -> npt.NDArray[np.uint8]:
-    width, height = image.size
-    scale = canvas / min(width, height)
-    size = (max(canvas, int(width * scale)), max(canvas, int(height * scale)))
+    short = min(image.size)
+    if max(image.size) > _LONGEST * short:  # a strip: without its ends, or one of 1 x 1,000,000 grows beyond memory
+        image = _middle(image, min(image.width, _LONGEST * short), min(image.height, _LONGEST * short))
+    size = (image.width * canvas // short, image.height * canvas // short)
     if size != image.size:
         image = image.resize(size, resampling)
-    left, top = round((size[0] - canvas) / 2), round((size[1] - canvas) / 2)
-    return np.asarray(image.crop((left, top, left + canvas, top + canvas)), dtype=np.uint8)
+    return np.asarray(_middle(image, canvas, canvas), dtype=np.uint8)
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

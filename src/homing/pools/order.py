@@ -56,7 +56,8 @@ def resampled_counts(expected: npt.NDArray[np.floating], *, seed: int, epoch: in
     """
     generator = np.random.default_rng([seed, epoch, 1])
     order = generator.permutation(len(expected))  # neighbours in the pool shall not share their luck
-    edges = np.floor(np.cumsum(expected[order], dtype=np.float64) + generator.random())
+    offset = np.floor(generator.random() * 2**24) / 2**24  # few bits, so that adding it to a whole number is exact
+    edges = np.floor(np.cumsum(expected[order], dtype=np.float64) + offset)
     counts = np.empty(len(expected), np.int64)
     counts[order] = np.diff(edges, prepend=0.0).astype(np.int64)
     return counts

@@ -95,7 +95,8 @@ class Pool:
         if column not in self.columns:
             raise DataError(f"{self.name}: there is no column {column!r}; columns: {', '.join(self.columns) or 'none'}")
         texts = [text.strip().lower() for text in self.columns[column]]
-        if odd := next((row for row, text in enumerate(texts) if text not in values), None):
+        odd = next((row for row, text in enumerate(texts) if text not in values), None)
+        if odd is not None:
             raise DataError(f"{self.name}: {column} of {self.ids[odd]} is {texts[odd]!r}, allowed: 0 or 1")
         return np.array([values[text] for text in texts], dtype=np.bool_)
 
