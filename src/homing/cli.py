@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from homing.errors import HomingError, RecipeError
+from homing.errors import DataError, HomingError, RecipeError
 from homing.recipe_reader import read_recipe, shipped_recipes
 
 app = typer.Typer(
@@ -69,9 +69,15 @@ def run(
 ) -> None:
     """Carry out a recipe: scan, learn rates, fine-tune, evaluate, report."""
     checked = read_recipe(_recipe_path(recipe), overrides or [])
+    from homing.outputs.run_folder import discard_stump
     from homing.run import run as run_recipe
 
-    result = run_recipe(checked, output or Path("runs") / checked.name, resume=resume, overwrite=overwrite, quiet=quiet)
+    folder = output or Path("runs") / (re.sub(r"[^\w.-]+", "-", checked.name).strip(".-") or "run")
+    try:
+        result = run_recipe(checked, folder, resume=resume, overwrite=overwrite, quiet=quiet)
+    except DataError:
+        discard_stump(folder)
+        raise
     _print_results(result.folder, result.results, as_json)
 
 
@@ -79,12 +85,13 @@ def run(
 def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Check a recipe and all its images before anything is trained."""
     checked = read_recipe(_recipe_path(recipe), overrides or [])
+    from homing.outputs.files import json_line
     from homing.progress import Progress
     from homing.validate import validate_data
 
     findings = validate_data(checked, Progress(quiet=quiet))
     if as_json:
-        print(json.dumps(findings.as_dict(), ensure_ascii=False))
+        print(json_line(findings.as_dict()))
     else:
         for line in findings.lines():
             print(line, file=sys.stderr)
@@ -123,8 +130,10 @@ def _recipe_path(text: str) -> Path:
 def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:
     if os.environ.get("RANK", "0") != "0" or not results:
         return
+    from homing.outputs.files import json_line
+
     if as_json:
-        print(json.dumps({"folder": str(folder), **results}, ensure_ascii=False))
+        print(json_line({"folder": str(folder), **results}))
         return
     from homing.outputs.table import results_table
 
@@ -135,7 +144,7 @@ def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None
 def main() -> None:
     """Entry point: errors become one message on stderr and the exit code of their kind."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False) or 0)  # what a typer.Exit asked for
     except HomingError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"homing: {error}", file=sys.stderr)
@@ -144,6 +153,9 @@ def main() -> None:
         sys.exit(exit_request.exit_code)
     except typer.Abort:
         sys.exit(130)
+    except OSError as error:  # a full disk, a folder without permission
+        print(f"homing: {error}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if not _is_usage_error(error):
             raise

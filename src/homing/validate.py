@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homing.errors import DataError, HomingError
-from homing.pools.images import Images
+from homing.pools.images import BadImage, Images
 from homing.pools.problem import Problem, open_problem, overlaps
 from homing.progress import Progress
 from homing.recipe import Recipe
@@ -33,7 +33,7 @@ class Findings:
             f"{role}: {pool['num_samples']:,} images, {pool['num_classes']} classes ({pool['path']})"
             for role, pool in self.pools.items()
         ]
-        verdict = "valid" if not self.errors else f"{len(self.errors):,} errors"
+        verdict = "valid" if not self.errors else f"{len(self.errors):,} error{'s' * (len(self.errors) > 1)}"
         found = [f"error: {text}" for text in self.errors] + [f"warning: {text}" for text in self.warnings]
         return [*counts, *found, verdict]
 
@@ -47,19 +47,28 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     try:
         problem = open_problem(recipe.data)
     except HomingError as error:
-        findings.errors.append(str(error))
+        findings.errors += str(error).splitlines()
         return findings
     specs = {"source": recipe.data.sources, "target": (recipe.data.target,), "test": (recipe.data.test,)}
     for role, pool in zip(specs, problem.pools, strict=False):
         paths = ", ".join(spec.path for spec in specs[role] if spec is not None)
         findings.pools[role] = {"num_samples": len(pool), "num_classes": len(pool.classes), "path": paths}
-    _check_images(recipe, problem, findings, progress)
     findings.warnings += overlaps(problem)
+    bad = _find_bad(recipe, problem, progress)
+    told = [f"{item.name}: {item.reason}" for item in bad]
+    if recipe.data.on_bad_image == "error":
+        findings.errors += told
+    else:
+        findings.warnings += told
+        try:
+            problem = problem.without(item.row for item in bad)
+        except DataError as error:
+            findings.errors.append(str(error))
     _check_counts(recipe, problem, findings)
     return findings
 
 
-def _check_images(recipe: Recipe, problem: Problem, findings: Findings, progress: Progress) -> None:
+def _find_bad(recipe: Recipe, problem: Problem, progress: Progress) -> list[BadImage]:
     store, rows, names = problem.joined()
     images = Images(
         store,
@@ -73,8 +82,7 @@ def _check_images(recipe: Recipe, problem: Problem, findings: Findings, progress
     with progress.stage("read images", len(images)) as advance:
         bad = images.find_bad(advance)
     images.close()
-    told = [f"{item.name}: {item.reason}" for item in bad]
-    (findings.warnings if recipe.data.on_bad_image == "drop" else findings.errors).extend(told)
+    return bad
 
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:

@@ -27,6 +27,11 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, (json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def json_line(value: Any) -> str:
+    """The same on one line, in ASCII: any terminal or pipe can take it."""
+    return json.dumps(_finite(value))
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

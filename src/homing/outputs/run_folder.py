@@ -35,7 +35,7 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
         raise RecipeError(f"{folder}: is a file; give a folder with --output")
     began = folder / "recipe.yaml"
     if resume and began.exists():
-        if began.read_text(encoding="utf-8") != recipe.to_yaml():
+        if began.read_bytes() != recipe.to_yaml().encode():
             raise CheckpointError(
                 f"{folder}: was begun with another recipe; resume with `homing run {began} --output {folder} --resume`,"
                 " or begin again with --overwrite"
@@ -48,8 +48,17 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
                 " with --overwrite"
             )
         _clear(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(began, recipe.to_yaml().encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(began, recipe.to_yaml().encode())
+    except OSError as error:
+        raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
+
+
+def discard_stump(folder: Path) -> None:
+    """Remove a run folder in which nothing but the recipe was written: the run never got under way."""
+    if folder.is_dir() and [path.name for path in folder.iterdir()] == ["recipe.yaml"]:
+        shutil.rmtree(folder)
 
 
 def _clear(folder: Path) -> None:

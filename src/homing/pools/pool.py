@@ -79,7 +79,7 @@ class Pool:
         index = {name: position for position, name in enumerate(classes)}
         if missing := [name for name in self.classes if name not in index]:
             raise DataError(
-                f"{self.name}: class {', '.join(map(repr, missing))} is not among the source's classes"
+                f"class {', '.join(map(repr, missing))} is not among the source's classes"
                 f" ({', '.join(classes)}); classes are matched by name: rename the folder or label,"
                 " add such images to the source, or leave the class out"
             )

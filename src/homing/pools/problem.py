@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from homing.recipe import Data
 
 Rows = npt.NDArray[np.int64]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,39 @@ def open_problem(data: Data) -> Problem:
     Raises:
         DataError: A pool cannot be read, or the target or test has a class that the source lacks.
     """
-    source = join([read_pool(spec) for spec in data.sources])
-    target = read_pool(data.target)
-    test = read_pool(data.test) if data.test is not None else None
+    source, target, test = _each(
+        {
+            "source": lambda: join([read_pool(spec) for spec in data.sources]),
+            "target": lambda: read_pool(data.target),
+            "test": lambda: None if data.test is None else read_pool(data.test),
+        }
+    )
+    assert source is not None
+    assert target is not None
     classes = source.classes
     if len(classes) < 2:
-        raise DataError(f"{source.name}: has the single class {classes[0]!r}; there is nothing to tell apart")
-    pools = [pool for pool in (source, target, test) if pool is not None]
-    labels = np.concatenate([pool.label_indices(classes) for pool in pools])
-    return Problem(source, target, test, classes, labels)
+        raise DataError(f"source: has the single class {classes[0]!r}; there is nothing to tell apart")
+    labels = _each(
+        {
+            "source": lambda: source.label_indices(classes),
+            "target": lambda: target.label_indices(classes),
+            "test": lambda: np.empty(0, np.int64) if test is None else test.label_indices(classes),
+        }
+    )
+    return Problem(source, target, test, classes, np.concatenate(labels))
+
+
+def _each(steps: dict[str, Callable[[], _Result]]) -> list[_Result]:
+    """The result of each role's step; where steps fail, one error with the mistakes of all roles."""
+    results, wrong = [], []
+    for role, step in steps.items():
+        try:
+            results.append(step())
+        except DataError as error:
+            wrong.append(f"{role}: {error}")
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return results
 
 
 def overlaps(problem: Problem, at_most: int = 20) -> list[str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def read_pool(spec: PoolSpec) -> Pool:
         DataError: The path is missing or empty, a column is missing, or ids are not unique.
     """
     root = Path(spec.path)
-    name = spec.name or root.stem or "pool"
+    name = spec.name or (root.name if root.is_dir() else root.stem) or "pool"
     if not root.exists():
         raise DataError(
             f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv,"
@@ -97,7 +98,7 @@ def _read_folder(root: Path, name: str, spec: PoolSpec) -> Pool:
         files = [_inside(root, text, metadata) for text in _column(table, "file_name", metadata)]
     else:
         table = {}
-        files = sorted(path.relative_to(root).as_posix() for path in _image_files(root))
+        files = _image_files(root)
     columns = {key: tuple(map(_text, values)) for key, values in table.items() if key != "file_name"}
     label_column = spec.label_column or ("label" if "label" in columns else None)
     if label_column is not None:
@@ -110,8 +111,32 @@ def _read_folder(root: Path, name: str, spec: PoolSpec) -> Pool:
     return Pool(name, ids, labels, FolderImages(root, files), (name,) * len(ids), columns, np.arange(len(ids)))
 
 
-def _image_files(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+def _image_files(root: Path) -> list[str]:
+    """Images below a folder, as sorted paths inside it."""
+    try:
+        files = sorted(_walk(str(root), "", frozenset()))
+        folders = [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+    empty = sorted(set(folders) - {file.partition("/")[0] for file in files})
+    if files and empty:
+        raise DataError(f"{root}: no images of the class {', '.join(empty)}; fill the folder or remove it")
+    return files
+
+
+def _walk(folder: str, inside: str, above: frozenset[str]) -> Iterator[str]:
+    """Image files by their path inside the pool; links are followed, hidden files left out."""
+    here = os.path.realpath(folder)
+    if here in above:  # a loop of links
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, f"{inside}{entry.name}/", above | {here})
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                yield inside + entry.name
 
 
 def _folder_label(file: str, root: Path) -> str:
@@ -129,7 +154,7 @@ def _inside(root: Path, text: Any, metadata: Path) -> str:
     path = PurePosixPath(str(text))
     if path.is_absolute() or ".." in path.parts or "\0" in str(text) or not path.parts:
         raise DataError(f"{metadata}: file_name {text!r} points outside its folder; only paths inside are read")
-    if not (root / path).exists():
+    if not os.path.lexists(root / path):  # what lies there but cannot be read is a bad image, told with the others
         raise DataError(f"{metadata}: file_name {text!r} names no file in {root}")
     return path.as_posix()
 
@@ -189,12 +214,17 @@ def _open_dataset(root: Path, spec: PoolSpec) -> Any:
     import datasets
 
     if root.is_dir() and not any(root.glob("*.parquet")):
-        dataset = datasets.load_from_disk(str(root))
+        try:
+            dataset = datasets.load_from_disk(str(root))
+        except Exception as error:  # datasets raises whatever its readers do
+            raise DataError(f"{spec.path}: cannot be read as a saved dataset: {error}") from error
         if isinstance(dataset, datasets.DatasetDict):
             splits = ", ".join(dataset)
             if spec.split is None or spec.split not in dataset:
                 raise DataError(f"{spec.path}: holds the splits {splits}; name one with split, found {spec.split!r}")
-            dataset = dataset[spec.split]
+            return dataset[spec.split]
+        if spec.split is not None:
+            raise DataError(f"{spec.path}: holds no splits, found split {spec.split!r}; leave it out")
         return dataset
     files = sorted(map(str, root.glob("*.parquet"))) if root.is_dir() else [str(root)]
     if spec.split is not None:
@@ -228,13 +258,27 @@ def _content_ids(store: TableImages) -> tuple[str, ...]:
 
 
 def _check_ids(pool: Pool, spec: PoolSpec) -> None:
+    for what, texts in (("id", pool.ids), ("label", pool.labels)):
+        wrong = next((row for row, text in enumerate(texts) if not text or not _is_unicode(text)), None)
+        if wrong is not None and not texts[wrong]:
+            where = pool.ids[wrong] or f"row {wrong}"
+            raise DataError(f"{spec.path}: {where} has no {what}; fill it in or leave the row out")
+        if wrong is not None:
+            raise DataError(f"{spec.path}: the name {texts[wrong]!r} is not UTF-8; rename the file or folder")
     if len(set(pool.ids)) < len(pool.ids):
         seen: set[str] = set()
         double = next(i for i in pool.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
         column = f"column {spec.id_column}" if spec.id_column else "the file names"
         raise DataError(f"{spec.path}: id {double!r} occurs more than once in {column}; ids must be unique")
-    if empty := next((row for row, label in enumerate(pool.labels) if not label), None):
-        raise DataError(f"{spec.path}: {pool.ids[empty]} has no label; fill it in or leave the row out")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written to a file: names of files that are not UTF-8 hold lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _limited(pool: Pool, limit: int | None) -> Pool:
