@@ -1,0 +1,246 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from homing.errors import RecipeError
+from homing.recipe import Recipe
+from homing.recipe_reader import parse_recipe, read_recipe
+
+SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
+MISTAKEN = """\
+sede: 3
+data:
+  source:
+    - {path: /a}
+    - path: ""
+      limit: 0
+  target: photos
+model:
+  backbon: resnet18
+  trainable: heads
+rates:
+  momentum: 1
+training:
+  epochs: 1
+  steps: 2
+  batch_size: many
+  learning_rate: -1e-4
+  optimizer: [adam]
+"""
+
+
+def message_of(text, overrides=(), name="r.yaml") -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, overrides, name)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_all_mistakes_come_at_once_each_with_its_line_key_and_remedy():
+    found = message_of(MISTAKEN).splitlines()
+    assert found[0] == "r.yaml: 11 mistakes in the recipe"
+    expected = [
+        ("r.yaml:1: sede: unknown key, did you mean seed?; allowed here: data, ", ""),
+        ("r.yaml:5: data.source.1.path: ", "at least 1 character, found ''"),
+        ("r.yaml:6: data.source.1.limit: ", "greater than or equal to 1, found 0"),
+        ("r.yaml:7: data.target: a section is wanted here, with the keys path, ", "found 'photos'"),
+        ("r.yaml:9: model.backbon: unknown key, did you mean backbone?; allowed here: backbone, ", ""),
+        ("r.yaml:10: model.trainable: ", "'all', 'last_stage' or 'head', found 'heads', did you mean head?"),
+        ("r.yaml:12: rates.momentum: ", "less than 1, found 1"),
+        ("r.yaml:14: give either training.epochs or training.steps, found both", ""),
+        ("r.yaml:16: training.batch_size: ", "valid integer, unable to parse string as an integer, found 'many'"),
+        ("r.yaml:17: training.learning_rate: ", "greater than 0, found '-1e-4'"),
+        ("r.yaml:18: training.optimizer: ", "valid string"),
+    ]
+    for start, end in expected:
+        assert any(line.strip().startswith(start) and line.endswith(end) for line in found), (start, end, found)
+
+
+def test_a_missing_section_says_what_it_is():
+    assert "r.yaml:1: data.target: is missing; labelled images" in message_of("data: {source: {path: a}}")
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers():
+    recipe = parse_recipe(SMALL, ["training.learning_rate=1e-4", "training.weight_decay=5E-2"])
+    assert (recipe.training.learning_rate, recipe.training.weight_decay) == (1e-4, 0.05)
+
+
+def test_overrides_reach_into_sections_and_lists():
+    text = "data: {source: [{path: /a}, {path: /b}], target: {path: /c}}\ntraining: {epochs: 1}"
+    recipe = parse_recipe(text, ["data.source.1.path=/x", "rates.guide.window=9", "training.augmentation.min_scale=1"])
+    assert [spec.path for spec in recipe.data.sources] == ["/a", "/x"]
+    assert recipe.rates.guide.window == 9
+    assert recipe.training.augmentation.min_scale == 1
+    assert recipe.training.augmentation.horizontal_flip == 0.5
+
+
+def test_an_override_of_the_length_replaces_the_other_way_to_give_it():
+    assert parse_recipe(SMALL, ["training.steps=4"]).training.epochs is None
+    assert parse_recipe(SMALL, ["training.steps=4", "training.epochs=2"]).training.steps is None
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.epochs", "write key.path=value"),
+        ("=3", "write key.path=value"),
+        ("training..epochs=3", "write key.path=value"),
+        ("training.epochs=[", "override 'training.epochs=[':1: not valid YAML"),
+        ("name=" + "[" * 5_000, "nested too deeply"),
+        ("name=&a [*a]", "aliases are not allowed"),
+        ("name=[&a x, *a]", "aliases are not allowed"),
+        ("training.²=3", "override 'training.²=3': training.²: unknown key"),
+        ("training.epochz=3", "override 'training.epochz=3': training.epochz: unknown key, did you mean epochs?"),
+        ("data.source.1.path=/x", "data.source.1: "),
+        ("data.source=[{path: /a}]", None),
+        ("seed=" + "9" * 5_000, "override"),
+        ("seed=0x" + "f" * 5_000, "a number too large to print"),
+        ("name=2020-13-45", "not valid YAML"),
+        ("name=" + "x" * 5_000, "at most 100 characters, found 'xxx"),
+        ("data.source.path=", "valid string, found None"),
+        ('data.source.path="a\\0b"', "NUL"),
+    ],
+)
+def test_a_bad_override_is_told_with_its_text(override, told):
+    if told is None:
+        parse_recipe(SMALL, [override])
+    else:
+        message = message_of(SMALL, [override])
+        assert told in message
+        assert len(message) < 12_000
+
+
+def test_a_list_index_beyond_its_end_is_told():
+    text = "data: {source: [{path: /a}], target: {path: /c}}\ntraining: {epochs: 1}"
+    assert "the list has 1 entries" in message_of(text, ["data.source.1={path: /x}"])
+    assert "there is no 1 to set it in" in message_of(text, ["data.source.1.path=/x"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "r.yaml:1: a recipe is a mapping with the keys name, seed, data, "),
+        ("- a\n- b", "a recipe is a mapping"),
+        ("seed: 1\nname: a\nseed: 2", "r.yaml:3: seed is given twice"),
+        ("data:\n  source: {path: a, path: b}", "r.yaml:2: data.source.path is given twice"),
+        ("a: &x [1]\nb: *x", "aliases are not allowed"),
+        ("a: &x [*x]", "r.yaml:1: "),
+        ("a: [1,\nb: }", "r.yaml:2: not valid YAML"),
+        ("a: 1\n---\nb: 2", "r.yaml:2: not valid YAML"),
+        ("a: !!python/object/apply:os.system ['touch canary']", "not valid YAML: could not determine a constructor"),
+        ("\0", "not valid YAML"),
+        ("[" * 100_000, "nested too deeply"),
+        ("? [a]\n: b", "not valid YAML"),
+    ],
+)
+def test_a_text_that_is_no_recipe_is_told_with_its_line(text, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert told in message_of(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_recipe_is_told(tmp_path):
+    for name, data, told in (
+        ("big.yaml", b"#" * 200_000, "larger than 100,000 bytes"),
+        ("binary.yaml", b"\xff\xfe\x00", "not UTF-8"),
+        ("missing.yaml", None, "cannot be read (No such file"),
+    ):
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(RecipeError) as caught:
+            read_recipe(tmp_path / name)
+        assert told in str(caught.value)
+    with pytest.raises(RecipeError, match="Is a directory"):
+        read_recipe(tmp_path)
+
+
+keys = st.sampled_from(
+    [
+        *Recipe.model_fields,
+        *("path", "source", "target", "test", "method", "guide", "epochs", "steps", "mixup", "accumulate", "baselines"),
+        *("augmentation", "none", "truth", "weights", "0", "one pool"),
+    ]
+)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=3) | st.dates()
+)
+anything = st.recursive(
+    scalars | keys, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | scalars, inner, max_size=4)
+)
+
+
+def reads_or_refuses(text, overrides=()) -> Recipe | None:
+    try:
+        return parse_recipe(text, overrides)
+    except RecipeError as error:
+        assert str(error)
+        assert "0 mistake" not in str(error)
+        return None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_does_anything_but_read_or_be_refused(text):
+    reads_or_refuses(text)
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.dictionaries(keys, anything, max_size=4))
+def test_no_tree_does_anything_but_read_or_be_refused(tree):
+    import yaml
+
+    try:
+        text = yaml.safe_dump(tree)
+    except yaml.YAMLError:
+        return
+    reads_or_refuses(text)
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.lists(st.builds("{}={}".format, st.lists(keys, min_size=1, max_size=4).map(".".join), anything), max_size=3))
+def test_no_override_does_anything_but_take_effect_or_be_refused(overrides):
+    recipe = reads_or_refuses(SMALL, overrides)
+    assert recipe is None or parse_recipe(recipe.to_yaml()) == recipe
+
+
+def answer_of(*arguments, cwd) -> tuple[float, str, subprocess.CompletedProcess[str]]:
+    """Seconds of a call (of the fastest of three, where other work held it up), heavy modules, and what it said."""
+    code = (
+        "import sys, atexit\n"
+        "heavy = {'torch', 'timm', 'datasets', 'accelerate', 'numpy', 'sklearn', 'pyarrow', 'matplotlib'}\n"
+        "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
+        f"sys.argv = ['homing', *{list(arguments)!r}]\n"
+        "from homing.cli import main\n"
+        "main()\n"
+    )
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=1.0) >= 1:
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds), done.stderr.splitlines()[-1], done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "told"),
+    [
+        (["--help"], 0, "quickstart"),
+        (["recipes"], 0, "quickstart"),
+        (["run", "wrong.yaml"], 2, "11 mistakes"),
+        (["validate", "wrong.yaml", "seed=x"], 2, "12 mistakes"),
+        (["run", "missing.yaml"], 2, "missing.yaml: cannot be read"),
+        (["run", "quickstart", "training.epochz=1"], 2, "did you mean epochs?"),
+    ],
+)
+def test_help_and_mistakes_answer_within_a_second_and_import_nothing_heavy(arguments, exit_code, told, tmp_path):
+    (tmp_path / "wrong.yaml").write_text(MISTAKEN)
+    seconds, heavy, done = answer_of(*arguments, cwd=tmp_path)
+    assert done.returncode == exit_code
+    assert told in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert heavy == "HEAVY []"
+    assert seconds < 1
