@@ -14,9 +14,10 @@ from homing.rates.plan import balanced_within_classes
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
 RUNGS, MIDDLE_RUNG = 5, 2
-LET_GO = 4.0
+LET_GO = 8.0
 """Power of the probability that a label is right. Not judged: a few dozen target images cannot tell how much to let
-go, the pool tells by itself (`pool_consistency`), and where its labels are right, no power changes anything."""
+go, the pool tells by itself (`pool_consistency`), and where its labels are right, no power changes anything. Far
+above 1, because a network learns wrong labels by heart where they count at all."""
 
 
 @dataclass(frozen=True)

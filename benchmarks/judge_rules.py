@@ -1,0 +1,103 @@
+"""Which rule should pick a setting from its held-out losses? Every rule, on the same losses, against the truth.
+
+For each scenario and seed, all candidate settings are judged on folds of the target and all are tested as well; a
+rule sees the held-out losses alone. Seeds start at 100: rules are not chosen on the draws that the suite reports.
+
+    HOMING_DATA=... python benchmarks/judge_rules.py --cache DIR [--seeds 1] [--output FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from features import load_bank
+from scenarios import Scenario, all_scenarios, draw_study
+from torch import Tensor
+
+from homing.evaluation.baselines import BASELINES
+from homing.rates.descriptors import pool_consistency
+from homing.rates.judge import choose, fit_candidates, judge
+from homing.rates.learner import WIDTH
+from homing.rates.probe import log_probabilities, with_bias
+from homing.rates.rate_model import DESCRIPTORS, Setting, candidate_settings, describe, log_prior, rates_of
+
+FIRST_SEED = 100
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    gains: dict[str, list[float]] = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds):
+        for scenario in all_scenarios():
+            found = _gains(scenario, seed, arguments.cache)
+            print(scenario.name, seed, {rule: round(gain, 1) for rule, gain in found.items()}, file=sys.stderr)
+            for rule, gain in found.items():
+                gains.setdefault(rule, []).append(gain)
+    table = {
+        rule: {"n": len(g), "mean": round(mean(g), 2), "sd": round(stdev(g), 2), "worst": round(min(g), 1)}
+        for rule, g in gains.items()
+    }
+    print("points of test accuracy above pooled_oversampled, over scenarios and seeds")
+    for rule, row in table.items():
+        print(f"{rule:28s} mean {row['mean']:+.2f}  sd {row['sd']:.2f}  worst {row['worst']:+.1f}  n {row['n']}")
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=None)
+    return parser.parse_args()
+
+
+def _gains(scenario: Scenario, seed: int, cache: Path) -> dict[str, float]:
+    study = draw_study(scenario, load_bank(scenario.bank, cache), seed)
+    evidence = study.evidence.projected(WIDTH)
+    sizes = evidence.num_source, evidence.num_target
+    settings = candidate_settings(DESCRIPTORS, *sizes, None)
+    weights = torch.tensor([setting.target_weight for setting in settings])
+    pool = pool_consistency(evidence, seed)
+    verdict = judge(
+        evidence, weights, lambda part: rates_of(settings, describe(part, DESCRIPTORS, pool, seed), part), seed=seed
+    )
+    rates = rates_of(settings, describe(evidence, DESCRIPTORS, pool, seed), evidence)
+    probes = fit_candidates(evidence, weights, rates)
+    test = replace(study.evidence, target_features=study.test_features, target_labels=study.test_labels)
+    log_probs = log_probabilities(with_bias(test.projected(WIDTH).target_features), probes)
+    accuracies = 100 * (log_probs.argmax(dim=2) == study.test_labels).float().mean(dim=1)
+    pooled = BASELINES["pooled_oversampled"](study.evidence, seed=seed, target_weight=None)
+    yardstick = accuracies[settings.index(Setting(pooled.target_weight))]
+    prior = log_prior(settings, *sizes)
+    gains = {name: float(accuracies[rule(verdict.losses, prior)] - yardstick) for name, rule in RULES.items()}
+    return gains | {"(best setting on the test)": float(accuracies.max() - yardstick)}
+
+
+def _within_one_error(losses: Tensor, prior: Tensor, *, paired: bool) -> int:
+    """The most uniform setting within one standard error of the best; settings are listed from uniform on."""
+    means = losses.mean(dim=1)
+    spread = losses - losses[means.argmin()] if paired else losses[means.argmin()].expand_as(losses)
+    error = spread.std(dim=1) / losses.shape[1] ** 0.5
+    return int((means - means.min() <= error).nonzero()[0])
+
+
+RULES: dict[str, Callable[[Tensor, Tensor], int]] = {
+    "lowest held-out loss": lambda losses, prior: int(losses.mean(dim=1).argmin()),
+    "within one standard error": lambda losses, prior: _within_one_error(losses, prior, paired=False),
+    "within one paired error": lambda losses, prior: _within_one_error(losses, prior, paired=True),
+    "the prior alone": lambda losses, prior: int(prior.argmax()),
+    "posterior (in use)": choose,
+}
+
+
+if __name__ == "__main__":
+    main()
