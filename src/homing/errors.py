@@ -28,6 +28,7 @@ class DivergedError(HomingError):
     """Training met a value that is not finite and stopped before the update."""
 
     exit_code = 4
+    details: dict[str, object] | None = None  # step, samples, losses: for divergence.json
 
 
 class CheckpointError(HomingError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from homing.errors import DataError
+from homing.errors import DataError, DivergedError, Interrupted
 from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
 from homing.interrupts import StopOnSignal
 from homing.models.backbone import build_model
 from homing.models.inputs import batches_of
 from homing.models.parts import adapt_batch_norms
+from homing.outputs.files import write_json
 from homing.outputs.results import write_outputs
 from homing.outputs.run_folder import open_run_folder
 from homing.pools.images import BadImage, Images
@@ -66,7 +69,7 @@ def run(
     if resume and (folder / "results.json").exists():
         progress.say(f"{folder}: this run is complete")
         return RunResult(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")))
-    with StopOnSignal() as stop:
+    with StopOnSignal() as stop, endings(folder, accelerator, stop):
         bench = set_up(recipe, folder, accelerator, progress, resume=resume)
         bench.stop_asked = lambda: stop.asked
         names = (recipe.rates.method, *recipe.evaluation.baselines)
@@ -77,6 +80,21 @@ def run(
         accelerator.wait_for_everyone()
     bench.images.close()
     return RunResult(folder, results)
+
+
+@contextmanager
+def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal) -> Iterator[None]:
+    """How a run ends early: `divergence.json` for a value that is not finite, the signal's exit code for a stop."""
+    try:
+        yield
+    except DivergedError as error:
+        if accelerator.is_main_process and error.details is not None:
+            write_json(folder / "divergence.json", {"message": str(error), **error.details})
+        raise
+    except Interrupted as error:
+        if stop.signal is not None:
+            error.exit_code = 128 + stop.signal
+        raise
 
 
 def set_up(recipe: Recipe, folder: Path, accelerator: Accelerator, progress: Progress, *, resume: bool) -> Workbench:

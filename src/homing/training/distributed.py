@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
@@ -18,6 +19,6 @@ def over_processes(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     if accelerator.num_processes == 1:
         return model
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14
-    quiet = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    quiet: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, **quiet)

@@ -247,12 +247,14 @@ class FineTuning:
             self.tally.settle()
             return
         self.optimizer.zero_grad(set_to_none=True)
-        ids = [self.names(int(row)) for row in batch.rows]
-        raise DivergedError(
-            f"step {self.step + 1}: a loss or gradient is not finite (gradient norm {float(norm):g}, losses"
-            f" {self.tally.last_losses()}); stopped before the update. Samples of this step in this process:"
-            f" {', '.join(ids)}. Lower training.learning_rate, set training.clip_norm: 1, or look at these samples"
+        ids, losses = [self.names(int(row)) for row in batch.rows], self.tally.last_losses()
+        error = DivergedError(
+            f"step {self.step + 1}: a loss or gradient is not finite (gradient norm {float(norm):g}, losses {losses});"
+            f" stopped before the update. Samples of this step in this process: {', '.join(ids)}. Lower"
+            " training.learning_rate, set training.clip_norm: 1, or look at these samples"
         )
+        error.details = {"step": self.step + 1, "gradient_norm": float(norm), "samples": ids, "losses": losses}
+        raise error
 
     # ---- what it leaves ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,45 @@
+"""One process and two give the same run: real processes, gloo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+from small_run import draw_problem, small_recipe
+
+from homing.run import run
+
+
+@pytest.mark.parametrize("method", ["hierarchical", "instance"])
+def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method):
+    problem = draw_problem(tmp_path / "pools")
+    overrides = (
+        f"rates.method={method}",
+        "model.backbone=test_vit",
+        "training.batch_size=7",
+        "training.accumulate=2",
+        "training.optimizer=momentum",  # Adam would blow up the rounding of gradients that are zero (key biases)
+        "training.learning_rate=0.02",
+        "rates.observe_every=2",
+        "rates.apply=weight",
+    )
+    recipe = small_recipe(problem, *overrides)
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(recipe, one, quiet=True)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "homing", "run", str(tmp_path / "recipe.yaml"), "--output", str(two), "--quiet"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    weights = [load_file(folder / "model" / "model.safetensors") for folder in (one, two)]
+    distance = sum(float((weights[0][name] - weights[1][name]).square().sum()) for name in weights[0]) ** 0.5
+    length = sum(float(tensor.square().sum()) for tensor in weights[0].values()) ** 0.5
+    assert distance <= 1e-5 * length
+    tables = [pq.read_table(folder / "rates.parquet").to_pandas().set_index("sample_id") for folder in (one, two)]
+    assert (tables[0].rate - tables[1].rate).abs().max() < 1e-4
+    assert (tables[0].visits == tables[1].visits).all()
