@@ -101,6 +101,12 @@ def test_odd_pools_are_planned_for(case, source_rows, target_rows):
     assert is_sound(learn_rates(evidence), evidence), case
 
 
+@pytest.mark.parametrize("num_source", [1, 2, 5])
+def test_the_smallest_pools_are_planned_for(num_source):
+    evidence = part_of(hidden_matches(seed=8), list(range(num_source)), torch.arange(2))
+    assert is_sound(learn_rates(evidence, folds=2), evidence)
+
+
 def test_a_run_with_one_class_in_its_list_is_planned_for():
     generator = torch.Generator().manual_seed(0)
     evidence = Evidence(

@@ -68,12 +68,13 @@ def target_likeness(evidence: Evidence, seed: int) -> Likeness:
     are weighted as the target's are, so that the score tells domains, not classes.
     """
     num_source, num_target = evidence.num_source, evidence.num_target
+    if num_source < 2:
+        return Likeness(torch.zeros(num_source), torch.zeros(num_source), 0.0)
     features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
     side = torch.cat([torch.zeros(num_source, dtype=torch.int64), torch.ones(num_target, dtype=torch.int64)])
-    fold = torch.cat([_folds(num_source, seed), _folds(num_target, seed)])
+    num_fits = max(2, min(CROSS_FITS, num_source, num_target))
+    fold = torch.cat([_folds(num_source, num_fits, seed), _folds(num_target, num_fits, seed)])
     weights = torch.cat([_class_weights(evidence) / num_source, torch.full((num_target,), 1 / num_target)])
-    num_fits = int(fold[side == 1].max()) + 1
-    fold = fold % num_fits
     kept = fold != torch.arange(num_fits)[:, None]
     probes = fit_probes(features, side, weights * kept, 2, ridge=LIKENESS_RIDGE)
     scores = torch.zeros(len(side))
@@ -132,7 +133,7 @@ def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed
     for _ in range(CONSISTENCY_ROUNDS):
         weights = torch.cat([kept * (1 + LEAN * match) * right, target_weights], dim=1)
         probes = fit_probes(features, all_labels, weights, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
-        leaning = _own(_out_of_fold(features[: len(labels)], probes, fold), labels).exp()
+        leaning = _own(_out_of_fold(features, probes, fold), labels).exp()
         own = match * leaning + (1 - match) * pool.log_probability.exp()
         right = _right_from_clean(own, pool.wrong_share, num_classes)
     return Consistency(own.clamp(min=torch.finfo(own.dtype).tiny).log(), right, pool.wrong_share)
@@ -140,13 +141,13 @@ def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed
 
 def _cross_fits(evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:
     """The fold of each source row `[N]`, and which rows each cross-fit may see `[F, N]` bool."""
-    fold = _folds(evidence.num_source, seed + 1)
-    return fold, fold != torch.arange(int(fold.max()) + 1)[:, None]
+    num_fits = min(CROSS_FITS, evidence.num_source)
+    fold = _folds(evidence.num_source, num_fits, seed + 1)
+    return fold, fold != torch.arange(num_fits)[:, None]
 
 
-def _folds(num_rows: int, seed: int) -> Tensor:
-    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
-    return order % min(CROSS_FITS, num_rows)
+def _folds(num_rows: int, num_folds: int, seed: int) -> Tensor:
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)) % num_folds
 
 
 def _class_weights(evidence: Evidence) -> Tensor:
@@ -195,10 +196,10 @@ def _spread(scores: Tensor) -> Tensor:
 
 
 def _out_of_fold(features: Tensor, probes: Tensor, fold: Tensor) -> Tensor:
-    """`[N, C]` log-probabilities of each row by the probe that was fitted without it."""
-    log_probs = torch.zeros(len(features), probes.shape[-1])
+    """`[N, C]` log-probabilities of each source row by the probe that was fitted without it."""
+    log_probs = torch.zeros(len(fold), probes.shape[-1])
     for index in range(len(probes)):
-        rows = fold == index
+        rows = (fold == index).nonzero().flatten()
         log_probs[rows] = log_probabilities(features[rows], probes[index])
     return log_probs
 
