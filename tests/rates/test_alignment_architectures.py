@@ -66,7 +66,7 @@ ARCHITECTURES = [
     ("pvt", "pvt_v2_b0", 32, {}),
     ("inception-next", "inception_next_atto", 32, {}),
     ("hgnet", "lcnet_035", 32, {}),
-    ("efficientvit", "efficientvit_b0", 32, {}),
+    ("efficientvit", "efficientvit_m0", 224, {}),
     ("repvgg", "repvgg_a0", 32, {}),
     ("halo-bot", "botnet26t_256", 64, {"img_size": 64}),
     ("sequencer", "sequencer2d_s", 32, {"img_size": 32, "layers": (1, 1, 1, 1)}),

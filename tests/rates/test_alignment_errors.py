@@ -182,3 +182,18 @@ def test_parameters_that_cannot_be_followed_are_listed():
         step(model, alignment, direction_of(model), torch.randn(3, 3), torch.arange(3))
     assert alignment.covered == ("linear.weight", "linear.bias")
     assert alignment.coverage().parameters == 12 / 15
+
+
+class LastState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.LSTM(3, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.recurrent(x)[1][0][-1]
+
+
+def test_further_outputs_of_a_call():
+    model = LastState()
+    with pytest.raises(AlignmentError, match=r"further output of lstm"):
+        step(model, Alignment(model), direction_of(model), torch.randn(3, 5, 3), torch.arange(3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,19 +32,20 @@ class Accumulator:
         self._anchor = torch.zeros((), requires_grad=True)
 
     def meet(self, call: Call, data: list[Tensor], outputs: list[Any]) -> None:
-        """Hook the outputs of a call that mixes parameters with the batch."""
-        hooked = [(i, o) for i, o in enumerate(outputs) if isinstance(o, Tensor) and o.requires_grad]
-        if not hooked:
+        """Hook the output of a call that mixes parameters with the batch."""
+        first, *others = outputs
+        if not isinstance(first, Tensor) or not first.requires_grad:
             return
-        names = _names(call)
-        self.met |= names
+        self.met |= call.names
         if all(tracked.tangent is None for _, tracked in call.tracked.values()):
             return
+        check_rows(first, self._batch, call)
         rule, needs_data = rules.rule_for(call)
-        for index, output in hooked:
-            check_rows(output, self._batch, names, call)
-            kept = _Kept.apply(self._anchor, *data) if needs_data else None
-            output.register_hook(_Meeting(self, call, rule, index, kept, _autocast_state(output)))  # type: ignore[no-untyped-call]
+        kept = _Kept.apply(self._anchor, *data) if needs_data else None
+        first.register_hook(_Meeting(self, call, rule, kept, _autocast_state(first)))  # type: ignore[no-untyped-call]
+        for other in others:
+            if isinstance(other, Tensor) and other.requires_grad:
+                other.register_hook(_refuse_further(call))  # type: ignore[no-untyped-call]
 
     def meet_argument(self, argument: Tensor, tracked: Tracked, batch: int) -> None:
         """Hook the gradient of a tracked tensor that was expanded to the batch."""
@@ -81,12 +82,11 @@ class _Meeting:
     """The hook on one output of one call."""
 
     def __init__(
-        self, into: Accumulator, call: Call, rule: Rule, index: int, kept: Tensor | None, autocast: tuple[Any, ...]
+        self, into: Accumulator, call: Call, rule: Rule, kept: Tensor | None, autocast: tuple[Any, ...]
     ) -> None:
         self._into = into
         self._call = call
         self._rule = rule
-        self._index = index
         self._kept = kept
         self._autocast = autocast
         self._done = False
@@ -104,11 +104,9 @@ class _Meeting:
         """δ·(J·V) of every row, a few rows at a time: what is made in between stays in the cache."""
         chunks = -(-gradient.numel() // _CHUNK)
         if chunks == 1 or self._rule is not rules.linear_in_weights or len(data[0]) != len(gradient):
-            return _row_dots(gradient, self._rule(self._call, data, gradient, self._index), self._into.total.dtype)
+            return _row_dots(gradient, self._rule(self._call, data, gradient), self._into.total.dtype)
         parts = zip(data[0].chunk(chunks), gradient.chunk(chunks), strict=True)
-        return torch.cat(
-            [_row_dots(g, self._rule(self._call, [x], g, self._index), self._into.total.dtype) for x, g in parts]
-        )
+        return torch.cat([_row_dots(g, self._rule(self._call, [x], g), self._into.total.dtype) for x, g in parts])
 
 
 def _row_dots(gradient: Tensor, tangent: Tensor, dtype: torch.dtype) -> Tensor:
@@ -144,32 +142,30 @@ def _autocast(state: tuple[Any, ...]) -> Iterator[None]:
 class RowProbe:
     """Checks, on two samples of which the first is made NaN, that every meeting keeps the samples apart.
 
-    At each meeting exactly the first half of the output's rows may be NaN. Layers that fold windows or heads into the
+    At each meeting only the first half of the output's rows may be NaN. Layers that fold windows or heads into the
     batch pass; a layer that puts another dimension first, or mixes samples, does not.
     """
 
     def meet(self, call: Call, data: list[Tensor], outputs: list[Any]) -> None:
-        """Look at the outputs' rows."""
-        for output in outputs:
-            if isinstance(output, Tensor) and output.requires_grad:
-                self._check(output.detach(), _names(call), call)
+        """Look at the output's rows."""
+        if isinstance(outputs[0], Tensor) and outputs[0].requires_grad:
+            self._check(outputs[0].detach(), call)
 
     def meet_argument(self, argument: Tensor, tracked: Tracked, batch: int) -> None:
         """Nothing to see: the data beside the argument was looked at where it was made."""
 
     @staticmethod
-    def _check(output: Tensor, names: frozenset[str], call: Call) -> None:
-        check_rows(output, 2, names, call)
-        first, second = output.reshape(2, -1).isnan()
-        if not first.any() or second.any():
+    def _check(output: Tensor, call: Call) -> None:
+        check_rows(output, 2, call)
+        if output.reshape(2, -1)[1].isnan().any():
             raise AlignmentError(
-                f"in {_name(call)} with {rules.listed(names)} the rows of the samples do not lie together in the first "
-                f"dimension (output shape {tuple(output.shape)} for a batch of 2), or samples are mixed; leave the "
-                "parameter out with scope="
+                f"in {call.name} with {rules.listed(call.names)} the rows of the samples do not lie together in the "
+                f"first dimension (output shape {tuple(output.shape)} for a batch of 2), or samples are mixed; leave "
+                "the parameter out with scope="
             )
 
 
-def check_rows(output: Tensor, batch: int, names: frozenset[str], call: Call) -> None:
+def check_rows(output: Tensor, batch: int, call: Call) -> None:
     """Refuse an output whose first dimension is not the batch, or the batch times something folded into it.
 
     Raises:
@@ -177,14 +173,16 @@ def check_rows(output: Tensor, batch: int, names: frozenset[str], call: Call) ->
     """
     if output.ndim == 0 or output.shape[0] % batch:
         raise AlignmentError(
-            f"{_name(call)} with {rules.listed(names)} gives the shape {tuple(output.shape)}, whose first dimension is "
-            f"not a multiple of the batch size {batch}; leave the parameter out with scope="
+            f"{call.name} with {rules.listed(call.names)} gives the shape {tuple(output.shape)}, whose first dimension "
+            f"is not a multiple of the batch size {batch}; leave the parameter out with scope="
         )
 
 
-def _names(call: Call) -> frozenset[str]:
-    return frozenset[str]().union(*(tracked.names for _, tracked in call.tracked.values()))
+def _refuse_further(call: Call) -> Callable[[Tensor], None]:
+    def refuse(gradient: Tensor) -> None:
+        raise AlignmentError(
+            f"the loss depends on a further output of {call.name} with {rules.listed(call.names)}, and only the first "
+            "is followed; leave the parameter out with scope="
+        )
 
-
-def _name(call: Call) -> str:
-    return getattr(call.function, "__name__", str(call.function))
+    return refuse

@@ -63,6 +63,16 @@ class Call:
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         return args, kwargs
 
+    @property
+    def name(self) -> str:
+        """The function's name, for messages."""
+        return getattr(self.function, "__name__", str(self.function))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The parameters that enter."""
+        return frozenset[str]().union(*(tracked.names for _, tracked in self.tracked.values()))
+
     def tangents(self) -> dict[int, Tensor]:
         """Position → the tracked tensor's own tangent, zeros where it is out of scope."""
         return {
@@ -71,8 +81,8 @@ class Call:
         }
 
 
-Rule = Callable[[Call, Sequence[Tensor], Tensor, int], Tensor]
-"""(call, data, output gradient, which output) → the output's tangent, broadcastable to the gradient."""
+Rule = Callable[[Call, Sequence[Tensor], Tensor], Tensor]
+"""(call, data, output gradient) → the first output's tangent, broadcastable to the gradient."""
 
 # Positional parameter names of the functions that are linear in (weight, bias) together.
 _NORM = ("input", "normalized_shape", "weight", "bias")
@@ -95,6 +105,12 @@ _PRODUCTS = {
     *(torch.mul, torch.multiply, _T.mul, _T.multiply, _T.__mul__, _T.__rmul__),
     *(torch.matmul, torch.bmm, _T.matmul, _T.bmm, _T.__matmul__, _T.__rmatmul__),
 }
+_VIEWS = {
+    *(_T.expand, _T.expand_as, _T.repeat, _T.view, _T.reshape, _T.flatten, _T.permute, _T.transpose, _T.unsqueeze),
+    *(_T.squeeze, _T.contiguous, _T.clone, _T.__getitem__, _T.to, _T.float, _T.double, _T.type_as),
+    *(torch.reshape, torch.flatten, torch.permute, torch.transpose, torch.unsqueeze, torch.squeeze, torch.index_select),
+}
+_JOINS = {torch.cat, torch.concat, torch.stack}
 _SUMS = {torch.add, _T.add, _T.__add__, _T.__radd__}
 _OUT_OF_PLACE: dict[Callable[..., Any], Callable[..., Any]] = {
     _T.add_: _T.add,
@@ -151,6 +167,8 @@ def rule_for(call: Call) -> tuple[Rule, bool]:
     function = call.function
     if function in _LINEAR_IN_WEIGHTS and _input_is_data(call):
         return linear_in_weights, True
+    if function in _JOINS:
+        return _join, True
     if len(call.tracked) == 1 and len(call.data) == 1:
         args, kwargs = call.arguments()
         if function in _PRODUCTS and not kwargs:
@@ -174,7 +192,7 @@ def _input_is_data(call: Call) -> bool:
 _DATA = object()
 
 
-def linear_in_weights(call: Call, data: Sequence[Tensor], gradient: Tensor, output: int) -> Tensor:
+def linear_in_weights(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
     """The rule for functions that are linear in their weight and bias: call again with the tangents for them."""
     tangents = call.tangents()
     bound = _bind(call, dict(zip(call.data, data, strict=True)), tangents)
@@ -190,22 +208,34 @@ def linear_in_weights(call: Call, data: Sequence[Tensor], gradient: Tensor, outp
     return function(**bound)
 
 
-def _product(call: Call, data: Sequence[Tensor], gradient: Tensor, output: int) -> Tensor:
+def _product(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
     args, _ = call.arguments(dict(zip(call.data, data, strict=True)), call.tangents())
     result: Tensor = call.function(*args)
     return result
 
 
-def _sum(call: Call, data: Sequence[Tensor], gradient: Tensor, output: int) -> Tensor:
+def _sum(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
     (tangent,) = call.tangents().values()
     return tangent
 
 
-def _forward_mode(call: Call, data: Sequence[Tensor], gradient: Tensor, output: int) -> Tensor:
+def _join(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
+    still = {position: torch.zeros_like(value) for position, value in zip(call.data, data, strict=True)}
+    args, kwargs = call.arguments(still, call.tangents())
+    result: Tensor = call.function(*args, **kwargs)
+    return result
+
+
+def moves_alike(call: Call) -> bool:
+    """Whether the function only rearranges its one tracked tensor, so that it does the same to the tangent."""
+    return call.function in _VIEWS and len(call.tracked) == 1
+
+
+def _forward_mode(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
     args, kwargs = call.arguments(dict(zip(call.data, data, strict=True)))
     values = {position: value for position, (value, _) in call.tracked.items()}
     _, outputs = dual(call, args, kwargs, values)
-    tangent = outputs[output]
+    tangent = outputs[0]
     return tangent if tangent is not None else torch.zeros((), dtype=gradient.dtype, device=gradient.device)
 
 
@@ -220,7 +250,6 @@ def dual(
     Raises:
         AlignmentError: The function has no forward-mode derivative.
     """
-    names = frozenset().union(*(tracked.names for _, tracked in call.tracked.values()))
     leaves, spec = pytree.tree_flatten((args, kwargs))
     tangents = call.tangents()
     try:
@@ -236,7 +265,7 @@ def dual(
             pairs = [fwAD.unpack_dual(o) if isinstance(o, Tensor) else (o, None) for o in outputs]  # type: ignore[no-untyped-call]
     except NotImplementedError as error:
         raise AlignmentError(
-            f"{listed(names)} enters {getattr(call.function, '__name__', call.function)}, which has no forward-mode "
+            f"{listed(call.names)} enters {call.name}, which has no forward-mode "
             "derivative; leave the parameter out with scope="
         ) from error
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]

@@ -201,12 +201,21 @@ class Trace(TorchFunctionMode):
         if any(known.tangent is not None for _, known in tracked.values()):
             call = Call(func, leaves, spec, [], tracked)
             with torch.no_grad():
-                again, tangents = rules.dual(call, args, kwargs, values)
-            _refuse_chance(func, names, flat, again)
+                tangents = self._carry(call, flat, values)
         for output, tangent in zip(flat, tangents, strict=True):
             if isinstance(output, Tensor) and output.requires_grad:
                 self._derived[id(output)] = (output, Tracked(names, _constant(tangent)))
         return outputs
+
+    @staticmethod
+    def _carry(call: Call, outputs: list[Any], values: Mapping[int, Tensor]) -> list[Tensor | None]:
+        if rules.moves_alike(call):
+            args, kwargs = call.arguments(call.tangents())
+            return [call.function(*args, **kwargs)]
+        args, kwargs = call.arguments()
+        again, tangents = rules.dual(call, args, kwargs, values)
+        _refuse_chance(call, outputs, again)
+        return tangents
 
     @staticmethod
     def _refuse_batch_statistics(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -233,11 +242,11 @@ def _constant(tangent: Tensor | None) -> rules.Tangent | None:
     return None if tangent is None else lambda: tangent
 
 
-def _refuse_chance(func: Callable[..., Any], names: frozenset[str], first: list[Any], again: list[Any]) -> None:
+def _refuse_chance(call: Call, first: list[Any], again: list[Any]) -> None:
     for one, other in zip(first, again, strict=True):
         if isinstance(one, Tensor) and not torch.equal(one, other):
             raise AlignmentError(
-                f"{getattr(func, '__name__', func)} gives another result when it is called again on "
-                f"{rules.listed(names)} (dropout?), so its derivative does not belong to the pass that was trained; "
-                "turn the chance off there, or leave the parameter out with scope="
+                f"{call.name} gives another result when it is called again on {rules.listed(call.names)} (dropout?), "
+                "so its derivative does not belong to the pass that was trained; turn the chance off there, or leave the "
+                "parameter out with scope="
             )

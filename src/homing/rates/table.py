@@ -143,10 +143,12 @@ class RateTable:
         new = 1 - self.memory ** counts.clamp(max=1.0)  # classes that are absent keep what they have
         self._seen += new * (1 - self._seen)
         self._centre += new * (sums / counts.clamp(min=1.0) - self._centre)
-        centred = values - (self._centre / self._seen.clamp(min=1e-300))[classes]
+        centres = self._centre / self._seen.clamp(min=1e-300)
+        centred = values - centres[classes]
         now = torch.stack([torch.ones_like(centred[0]), centred.square().mean()])
         self._square += (1 - self.memory) * (now - self._square)
-        scale = (self._square[1] / self._square[0]).sqrt()
+        # Alignments that agree to within rounding differ by noise, which must not be scaled up to rates.
+        scale = (self._square[1] / self._square[0]).sqrt().clamp(min=1e-6 * float(centres.abs().max()))
         return torch.where(scale > 0, centred / scale, torch.zeros_like(centred))
 
     def state_dict(self) -> dict[str, Tensor]:

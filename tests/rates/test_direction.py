@@ -1,0 +1,208 @@
+"""The direction is the target's preconditioned gradient, and leaves training alone."""
+
+import pytest
+import timm.optim
+import torch
+import torch.distributed as dist
+from alignment_models import batch, direction_of, losses_of, patches
+from torch.nn.parallel import DistributedDataParallel
+
+from homing.errors import CheckpointError, DivergedError, HomingError
+from homing.rates import Alignment, Direction
+
+torch.set_num_threads(1)
+
+
+def target_loss(model):
+    return losses_of(model(batch()[0]), batch()[1]).mean()
+
+
+def gradients(model):
+    named = dict(model.named_parameters())
+    return dict(zip(named, torch.autograd.grad(target_loss(model), list(named.values())), strict=True))
+
+
+def train(model, optimizer, steps=3):
+    for _ in range(steps):
+        target_loss(model).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_keeps_the_gradient(momentum):
+    model = patches()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=momentum)
+    train(model, optimizer)
+    direction = Direction(model, optimizer)
+    direction.update(target_loss(model))
+    expected = gradients(model)
+    assert set(direction) == set(expected)
+    assert all(torch.allclose(direction[name], expected[name], rtol=1e-10) for name in expected)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam])
+def test_adam_divides_by_the_root_of_its_second_moment(kind):
+    model = patches()
+    optimizer = kind(model.parameters(), 0.01, betas=(0.9, 0.99))
+    train(model, optimizer)
+    direction = Direction(model, optimizer)
+    direction.update(target_loss(model))
+    for (name, gradient), parameter in zip(gradients(model).items(), model.parameters(), strict=True):
+        second = optimizer.state[parameter]["exp_avg_sq"] / (1 - 0.99**3)
+        assert torch.allclose(direction[name], gradient / (second.sqrt() + 1e-8), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["adamw", "nadamw", "lamb", "adabelief", "rmsproptf", "adopt", "adan"])
+def test_timm_optimizers_with_second_moments_are_read(name):
+    model = patches(torch.float32)
+    optimizer = timm.optim.create_optimizer_v2(model, opt=name, lr=1e-3)
+    for _ in range(3):
+        losses_of(model(batch()[0].float()), batch()[1]).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    direction = Direction(model, optimizer)
+    loss = losses_of(model(batch()[0].float()), batch()[1]).mean()
+    plain = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    direction.update(loss)
+    assert all(v.isfinite().all() for v in direction.values())
+    assert not torch.allclose(direction["head.weight"] / direction["head.weight"].norm(), plain[-2] / plain[-2].norm())
+
+
+def test_an_optimizer_that_cannot_be_read_warns_once_and_leaves_the_gradient():
+    model = patches()
+    optimizer = timm.optim.create_optimizer_v2(model, opt="lion", lr=1e-3, weight_decay=0.0)
+    train(model, optimizer)
+    direction = Direction(model, optimizer)
+    direction.update(target_loss(model))
+    with pytest.warns(UserWarning, match="Lion keeps no second moments"):
+        found = dict(direction)
+    assert all(torch.allclose(found[name], gradient) for name, gradient in gradients(model).items())
+
+
+def test_before_the_first_step_adam_scales_each_tensor_to_its_own_size():
+    model = patches()
+    direction = Direction(model, torch.optim.AdamW(model.parameters()))
+    direction.update(target_loss(model))
+    for name, gradient in gradients(model).items():
+        assert torch.allclose(direction[name], gradient / (gradient.square().mean().sqrt() + 1e-8), rtol=1e-8)
+
+
+def test_layer_decay_weighs_the_groups():
+    model = patches()
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n.startswith("head")], "lr": 0.1},
+        {"params": [p for n, p in model.named_parameters() if not n.startswith("head")], "lr": 0.01},
+    ]
+    direction = Direction(model, torch.optim.SGD(groups))
+    direction.update(target_loss(model))
+    expected = gradients(model)
+    assert torch.allclose(direction["head.weight"], expected["head.weight"])
+    assert torch.allclose(direction["stem.weight"], 0.1 * expected["stem.weight"])
+
+
+def test_averages_over_the_window():
+    model = patches()
+    direction = Direction(model, window=2)
+    first = gradients(model)["head.weight"]
+    direction.update(target_loss(model))
+    assert torch.allclose(direction["head.weight"], first)
+    direction.update(4 * target_loss(model))
+    assert torch.allclose(direction["head.weight"], (first + 2 * 4 * first) / 3)
+
+
+def test_normalised_has_length_one():
+    model = patches()
+    direction = Direction(model, normalise=True)
+    for factor in (1.0, 5.0):
+        direction.update(factor * target_loss(model))
+        assert sum(float(v.square().sum()) for v in direction.values()) == pytest.approx(1.0)
+
+
+def test_gradients_that_training_accumulates_are_left_alone():
+    model = patches()
+    target_loss(model).backward()
+    before = [parameter.grad.clone() for parameter in model.parameters()]
+    Direction(model).update(target_loss(model))
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), before, strict=True))
+
+
+def test_frozen_parameters_are_left_out():
+    model = patches()
+    model.stem.requires_grad_(False)
+    direction = Direction(model)
+    direction.update(target_loss(model))
+    assert not any(name.startswith("stem") for name in direction)
+    with Alignment(model).observe(direction):
+        target_loss(model).backward()
+
+
+def test_wrapped_models_have_plain_names():
+    model = patches()
+    direction = Direction(torch.compile(model, backend="eager"))
+    direction.update(target_loss(model))
+    assert set(direction) == set(direction_of(model))
+
+
+def test_state_goes_on_bit_for_bit():
+    model = patches()
+    optimizer = torch.optim.AdamW(model.parameters())
+    train(model, optimizer)
+    one, other = Direction(model, optimizer, window=3), Direction(model, optimizer, window=3)
+    one.update(target_loss(model))
+    other.load_state_dict(one.state_dict())
+    for direction in (one, other):
+        direction.update(2 * target_loss(model))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"average.nothing": torch.ones(2)},
+        {"average.head.bias": torch.ones(7)},
+        {"average.head.bias": torch.full((3,), float("nan"))},
+        {"other": torch.ones(2)},
+    ],
+)
+def test_state_of_another_model(change):
+    direction = Direction(patches())
+    direction.update(target_loss(direction.model))
+    with pytest.raises(CheckpointError, match="direction state"):
+        Direction(patches()).load_state_dict(direction.state_dict() | change)
+
+
+def test_bad_input():
+    model = patches()
+    with pytest.raises(HomingError, match="window is 0"):
+        Direction(model, window=0)
+    with pytest.raises(DivergedError, match="not finite"):
+        Direction(model).update(target_loss(model) * float("inf"))
+    with pytest.raises(HomingError, match="no trainable parameters"):
+        Direction(patches().requires_grad_(False))
+
+
+def _update(rank, world, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    try:
+        model, (images, labels) = patches(), batch()
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+        direction = Direction(wrapped)
+        mine = slice(rank * 3, rank * 3 + 3)
+        for _ in range(2):
+            direction.update(losses_of(direction.model(images[mine]), labels[mine]).mean())
+            losses_of(wrapped(images[mine]), labels[mine]).mean().backward()
+        torch.save(dict(direction), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_share_the_direction_of_one(tmp_path):
+    torch.multiprocessing.spawn(_update, (2, str(tmp_path)), nprocs=2)
+    model = patches()
+    direction = Direction(model)
+    direction.update(target_loss(model))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert all(torch.allclose(found[name], direction[name], rtol=1e-10, atol=1e-14) for name in direction)
