@@ -177,9 +177,10 @@ def reads_or_refuses(text, overrides=()) -> Recipe | None:
     try:
         return parse_recipe(text, overrides)
     except RecipeError as error:
-        assert str(error)
-        assert "0 mistake" not in str(error)
-        return None
+        message = str(error)
+    assert message
+    assert "0 mistake" not in message
+    return None
 
 
 @settings(max_examples=150, deadline=None)

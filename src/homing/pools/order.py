@@ -36,7 +36,7 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def key_to_seed(*keys: int) -> int:
-    """A 63-bit seed for a generator that depends on nothing but the keys."""
+    """A 53-bit seed for a generator that depends on nothing but the keys."""
     return int(keyed_uniform(*keys, num=1)[0, 0] * 2**53)
 
 

@@ -175,6 +175,8 @@ def _read_metadata(path: Path) -> dict[str, list[Any]]:
             table = json.read_json(path) if path.suffix == ".jsonl" else parquet.read_table(path)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: cannot be read as a table: {error}") from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise DataError(f"{path}: a column occurs twice; columns: {', '.join(table.column_names)}")
     columns: dict[str, list[Any]] = table.to_pydict()
     return columns
 

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from homing.pools.order import epoch_order, key_to_seed, keyed_uniform, resampled_counts, share_of_rank
+from homing.training.epoch import draw_counts, expected_visits, open_epoch
+
+SIZES, BATCHES, RANKS, PARTS = (1, 7, 64, 117), (1, 4, 5), (1, 2, 3), (1, 3)
+counts_of_rows = st.lists(st.integers(0, 4), min_size=1, max_size=60).filter(any)
+
+
+@given(counts_of_rows, st.integers(0, 2**31 - 1), st.integers(0, 50))
+def test_an_epoch_takes_every_row_as_often_as_its_count(counts, seed, epoch):
+    rows, copies = epoch_order(np.array(counts), seed=seed, epoch=epoch)
+    assert np.bincount(rows, minlength=len(counts)).tolist() == counts
+    for row, count in enumerate(counts):
+        assert sorted(copies[rows == row]) == list(range(count))
+
+
+@settings(deadline=None)
+@given(counts_of_rows, st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), st.integers(0, 9))
+@example([1], 5, 3, 3, 0)
+def test_every_visit_is_made_by_exactly_one_process(counts, batch_size, num_ranks, accumulate, seed):
+    check_visits(np.array(counts), batch_size, num_ranks, accumulate, seed)
+
+
+@pytest.mark.parametrize("accumulate", PARTS)
+@pytest.mark.parametrize("num_ranks", RANKS)
+@pytest.mark.parametrize("batch_size", BATCHES)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_row_of_an_epoch_is_visited_once(size, batch_size, num_ranks, accumulate):
+    check_visits(np.ones(size, np.int64), batch_size, num_ranks, accumulate, seed=3)
+
+
+def check_visits(counts, batch_size, num_ranks, accumulate, seed):
+    """No visit missing, none double (asserted apart); all processes in step; the same order as one process."""
+    epoch = open_epoch(counts, 2, batch_size=batch_size, seed=seed)
+    visited, steps = [], []
+    for rank in range(num_ranks):
+        batches = list(epoch.batches(0, epoch.num_batches, accumulate=accumulate, rank=rank, num_ranks=num_ranks))
+        steps.append([(len(batch.parts), batch.everyone.tolist()) for batch in batches])
+        for batch in batches:
+            assert 1 <= len(batch.parts) <= accumulate
+            assert all(len(part.rows) and part.epoch == 2 for part in batch.parts)
+            if not batch.idle:
+                visited += [(r, c) for part in batch.parts for r, c in zip(part.rows, part.copies, strict=True)]
+    expected = {(row, copy) for row, count in enumerate(counts) for copy in range(count)}
+    assert set(visited) == expected
+    assert len(visited) == len(expected)
+    assert all(other == steps[0] for other in steps)  # as many parts, and the same global batches
+    assert [row for _, everyone in steps[0] for row in everyone] == epoch.rows.tolist()
+    assert all(len(everyone) == batch_size for _, everyone in steps[0][:-1])
+
+
+def test_a_stretch_of_an_epoch_is_the_same_stretch_of_the_whole():
+    epoch = open_epoch(np.full(23, 2), 1, batch_size=5, seed=9)
+    whole = list(epoch.batches(0, 99, accumulate=2, rank=1, num_ranks=2))
+    tail = list(epoch.batches(4, 7, accumulate=2, rank=1, num_ranks=2))
+    assert len(whole) == epoch.num_batches == 10
+    assert [batch.rows.tolist() for batch in tail] == [batch.rows.tolist() for batch in whole[4:7]]
+
+
+def test_an_idle_process_visits_a_row_that_another_one_counts():
+    epoch = open_epoch(np.ones(1, np.int64), 0, batch_size=4, seed=0)
+    (busy,), (idle,) = (list(epoch.batches(0, 1, accumulate=3, rank=rank, num_ranks=2)) for rank in (0, 1))
+    assert (busy.idle, idle.idle) == (False, True)
+    assert len(busy.parts) == len(idle.parts) == 1
+    assert idle.rows.tolist() == [0]
+
+
+def test_the_share_of_a_process_is_the_same_whatever_the_others_do():
+    rows = np.arange(11)
+    parts = [share_of_rank(rows, rank, 3) for rank in range(3)]
+    assert sorted(np.concatenate(parts)) == rows.tolist()
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    counts = np.ones(50, np.int64)
+    orders = [tuple(epoch_order(counts, seed=seed, epoch=epoch)[0]) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 4
+    assert orders[0] == tuple(epoch_order(counts, seed=0, epoch=0)[0])
+
+
+@given(st.lists(st.floats(0, 30), min_size=1, max_size=80), st.integers(0, 2**31 - 1), st.integers(0, 50))
+def test_counts_are_their_expectations_rounded_up_or_down(expected, seed, epoch):
+    expected = np.array(expected)
+    counts = resampled_counts(expected, seed=seed, epoch=epoch)
+    assert (counts >= np.floor(expected)).all()
+    assert (counts <= np.ceil(expected)).all()
+    assert abs(counts.sum() - expected.sum()) < 1 + 1e-9
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=80), st.integers(0, 2**31 - 1), st.integers(0, 50))
+def test_whole_expectations_are_their_own_counts(expected, seed, epoch):
+    assert resampled_counts(np.array(expected, np.float64), seed=seed, epoch=epoch).tolist() == expected
+
+
+def test_counts_are_right_on_average():
+    expected = np.array([0.05, 0.3, 1.0, 1.7, 2.5, 0.0, 0.45])
+    mean = np.mean([resampled_counts(expected, seed=0, epoch=epoch) for epoch in range(4_000)], axis=0)
+    # a count's spread is at most 0.5, so its mean's is 0.008; four of those
+    np.testing.assert_allclose(mean, expected, atol=0.032)
+
+
+def test_a_large_pool_with_rates_of_one_is_taken_once_in_every_epoch():
+    ones = np.ones(1_000_003)
+    assert all((resampled_counts(ones, seed=5, epoch=epoch) == 1).all() for epoch in range(5))
+
+
+def test_an_epoch_is_never_empty():
+    assert draw_counts(np.array([0.001, 0.002, 0.0]), 0, seed=0).sum() == 1
+
+
+def test_expected_visits_follow_the_way_of_applying():
+    rates = np.array([0.0, 0.5, 2.0], np.float32)
+    assert expected_visits(rates, 2, 3.0, "sample").tolist() == [0.0, 0.5, 2.0, 3.0, 3.0]
+    assert expected_visits(rates, 2, 3.0, "weight").tolist() == [0.0, 1.0, 1.0, 3.0, 3.0]
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=20), st.integers(0, 99))
+def test_a_keyed_number_depends_on_its_own_key_alone(rows, epoch):
+    together = keyed_uniform(7, epoch, np.array(rows), num=3)
+    apart = np.concatenate([keyed_uniform(7, epoch, row, num=3) for row in rows])
+    np.testing.assert_array_equal(together, apart)
+    assert ((together >= 0) & (together < 1)).all()
+
+
+def test_keyed_numbers_are_uniform_and_unrelated():
+    drawn = keyed_uniform(0, 0, np.arange(20_000), num=2)
+    columns = [
+        *drawn.T,
+        keyed_uniform(0, 1, np.arange(20_000), num=1)[:, 0],
+        keyed_uniform(1, 0, np.arange(20_000), num=1)[:, 0],
+    ]
+    for column in columns:
+        shares = np.histogram(column, bins=10, range=(0, 1))[0] / 20_000
+        np.testing.assert_allclose(shares, 0.1, atol=0.01)  # 4.7 standard errors
+    correlation = np.corrcoef([*columns, np.roll(columns[0], 1)])
+    assert np.abs(correlation - np.eye(5)).max() < 0.035  # 5 standard errors
+
+
+def test_seeds_of_keys_differ_and_stay_the_same():
+    seeds = {key_to_seed(seed, step) for seed in range(50) for step in range(50)}
+    assert len(seeds) == 2_500
+    assert key_to_seed(0, 0) == key_to_seed(0, 0)
+    assert all(0 <= seed < 2**53 for seed in seeds)
