@@ -246,7 +246,7 @@ def _refuse_chance(call: Call, first: list[Any], again: list[Any]) -> None:
     for one, other in zip(first, again, strict=True):
         if isinstance(one, Tensor) and not torch.equal(one, other):
             raise AlignmentError(
-                f"{call.name} gives another result when it is called again on {rules.listed(call.names)} (dropout?), "
-                "so its derivative does not belong to the pass that was trained; turn the chance off there, or leave the "
+                f"{call.name} gives another result when it is called again on {rules.listed(call.names)} (dropout?): "
+                "its derivative is not that of the pass that was trained; turn the chance off there, or leave the "
                 "parameter out with scope="
             )
