@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from homing.errors import RecipeError
 
 Trainable = str  # all | last_stage | head
+_MIN_STAGE = 5  # tensors
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -29,6 +30,12 @@ def classifier_of(model: nn.Module) -> nn.Linear:
     return head
 
 
+def classifiers_of(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The heads of a timm model: one, or two where it was distilled."""
+    head = cast(Any, model).get_classifier()
+    return head if isinstance(head, tuple) else (head,)
+
+
 def set_trainable(model: nn.Module, trainable: Trainable) -> None:
     """Let gradients flow to all parameters, to the last stage and the head, or to the head alone.
 
@@ -39,8 +46,7 @@ def set_trainable(model: nn.Module, trainable: Trainable) -> None:
         return
     model.requires_grad_(False)
     names = set(last_stage_names(model)) if trainable == "last_stage" else set()
-    head = cast(Any, model).get_classifier()
-    for part in head if isinstance(head, tuple) else (head,):
+    for part in classifiers_of(model):
         part.requires_grad_(True)
     for name, parameter in model.named_parameters():
         if name in names:
@@ -48,17 +54,25 @@ def set_trainable(model: nn.Module, trainable: Trainable) -> None:
 
 
 def last_stage_names(model: nn.Module) -> list[str]:
-    """Parameters of the last stage and of all that follows it, by timm's own layer groups.
+    """Parameters of the last stage and of all that follows it but the head, by timm's own layer groups.
 
-    Hierarchical models: the last stage. Plain stacks (8 or more equal blocks): the last quarter of them.
+    Hierarchical models: the last stage. Plain stacks (8 or more blocks): the last quarter of them. Groups of a few
+    tensors (a lone norm or convolution) are no stage, and are taken along.
     """
     from timm.models._manipulate import group_with_matcher
 
-    matcher = cast(Any, model).group_matcher(coarse=True)
-    groups: dict[Any, list[str]] = group_with_matcher(model.named_parameters(), matcher)
-    ordered = [groups[key] for key in sorted(groups)]
-    depth = len(ordered) - 1  # the first group is the stem
-    return [name for group in ordered[-max(1, depth // 4 if depth >= 8 else 1) :] for name in group]
+    head = {id(parameter) for part in classifiers_of(model) for parameter in part.parameters()}
+    body = ((name, parameter) for name, parameter in model.named_parameters() if id(parameter) not in head)
+    groups: dict[Any, list[str]] = group_with_matcher(body, cast(Any, model).group_matcher(coarse=True))
+    stages = [groups[key] for key in sorted(groups)][1:]  # the first group is the stem
+    num_real = sum(len(names) >= _MIN_STAGE for names in stages)
+    wanted = num_real // 4 if num_real >= 8 else 1
+    chosen: list[str] = []
+    while stages and wanted > 0:
+        names = stages.pop()
+        chosen = names + chosen
+        wanted -= len(names) >= _MIN_STAGE
+    return chosen
 
 
 def set_training_mode(model: nn.Module, batch_norm: str) -> None:
