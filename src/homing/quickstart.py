@@ -20,7 +20,7 @@ from homing.progress import Advance
 
 NUM_PRINTED, NUM_HIDDEN, SHARE_WRONG, SHOTS = 2_400, 300, 0.2, 5
 _SIDE, _SHOWN = 8, 64  # pixels of a scan, and of the picture it is stored as
-_NO_DIGITS = ("LastResort", "cmex", "cmsy", "cmmi", "STIXSiz", "STIXNonUni")
+_NO_DIGITS = ("LastResort", "cmex", "cmsy", "cmmi", "STIXSiz", "STIXNonUni", "DejaVuSansDisplay", "DejaVuSerifDisplay")
 Scan = npt.NDArray[np.float32]
 
 
@@ -36,6 +36,8 @@ class Digit:
 
 def draw_pools(folder: Path, seed: int, advance: Advance = lambda count: None) -> None:
     """Draw `source`, `target` and `test` into a folder: images in a sub-folder a label, and the truth in metadata.csv.
+
+    What an earlier drawing left there is replaced; files of other names stay.
 
     Args:
         folder: Is made where it does not exist.
@@ -99,6 +101,8 @@ def digit_fonts() -> list[str]:
 
 
 def _write(folder: Path, digits: list[Digit], advance: Advance, *, truth: bool) -> None:
+    for left in folder.glob("[0-9]/" + 5 * "[0-9]" + ".png"):
+        left.unlink()
     rows = []
     for number, digit in enumerate(digits):
         name = f"{digit.label}/{number:05d}.png"
