@@ -220,10 +220,11 @@ class Workbench:
         trained.eval()
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         parts = []
-        with torch.inference_mode():
+        with torch.inference_mode(), self.progress.stage("  evaluate", len(mine)) as advance:
             for batch in batches_of(mine, 64):
                 with autocast(self.accelerator.device, self.recipe.training.precision):
                     parts.append(trained(self.inputs.evaluation(batch)).float().cpu())
+                advance(len(batch))
         return gather_shares(parts, len(rows), self.accelerator)
 
     def _online(self, rows: Rows, settings: Settings) -> OnlineRates:
