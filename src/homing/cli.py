@@ -69,10 +69,12 @@ def run(
 ) -> None:
     """Carry out a recipe: scan, learn rates, fine-tune, evaluate, report."""
     checked = read_recipe(_recipe_path(recipe), overrides or [])
-    from homing.outputs.run_folder import discard_stump
-    from homing.run import run as run_recipe
+    from homing.outputs.run_folder import check_run_folder, discard_stump
 
     folder = output or Path("runs") / (re.sub(r"[^\w.-]+", "-", checked.name).strip(".-") or "run")
+    check_run_folder(folder, checked, resume=resume, overwrite=overwrite)
+    from homing.run import run as run_recipe
+
     try:
         result = run_recipe(checked, folder, resume=resume, overwrite=overwrite, quiet=quiet)
     except DataError:

@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
-from drawn_pools import draw_picture
 from PIL import Image
 
+from drawn_pools import draw_picture
 from homing.errors import DataError
 from homing.pools.decoding import decode
 
@@ -62,7 +62,7 @@ def test_what_is_no_usable_picture_is_refused_with_its_reason(data, told):
 def test_the_pixel_limit_is_the_recipes():
     data = encoded(Image.new("RGB", (40, 30)))
     assert decode(data, 16, max_pixels=1_200).shape == (16, 16, 3)
-    with pytest.raises(DataError, match="40 x 30 pixels, more than data.max_pixels"):
+    with pytest.raises(DataError, match="40 x 30 pixels, more than"):
         decode(data, 16, max_pixels=1_199)
 
 

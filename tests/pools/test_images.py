@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from drawn_pools import draw_picture, draw_pool
 
+from drawn_pools import draw_picture, draw_pool
 from homing.errors import DataError
 from homing.pools.images import Images
 from homing.pools.reading import read_pool

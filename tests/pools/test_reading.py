@@ -7,8 +7,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from drawn_pools import draw_picture, draw_pool
 
+from drawn_pools import draw_picture, draw_pool
 from homing.errors import DataError
 from homing.pools.pool import join
 from homing.pools.reading import read_pool

@@ -22,8 +22,8 @@ _OURS = (
 )
 
 
-def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a run, or check that it can go on there.
+def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Whether a run can begin or go on in a folder; nothing is written.
 
     Raises:
         RecipeError: The folder holds something and neither resume nor overwrite was asked for, or both were.
@@ -40,15 +40,26 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
                 f"{folder}: was begun with another recipe; resume with `homing run {began} --output {folder} --resume`,"
                 " or begin again with --overwrite"
             )
+    elif folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise RecipeError(
+            f"{folder}: already holds files; give another --output, go on with --resume, or replace the run in it"
+            " with --overwrite"
+        )
+
+
+def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder of a run, or check that it can go on there.
+
+    Raises:
+        RecipeError: As `check_run_folder`, or the folder cannot be written to.
+        CheckpointError: As `check_run_folder`.
+    """
+    check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+    began = folder / "recipe.yaml"
+    if resume and began.exists():
         return
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise RecipeError(
-                f"{folder}: already holds files; give another --output, go on with --resume, or replace the run in it"
-                " with --overwrite"
-            )
-        _clear(folder)
     try:
+        _clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(began, recipe.to_yaml().encode())
     except OSError as error:

@@ -1,0 +1,135 @@
+"""Imports point one way: cli → run → {training, evaluation, outputs} → {rates, pools, models} → nothing above."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import homing
+
+PACKAGE = Path(homing.__file__).parent
+# what any layer may import: they know nothing of pools, models or training
+GROUND = {"errors", "progress", "interrupts"}
+LAYERS = {
+    "__main__": 5,
+    "cli": 4,
+    "run": 3,
+    "validate": 2,
+    "quickstart": 2,
+    "training": 2,
+    "evaluation": 2,
+    "outputs": 2,
+    "rates": 1,
+    "pools": 1,
+    "models": 1,
+    "recipe_reader": 1,
+    "recipe": 0,
+}
+SIDEWAYS = {
+    ("evaluation", "training"): "a method is a plan of training, and its outcome a fitted model",
+    ("outputs", "evaluation"): "results.json holds the metrics of an outcome",
+    ("models", "pools"): "what a model is fed are the canvases of a pool, in its order",
+}
+# config objects stop at the door: who may read a recipe
+READS_RECIPE = {
+    "cli": "the door itself",
+    "run": "unpacks it",
+    "recipe_reader": "makes it",
+    "validate": "is asked about one",
+    "training/workbench.py": "unpacks it for the training and the rates",
+    "outputs/run_folder.py": "writes it down and compares it",
+    "outputs/thumbnails.py": "opens the pools that a finished run names",
+    "__init__.py": "public names",
+}
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+    """(module, whether it is imported when the file is, and not for types alone) of each import."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node in tree.body) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            if node.module == "homing":
+                yield from ((f"homing.{alias.name}", node in tree.body) for alias in node.names)
+            else:
+                yield str(node.module), node in tree.body
+
+
+def part_of(path: Path) -> str:
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0].removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_imports_point_downwards(path):
+    importer = part_of(path)
+    if importer == "__init__":
+        return
+    assert importer in GROUND or importer in LAYERS, f"{importer}: give it a layer"
+    for module, _ in imports_of(path):
+        package, _, rest = module.partition(".")
+        imported = rest.partition(".")[0]
+        if package != "homing" or imported in ("", importer, *GROUND):
+            continue
+        assert importer not in GROUND, f"{path}: {importer} imports {module}"
+        below = LAYERS[imported] < LAYERS[importer]
+        assert below or (importer, imported) in SIDEWAYS, f"{path}: {importer} imports {module}"
+
+
+def test_every_exception_is_in_use():
+    imports = [(part_of(path), module) for path in FILES for module, _ in imports_of(path)]
+    used = {(importer, module.split(".")[1]) for importer, module in imports if module.startswith("homing.")}
+    assert set(SIDEWAYS) <= used
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_recipe_is_read_at_the_door_only(path):
+    inside = path.relative_to(PACKAGE).as_posix()
+    if any(module == "homing.recipe" for module, _ in imports_of(path)):
+        assert inside in READS_RECIPE or part_of(path) in READS_RECIPE
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("rates", {"accelerate", "datasets", "timm", "torchvision", "PIL", "typer", "pydantic"}),
+        ("pools", {"accelerate", "timm", "torchvision", "sklearn", "typer"}),
+        ("models", {"datasets", "sklearn", "typer"}),
+        ("training", {"datasets", "sklearn", "typer"}),
+        ("evaluation", {"accelerate", "datasets", "timm", "typer"}),
+    ],
+)
+def test_a_layer_uses_its_own_libraries_only(folder, forbidden):
+    for path in (PACKAGE / folder).rglob("*.py"):
+        found = {module.partition(".")[0] for module, _ in imports_of(path)} & forbidden
+        assert not found, f"{path}: {found}"
+
+
+def test_pools_need_torch_for_augmentation_alone():
+    imports = {path.name: {module for module, _ in imports_of(path)} for path in (PACKAGE / "pools").glob("*.py")}
+    assert {name for name, modules in imports.items() if "torch" in modules} == {"augmentation.py"}
+
+
+@pytest.mark.parametrize("name", ["cli.py", "recipe.py", "recipe_reader.py", "errors.py", "progress.py", "validate.py"])
+def test_what_answers_at_once_imports_nothing_heavy(name):
+    heavy = {"torch", "timm", "datasets", "accelerate", "sklearn", "pyarrow", "matplotlib", "torchvision"}
+    assert not heavy & {module.partition(".")[0] for module, at_once in imports_of(PACKAGE / name) if at_once}
+
+
+def test_no_part_is_called_utils():
+    assert not {"utils.py", "common.py", "helpers.py"} & {path.name for path in FILES}

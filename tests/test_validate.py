@@ -1,0 +1,132 @@
+import json
+import shutil
+
+import pytest
+import yaml
+from drawn_pools import draw_pool
+
+from homing.progress import Progress
+from homing.recipe_reader import parse_recipe
+from homing.validate import validate_data
+
+
+@pytest.fixture
+def root(tmp_path):
+    for seed, (role, counts) in enumerate(
+        {"source": {"cat": 6, "dog": 6, "emu": 2}, "target": {"cat": 5, "dog": 3}, "test": {"cat": 2, "dog": 2}}.items()
+    ):
+        draw_pool(tmp_path / role, counts, seed=seed)
+    return tmp_path
+
+
+def findings_of(root, *overrides, test=True):
+    roles = ("source", "target", "test") if test else ("source", "target")
+    tree = {"data": {role: {"path": str(root / role)} for role in roles}, "training": {"steps": 1, "workers": 0}}
+    return validate_data(parse_recipe(yaml.safe_dump(tree), overrides), Progress(quiet=True))
+
+
+def test_sound_pools_are_valid_and_described(root):
+    findings = findings_of(root)
+    assert findings.errors == []
+    assert findings.warnings == ["target: no image of emu"]
+    assert findings.pools["source"] == {"num_samples": 14, "num_classes": 3, "path": str(root / "source")}
+    assert findings.lines()[-1] == "valid"
+    assert json.loads(json.dumps(findings.as_dict()))["valid"] is True
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_bad_image_is_named_with_its_role_and_reason(root, workers):
+    (root / "source/cat/001.png").write_bytes(b"text")
+    (root / "target/dog/000.png").write_bytes((root / "target/dog/000.png").read_bytes()[:300])
+    (root / "test/cat/000.png").write_bytes(b"")
+    findings = findings_of(root, f"training.workers={workers}")
+    source, target, test = findings.errors
+    assert source == "source cat/001.png: not a readable image: of no image format"
+    assert target.startswith("target dog/000.png: not a readable image: ")
+    assert test == "test cat/000.png: not a readable image: an empty file"
+    assert findings.lines()[-1] == "3 errors"
+
+
+def test_bad_images_to_be_dropped_are_warnings_unless_nothing_is_left(root):
+    (root / "source/cat/001.png").write_bytes(b"text")
+    findings = findings_of(root, "data.on_bad_image=drop")
+    assert findings.errors == []
+    assert any(text.startswith("source cat/001.png") for text in findings.warnings)
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"text")
+    findings = findings_of(root, "data.on_bad_image=drop")
+    assert findings.errors == ["test: none of its 4 images can be read"]
+
+
+def test_dropped_images_do_not_count_towards_the_folds(root):
+    for path in sorted((root / "target").rglob("*.png"))[:4]:
+        path.write_bytes(b"text")
+    findings = findings_of(root, "data.on_bad_image=drop")
+    assert any("target: 4 images are fewer than the 5 folds" in text for text in findings.errors)
+
+
+def test_pictures_above_the_pixel_limit_are_named(root):
+    findings = findings_of(root, "data.max_pixels=500")
+    assert len(findings.errors) == 26
+    assert "24 x 24 pixels, more than data.max_pixels (500)" in findings.errors[0]
+
+
+def test_missing_pools_and_classes_are_told_together(root):
+    shutil.rmtree(root / "source")
+    shutil.rmtree(root / "test")
+    findings = findings_of(root)
+    assert [text.split(":")[0] for text in findings.errors] == ["source", "test"]
+    assert findings.lines()[-1] == "2 errors"
+
+
+@pytest.mark.parametrize("role", ["target", "test"])
+def test_a_class_that_the_source_lacks_is_an_error(root, role):
+    draw_pool(root / role, {"gnu": 1}, seed=8)
+    (error,) = findings_of(root).errors
+    assert error.startswith(f"{role}: class 'gnu' is not among the source's classes (cat, dog, emu)")
+
+
+def test_an_empty_class_folder_is_an_error(root):
+    (root / "target" / "emu").mkdir()
+    (error,) = findings_of(root).errors
+    assert "no images of the class emu" in error
+
+
+def test_a_picture_in_two_roles_is_a_warning(root):
+    shutil.copy(root / "target/cat/000.png", root / "test/cat/copy.png")
+    shutil.copy(root / "source/cat/000.png", root / "test/cat/other.png")
+    warnings = findings_of(root).warnings
+    assert "the same picture is in target (cat/000.png) and test (cat/copy.png)" in warnings
+    assert "the same picture is in source (cat/000.png) and test (cat/other.png)" in warnings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "test", "folds"),
+    [
+        (("rates.folds=9",), True, 9),
+        (("rates.method=uniform", "evaluation.folds=12"), False, 12),
+        (("rates.method=uniform", "rates.folds=9"), True, None),
+        (("rates.folds=8",), True, None),
+    ],
+)
+def test_a_target_smaller_than_its_folds_is_an_error(root, overrides, test, folds):
+    errors = findings_of(root, *overrides, test=test).errors
+    assert errors == [] if folds is None else f"target: 8 images are fewer than the {folds} folds" in errors[0]
+
+
+def test_weak_targets_and_settings_without_effect_are_warnings(root):
+    shutil.rmtree(root / "target" / "dog")
+    for number in range(1, 5):
+        (root / "target" / "cat" / f"{number:03d}.png").unlink()
+    warnings = findings_of(root, "rates.method=uniform", "rates.momentum=0.1").warnings
+    assert "rates.momentum: no effect with rates.method: uniform" in warnings
+    assert "target: a single image of cat; its folds cannot judge such a class" in warnings
+    assert "target: all images are of the class cat" in warnings
+
+
+def test_truth_that_the_source_does_not_hold_is_an_error(root):
+    errors = findings_of(root, "data.truth={}").errors
+    assert [error.split(";")[0] for error in errors] == [
+        "source: there is no column 'matches'",
+        "source: there is no column 'clean'",
+    ]
