@@ -50,7 +50,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         descriptors=descriptors,
         visits=main.fitted.visits,
         groups=sorted({spec.group_column for spec in bench.recipe.data.sources if spec.group_column}),
-        suggested=suggested_labels(getattr(main.method.rates, "suggested", None), bench.problem),
+        suggested=suggested_labels(main.method.rates.suggested, bench.problem),
         dropped=bench.dropped,
     )
     write_whole(folder / "predictions.safetensors", save_tensors({item.method.name: item.logits for item in outcomes}))

@@ -53,11 +53,13 @@ class Consistency:
         log_probability: `[N]` out-of-fold log-probability of the row's own label.
         right: `[N]` in 0..1, probability that the label is right.
         wrong_share: Share of the pool's labels that are wrong, 0..1.
+        best: `[N]` int64, the class that an out-of-fold probe finds likeliest.
     """
 
     log_probability: Tensor
     right: Tensor
     wrong_share: float
+    best: Tensor
 
 
 def target_likeness(evidence: Evidence, seed: int) -> Likeness:
@@ -99,15 +101,21 @@ def pool_consistency(evidence: Evidence, seed: int) -> Consistency:
     """
     labels, num_classes = evidence.source_labels, evidence.num_classes
     if num_classes == 1 or evidence.num_source < 2:
-        return Consistency(torch.zeros(len(labels)), torch.ones(len(labels)), 0.0)
+        return neutral_consistency(labels)
     features, (fold, kept) = with_bias(evidence.source_features), _cross_fits(evidence, seed)
     probes = fit_probes(features, labels, kept.float(), num_classes, ridge=CONSISTENCY_RIDGE)
     log_probs = _out_of_fold(features, probes, fold)
     wrong_share = _wrong_share(log_probs, labels)
     right = _right_from_noisy(_own(log_probs, labels).exp(), wrong_share, num_classes)
     probes = fit_probes(features, labels, kept * right, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
-    own = _own(_out_of_fold(features, probes, fold), labels)
-    return Consistency(own, _right_from_clean(own.exp(), wrong_share, num_classes), wrong_share)
+    log_probs = _out_of_fold(features, probes, fold)
+    own = _own(log_probs, labels)
+    return Consistency(own, _right_from_clean(own.exp(), wrong_share, num_classes), wrong_share, log_probs.argmax(dim=1))
+
+
+def neutral_consistency(labels: Tensor) -> Consistency:
+    """All labels `[N]` are taken as right."""
+    return Consistency(torch.zeros(len(labels)), torch.ones(len(labels)), 0.0, labels)
 
 
 def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed: int) -> Consistency:
@@ -133,10 +141,11 @@ def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed
     for _ in range(CONSISTENCY_ROUNDS):
         weights = torch.cat([kept * (1 + LEAN * match) * right, target_weights], dim=1)
         probes = fit_probes(features, all_labels, weights, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
-        leaning = _own(_out_of_fold(features, probes, fold), labels).exp()
-        own = match * leaning + (1 - match) * pool.log_probability.exp()
+        log_probs = _out_of_fold(features, probes, fold)
+        own = match * _own(log_probs, labels).exp() + (1 - match) * pool.log_probability.exp()
         right = _right_from_clean(own, pool.wrong_share, num_classes)
-    return Consistency(own.clamp(min=torch.finfo(own.dtype).tiny).log(), right, pool.wrong_share)
+    best = torch.where(match > 0.5, log_probs.argmax(dim=1), pool.best)
+    return Consistency(own.clamp(min=torch.finfo(own.dtype).tiny).log(), right, pool.wrong_share, best)
 
 
 def _cross_fits(evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:

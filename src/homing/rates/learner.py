@@ -96,6 +96,7 @@ def _plan(evidence: Evidence, description: Description, settings: list[Setting],
         },
         judged=_judged_rows(settings, verdict),
         warnings=_warnings(rates, description, verdict, evidence.num_classes),
+        suggested=torch.where(consistency.right < 0.5, consistency.best, evidence.source_labels),
     )
 
 

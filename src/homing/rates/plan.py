@@ -19,6 +19,7 @@ class RatePlan:
         descriptors: Name to `[N]` float32, what the rates were computed from, for `rates.parquet`.
         judged: One row per setting that was judged on held-out target images, the chosen one marked.
         warnings: What the reader of the report should know.
+        suggested: `[N]` int64, the class that fits each row best; its own label unless that is probably wrong.
     """
 
     rates: Tensor
@@ -27,6 +28,7 @@ class RatePlan:
     descriptors: dict[str, Tensor] = field(default_factory=dict)
     judged: list[dict[str, float | bool]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    suggested: Tensor | None = None
 
     @property
     def effective_sample_size(self) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from homing.rates.descriptors import Consistency, Likeness, label_consistency, target_likeness
+from homing.rates.descriptors import Consistency, Likeness, label_consistency, neutral_consistency, target_likeness
 from homing.rates.evidence import Evidence
 from homing.rates.plan import balanced_within_classes
 
@@ -106,7 +106,7 @@ def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed
     if "label_consistency" in names:
         consistency = label_consistency(evidence, likeness.match, pool, seed)
     else:
-        consistency = Consistency(neutral, torch.ones(evidence.num_source), 0.0)
+        consistency = neutral_consistency(evidence.source_labels)
     return Description(likeness, consistency)
 
 
