@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import yaml
-from drawn_pools import draw_pool
 
+from drawn_pools import draw_pool
 from homing.outputs.files import json_line
 
 

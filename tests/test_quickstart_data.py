@@ -117,5 +117,5 @@ def test_every_font_has_all_digits():
 def test_printed_digits_come_in_turn_and_no_two_alike():
     digits = list(printed(200, np.random.default_rng(0)))
     assert [digit for _, digit in digits] == [number % 10 for number in range(200)]
-    assert all(ink.shape == (8, 8) and 0 <= ink.min() and ink.max() <= 1 and ink.sum() > 1.5 for ink, _ in digits)
+    assert all(ink.shape == (8, 8) and ink.min() >= 0 and ink.max() <= 1 and ink.sum() > 1.5 for ink, _ in digits)
     assert len({ink.tobytes() for ink, _ in digits}) == 200

@@ -179,17 +179,17 @@ def reads_or_refuses(text, overrides=()) -> Recipe | None:
     except RecipeError as error:
         message = str(error)
     assert message
-    assert "0 mistake" not in message
+    assert ": 0 mistake" not in message
     return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text(max_size=60))
 def test_no_text_does_anything_but_read_or_be_refused(text):
     reads_or_refuses(text)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.dictionaries(keys, anything, max_size=4))
 def test_no_tree_does_anything_but_read_or_be_refused(tree):
     import yaml
@@ -201,7 +201,7 @@ def test_no_tree_does_anything_but_read_or_be_refused(tree):
     reads_or_refuses(text)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.builds("{}={}".format, st.lists(keys, min_size=1, max_size=4).map(".".join), anything), max_size=3))
 def test_no_override_does_anything_but_take_effect_or_be_refused(overrides):
     recipe = reads_or_refuses(SMALL, overrides)

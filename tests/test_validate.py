@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 import yaml
-from drawn_pools import draw_pool
 
+from drawn_pools import draw_pool
 from homing.progress import Progress
 from homing.recipe_reader import parse_recipe
 from homing.validate import validate_data

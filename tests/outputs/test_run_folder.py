@@ -1,8 +1,8 @@
 import os
 
 import pytest
-from drawn_pools import draw_pool
 
+from drawn_pools import draw_pool
 from homing.errors import CheckpointError, RecipeError
 from homing.outputs.files import write_json, write_whole
 from homing.outputs.run_folder import discard_stump, open_run_folder
