@@ -96,7 +96,7 @@ def link(path: Path, folder: Path, name: str, root: Path) -> str:
     return place.relative_to(root).as_posix()
 
 
-def run_once(name: str, seed: int, data: Path | None, overrides: list[str]) -> dict:
+def run_once(name: str, seed: int, data: Path | None, overrides: list[str], wanted: list[str] | None) -> dict:
     from homing.recipe_reader import read_recipe, shipped_recipes
     from homing.run import run
 
@@ -112,9 +112,8 @@ def run_once(name: str, seed: int, data: Path | None, overrides: list[str]) -> d
             lay_out(scenario, data, folder / "data", seed)
             recipe_name, truth = scenario.recipe, ["data.truth={}"]
         path = shipped_recipes()[recipe_name]
-        baselines = [*read_recipe(path).evaluation.baselines]
-        if "oracle" not in baselines:
-            baselines.append("oracle")
+        own = read_recipe(path).evaluation.baselines
+        baselines = wanted if wanted is not None else [*own, *(["oracle"] if "oracle" not in own else [])]
         roles = [f"data.{role}.path={folder / 'data' / role}" for role in ("source", "target", "test")]
         changes = [f"seed={seed}", *roles, *truth, f"evaluation.baselines=[{', '.join(baselines)}]", *overrides]
         result = run(read_recipe(path, changes), folder / "run", quiet=True)
@@ -179,23 +178,29 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def read_rows(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", choices=["quickstart", *SCENARIOS], action="append", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="changes to the recipe")
+    parser.add_argument("--baselines", type=lambda text: text.split(","), help="default: the recipe's, and the oracle")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what was measured so far and stop")
     arguments = parser.parse_args()
     data = Path(os.environ["HOMING_DATA"]) if "HOMING_DATA" in os.environ else None
     if data is None and set(arguments.scenario) - {"quickstart"}:
         sys.exit("HOMING_DATA is not set: point it at a folder with pacs/<domain>/<class>/ images")
-    rows = json.loads(arguments.results.read_text())["rows"] if arguments.results.exists() else []
+    rows = read_rows(arguments.results)
     for seed in range(0 if arguments.table else arguments.seeds):
         for name in arguments.scenario:
             if any((row["scenario"], row["seed"], row["overrides"]) == (name, seed, arguments.set) for row in rows):
                 continue
-            rows.append(run_once(name, seed, data, arguments.set))
+            row = run_once(name, seed, data, arguments.set, arguments.baselines)
+            rows = [*read_rows(arguments.results), row]  # another process may have added its own meanwhile
             arguments.results.parent.mkdir(parents=True, exist_ok=True)
             content = {"command": "python benchmarks/end_to_end.py --scenario NAME --seeds N", "rows": rows}
             arguments.results.write_text(json.dumps(content, indent=1) + "\n")
