@@ -114,13 +114,13 @@ class FineTuning:
         """
         self.restore()
         advance(self.step)
+        set_training_mode(self.model, self.settings.batch_norm)
         while self.step < self.settings.num_steps:
             epoch = self.open_epoch()
             for batch, inputs in self.batches(epoch):
                 # 1. a step's randomness depends on nothing but its number
                 torch.manual_seed(key_to_seed(self.settings.seed, self.step, self.accelerator.process_index))
                 self.schedule.step_update(self.step)
-                set_training_mode(self.model, self.settings.batch_norm)
                 if self.online is not None:
                     self.online.refresh_direction(self.step)
                 # 2. the gradient, and while it is computed the alignments
