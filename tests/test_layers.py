@@ -12,8 +12,9 @@ PACKAGE = Path(homing.__file__).parent
 # what any layer may import: they know nothing of pools, models or training
 GROUND = {"errors", "progress", "interrupts"}
 LAYERS = {
-    "__main__": 5,
-    "cli": 4,
+    "__main__": 6,
+    "cli": 5,
+    "compare": 4,
     "run": 3,
     "validate": 2,
     "quickstart": 2,
@@ -35,6 +36,7 @@ SIDEWAYS = {
 READS_RECIPE = {
     "cli": "the door itself",
     "run": "unpacks it",
+    "compare": "runs it several times",
     "recipe_reader": "makes it",
     "validate": "is asked about one",
     "training/workbench.py": "unpacks it for the training and the rates",
