@@ -6,11 +6,11 @@ One row per architecture (training mode, batch norm frozen, AdamW, fp32, one thr
 
 * observed: every step observed, the direction at hand;
 * default: a block of 8 steps, every 4th observed, the direction refreshed once from a target batch of a quarter;
-* double backward: the alignments of one batch by a second graph (L2RW's way), instead of observing;
+* double backward: the alignments of one batch by a second graph (L2RW's way), instead of observing (every 3rd round);
 * memory: peak resident memory of a fresh process with observed steps, over one with plain steps;
 * growth: time of `rates[rows]` and `rates.update` at 10 million rows minus that at 1 thousand, over a plain step.
 
-Rounds are interleaved; a ratio is the median over rounds of (that step / the plain step of the same round), its spread
+Rounds are interleaved, times are CPU time; a ratio is the median over rounds of (that step / the plain step of the same round), its spread
 the middle half of them.
 """
 
@@ -113,9 +113,9 @@ class Workload:
 
 
 def seconds(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()  # one thread: what else runs on the machine counts less than on the clock
     step()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def spread_of(ratios: list[float]) -> list[float]:
@@ -130,13 +130,14 @@ def measure(name: str, channels_last: bool, rounds: int) -> dict[str, object]:
     work.observed()
     doubles = can_double(work)
     times: dict[str, list[float]] = {"plain": [], "observed": [], "default": [], "double": []}
-    for _ in range(rounds):
+    for number in range(rounds):
         times["plain"].append(seconds(work.plain))
         times["observed"].append(seconds(work.observed))
         times["default"].append(seconds(work.default_block) / STEPS)
-        if doubles:
+        if doubles and number % 3 == 0:
             times["double"].append(seconds(work.double))
     ratios = {kind: [t / p for t, p in zip(times[kind], times["plain"], strict=False)] for kind in times}
+    ratios["double"] = [t / statistics.median(times["plain"]) for t in times["double"]]
     return {
         "model": name,
         "layout": "channels_last" if channels_last else "contiguous",

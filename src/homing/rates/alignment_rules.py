@@ -165,7 +165,7 @@ def rule_for(call: Call) -> tuple[Rule, bool]:
         The rule, and whether it needs the data (a sum does not, so nothing has to be kept for it).
     """
     function = call.function
-    if function in _LINEAR_IN_WEIGHTS and _input_is_data(call):
+    if function in _LINEAR_IN_WEIGHTS and list(call.data) == [0]:  # data comes in by `input`, and by nothing else
         return linear_in_weights, True
     if function in _JOINS:
         return _join, True
@@ -181,15 +181,6 @@ def rule_for(call: Call) -> tuple[Rule, bool]:
 def _bind(call: Call, *replacements: Mapping[int, Any]) -> dict[str, Any]:
     args, kwargs = call.arguments(*replacements)
     return {**dict(zip(_LINEAR_IN_WEIGHTS[call.function], args, strict=False)), **kwargs}
-
-
-def _input_is_data(call: Call) -> bool:
-    """Data comes in by `input`, and by nothing else."""
-    marks = _bind(call, dict.fromkeys(call.data, _DATA))
-    return marks.pop("input", None) is _DATA and not any(value is _DATA for value in marks.values())
-
-
-_DATA = object()
 
 
 def linear_in_weights(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
