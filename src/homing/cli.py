@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_COMPARED = "target_only,pooled,pooled_oversampled,sequential,density_ratio"
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="run folder")]
@@ -35,6 +36,7 @@ def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="run folder")] = Path("homing-quickstart"),
     seed: Annotated[int, typer.Option(min=0, help="of the data and of the run")] = 0,
     short: Annotated[bool, typer.Option("--short", help="a few steps only, to see that everything works")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -50,7 +52,7 @@ def quickstart(
     from homing.quickstart import draw_pools, num_pictures
     from homing.run import run as run_recipe
 
-    open_run_folder(output, recipe, resume=False, overwrite=overwrite)
+    open_run_folder(output, recipe, resume=resume, overwrite=overwrite)
     with Progress(quiet=quiet).stage("draw digits", num_pictures()) as advance:
         draw_pools(data, seed, advance)
     result = run_recipe(recipe, output, resume=True, quiet=quiet)
@@ -81,6 +83,31 @@ def run(
         discard_stump(folder)
         raise
     _print_results(result.folder, result.results, as_json)
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    methods: Annotated[str, typer.Option(help="baselines, with commas between them")] = _COMPARED,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="runs, each with a seed of its own")] = 3,
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Is it worth it on these pools? The recipe's method beside others, over several seeds."""
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    checked = read_recipe(_recipe_path(recipe), [*(overrides or []), f"evaluation.baselines=[{', '.join(names)}]"])
+    from homing.compare import as_text
+    from homing.compare import compare as compare_methods
+
+    folder = output or Path("runs") / f"compare-{checked.name}"
+    table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
+    if as_json and _is_main():
+        print(json.dumps({"folder": str(folder), **table}, ensure_ascii=False))
+    elif _is_main():
+        print(as_text(table), file=sys.stderr)
 
 
 @app.command()
@@ -124,13 +151,18 @@ def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")
         raise RecipeError(f"there is no shipped recipe {name!r}; there are {', '.join(shipped)}")
 
 
+def _is_main() -> bool:
+    """Whether this is the process that speaks, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _recipe_path(text: str) -> Path:
     shipped = shipped_recipes()
     return shipped[text] if text in shipped and not Path(text).exists() else Path(text)
 
 
 def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:
-    if os.environ.get("RANK", "0") != "0" or not results:
+    if not (_is_main() and results):
         return
     from homing.outputs.files import json_line
 

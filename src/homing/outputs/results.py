@@ -53,7 +53,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         suggested=suggested_labels(main.method.rates.suggested, bench.problem),
         dropped=bench.dropped,
     )
-    write_whole(folder / "predictions.safetensors", save_tensors({item.method.name: item.logits for item in outcomes}))
+    write_whole(folder / "predictions.safetensors", save_tensors(predictions(bench, outcomes)))
     save_model(
         folder / "model",
         main.fitted.model.cpu().to(memory_format=torch.contiguous_format),
@@ -67,6 +67,12 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
     for outcome in outcomes[1:]:
         shutil.rmtree(folder / "checkpoints" / outcome.method.name, ignore_errors=True)
     return results
+
+
+def predictions(bench: Workbench, outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
+    """Logits of each method on the judged rows, and under `labels` what is right."""
+    logits = {item.method.name: item.logits.contiguous() for item in outcomes}
+    return {**logits, "labels": judged_labels(bench.problem, bench.labels).contiguous()}
 
 
 def judged_labels(problem: Problem, labels: Tensor) -> Tensor:

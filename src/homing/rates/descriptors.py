@@ -110,7 +110,9 @@ def pool_consistency(evidence: Evidence, seed: int) -> Consistency:
     probes = fit_probes(features, labels, kept * right, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
     log_probs = _out_of_fold(features, probes, fold)
     own = _own(log_probs, labels)
-    return Consistency(own, _right_from_clean(own.exp(), wrong_share, num_classes), wrong_share, log_probs.argmax(dim=1))
+    return Consistency(
+        own, _right_from_clean(own.exp(), wrong_share, num_classes), wrong_share, log_probs.argmax(dim=1)
+    )
 
 
 def neutral_consistency(labels: Tensor) -> Consistency:

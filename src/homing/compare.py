@@ -1,0 +1,113 @@
+"""`homing compare`: is it worth it on these pools? The same methods over several seeds, at one budget, paired by image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from homing.evaluation.metrics import paired_bootstrap
+from homing.outputs.files import write_json, write_whole
+from homing.progress import Progress
+from homing.recipe import Recipe
+from homing.run import run
+
+FIGURES = ("accuracy", "macro_f1", "nll")
+REFERENCE = "pooled_oversampled"
+
+
+def compare(
+    recipe: Recipe, methods: Sequence[str], num_seeds: int, output: Path, *, resume: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Run a recipe with other methods beside it, once for each seed, and put the results side by side.
+
+    Args:
+        recipe: Its own method is always among those compared.
+        methods: Baselines; `pooled_oversampled` is the reference that the others are held against.
+        num_seeds: Seeds from the recipe's own upwards, at least 1.
+        output: A folder for each seed's run, `comparison.json` and `comparison.csv`.
+        resume: Go on with what is there.
+        quiet: Say nothing on stderr.
+
+    Returns:
+        The content of `comparison.json`.
+    """
+    progress, runs = Progress(quiet=quiet), []
+    for seed in range(recipe.seed, recipe.seed + num_seeds):
+        progress.say(f"seed {seed}")
+        evaluation = recipe.evaluation.model_copy(update={"baselines": tuple(methods)})
+        seeded = recipe.model_copy(update={"seed": seed, "evaluation": evaluation})
+        runs.append(run(seeded, output / f"seed-{seed}", resume=resume, quiet=quiet))
+    table = side_by_side([result.results for result in runs], [correct_predictions(result.folder) for result in runs])
+    write_json(output / "comparison.json", table)
+    write_whole(output / "comparison.csv", as_csv(table).encode())
+    return table
+
+
+def correct_predictions(folder: Path) -> dict[str, Tensor]:
+    """Method → whether each judged image was classified right, bool [M]."""
+    saved = load_file(folder / "predictions.safetensors")
+    labels = saved.pop("labels")
+    return {name: logits.argmax(1) == labels for name, logits in saved.items()}
+
+
+def side_by_side(results: Sequence[dict[str, Any]], correct: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """One row a method: mean and spread of each figure over seeds, cost, and the paired gain over the reference."""
+    rows = []
+    for name in correct[0]:
+        scores = [one["target"] if name == one["method"] else one["baselines"][name] for one in results]
+        row: dict[str, Any] = {"method": name}
+        for figure in FIGURES:
+            values = [score[figure] for score in scores]
+            row[figure] = statistics.mean(values)
+            row[f"{figure}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+        row["seconds"] = statistics.mean(one["cost"]["method_seconds"][name] for one in results)
+        if REFERENCE in correct[0] and name != REFERENCE:
+            gains = torch.cat([hits[name].double() - hits[REFERENCE].double() for hits in correct])
+            row["gain"] = paired_bootstrap(gains, seed=results[0]["seed"])
+        rows.append(row)
+    rows.sort(key=lambda row: -row["accuracy"])
+    return {
+        "reference": REFERENCE,
+        "own_method": results[0]["method"],
+        "seeds": [one["seed"] for one in results],
+        "num_test": results[0]["target"]["num_test"],
+        "methods": rows,
+        "versions": results[0]["versions"],
+    }
+
+
+def as_csv(table: dict[str, Any]) -> str:
+    """The rows of a comparison as comma-separated text."""
+    text = io.StringIO()
+    rows = [
+        {**row, **{f"gain_{key}": value for key, value in (row.get("gain") or {}).items()}} for row in table["methods"]
+    ]
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name != "gain"]
+    writer = csv.DictWriter(text, names, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_text(table: dict[str, Any]) -> str:
+    """The comparison for a terminal."""
+    count = len(table["seeds"])
+    lines = [
+        f"{'method':22}{'accuracy':>16}{'macro F1':>10}{'NLL':>8}{'seconds':>9}   against {table['reference']} (95 %)"
+    ]
+    for row in table["methods"]:
+        spread = f" ± {100 * row['accuracy_sd']:.1f}" if row["accuracy_sd"] is not None else ""
+        gain = row.get("gain")
+        shown = f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]" if gain else ""
+        accuracy = f"{100 * row['accuracy']:.1f}{spread}"
+        figures = f"{row['macro_f1']:>10.3f}{row['nll']:>8.3f}{row['seconds']:>9.1f}"
+        lines.append(f"{row['method']:22}{accuracy:>16}{figures}   {shown}")
+    return "\n".join([*lines, f"{count} seed{'s' if count > 1 else ''}, {table['num_test']:,} images each"])
