@@ -6,12 +6,12 @@ One row per architecture (training mode, batch norm frozen, AdamW, fp32, one thr
 
 * observed: every step observed, the direction at hand;
 * default: a block of 8 steps, every 4th observed, the direction refreshed once from a target batch of a quarter;
-* double backward: the alignments of one batch by a second graph (L2RW's way), instead of observing (every 3rd round);
+* double backward: the alignments of one batch by a second graph (L2RW's way), not by observing (every 3rd round);
 * memory: peak resident memory of a fresh process with observed steps, over one with plain steps;
 * growth: time of `rates[rows]` and `rates.update` at 10 million rows minus that at 1 thousand, over a plain step.
 
-Rounds are interleaved, times are CPU time; a ratio is the median over rounds of (that step / the plain step of the same round), its spread
-the middle half of them.
+Rounds are interleaved, times are CPU time; a ratio is the median over rounds of (that step / the plain step of the same
+round), its spread the middle half of them.
 """
 
 from __future__ import annotations
