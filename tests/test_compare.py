@@ -6,9 +6,9 @@ import csv
 import json
 
 import pytest
-from small_run import draw_problem, small_recipe
 
 from homing.compare import as_text, compare
+from small_run import draw_problem, small_recipe
 
 
 @pytest.fixture(scope="module")

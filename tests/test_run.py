@@ -14,11 +14,11 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_run import draw_problem, small_recipe
 
 from homing.errors import CheckpointError, DataError, DivergedError, RecipeError
 from homing.recipe_reader import read_recipe
 from homing.run import run
+from small_run import draw_problem, small_recipe
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +239,6 @@ def test_weights_come_from_a_file_or_a_model_folder(finished, problem, tmp_path)
     for path in (finished.folder / "model", finished.folder / "model" / "model.safetensors"):
         recipe = small_recipe(problem, f"model.weights={path}", "training.steps=1", "rates.method=uniform")
         run(recipe, tmp_path / path.name, quiet=True)
+    wrong = small_recipe(problem, f"model.weights={finished.folder / 'model'}", "model.backbone=test_efficientnet")
     with pytest.raises(DataError, match="another backbone"):
-        wrong = small_recipe(problem, f"model.weights={finished.folder / 'model'}", "model.backbone=test_efficientnet")
         run(wrong, tmp_path / "wrong", quiet=True)

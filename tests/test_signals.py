@@ -10,9 +10,9 @@ import sys
 
 import pytest
 from safetensors.torch import load_file
-from small_run import draw_problem, small_recipe
 
 from homing.run import run
+from small_run import draw_problem, small_recipe
 
 
 def start(recipe, output, *flags) -> subprocess.Popen:

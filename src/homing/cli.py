@@ -73,7 +73,7 @@ def run(
     checked = read_recipe(_recipe_path(recipe), overrides or [])
     from homing.outputs.run_folder import check_run_folder, discard_stump
 
-    folder = output or Path("runs") / (re.sub(r"[^\w.-]+", "-", checked.name).strip(".-") or "run")
+    folder = output or _folder_of(checked.name)
     check_run_folder(folder, checked, resume=resume, overwrite=overwrite)
     from homing.run import run as run_recipe
 
@@ -101,11 +101,12 @@ def compare(
     checked = read_recipe(_recipe_path(recipe), [*(overrides or []), f"evaluation.baselines=[{', '.join(names)}]"])
     from homing.compare import as_text
     from homing.compare import compare as compare_methods
+    from homing.outputs.files import json_line
 
-    folder = output or Path("runs") / f"compare-{checked.name}"
+    folder = output or _folder_of(f"compare-{checked.name}")
     table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
     if as_json and _is_main():
-        print(json.dumps({"folder": str(folder), **table}, ensure_ascii=False))
+        print(json_line({"folder": str(folder), **table}))
     elif _is_main():
         print(as_text(table), file=sys.stderr)
 
@@ -154,6 +155,11 @@ def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")
 def _is_main() -> bool:
     """Whether this is the process that speaks, of those that a launcher started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _folder_of(name: str) -> Path:
+    """Where a run goes unless told otherwise: a name that cannot lead elsewhere."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run")
 
 
 def _recipe_path(text: str) -> Path:

@@ -1,4 +1,4 @@
-"""`homing compare`: is it worth it on these pools? The same methods over several seeds, at one budget, paired by image."""
+"""`homing compare`: is it worth it on these pools? The methods over several seeds, at one budget, paired by image."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
-from small_run import draw_problem, small_recipe
 
 from homing.run import run
+from small_run import draw_problem, small_recipe
 
 
 @pytest.mark.parametrize("method", ["hierarchical", "instance"])

@@ -112,7 +112,8 @@ def test_a_process_killed_while_saving_leaves_only_whole_checkpoints(tmp_path):
         from pathlib import Path
         from homing.training.checkpoint import Checkpoint, save_checkpoint
         for step in range(1, 10_000):
-            save_checkpoint(Path({str(tmp_path)!r}), step, Checkpoint({{"model": {{"w": torch.rand(500_000)}}}}, {{}}), 2)
+            checkpoint = Checkpoint({{"model": {{"w": torch.rand(500_000)}}}}, {{}})
+            save_checkpoint(Path({str(tmp_path)!r}), step, checkpoint, 2)
             print(step, flush=True)
         """
     )
