@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from homing.progress import Advance
 
-NUM_PRINTED, NUM_HIDDEN, SHARE_WRONG, SHOTS = 2_400, 300, 0.3, 5
+NUM_PRINTED, NUM_HIDDEN, SHARE_WRONG, SHOTS = 2_400, 300, 0.4, 5
 _SIDE, _SHOWN = 8, 64  # pixels of a scan, and of the picture it is stored as
 _NO_DIGITS = ("LastResort", "cmex", "cmsy", "cmmi", "STIXSiz", "STIXNonUni", "DejaVuSansDisplay", "DejaVuSerifDisplay")
 Scan = npt.NDArray[np.float32]
