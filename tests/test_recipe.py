@@ -125,3 +125,10 @@ def test_every_key_is_described():
                 yield prefix + name
 
     assert list(undescribed(Recipe)) == []
+
+
+def test_alignments_and_batch_statistics_exclude_each_other():
+    text = "data: {source: {path: a}, target: {path: b}}\ntraining: {epochs: 1, batch_norm: train}\n"
+    parse_recipe(text, ["rates.method=hierarchical"])
+    with pytest.raises(RecipeError, match=r"training\.batch_norm: train cannot go with rates\.method: instance"):
+        parse_recipe(text, ["rates.method=instance"])

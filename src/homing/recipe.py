@@ -272,6 +272,12 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             ("training", "mixup"),
             "training.mixup cannot go with model.trainable: head, which trains on features",
         )
+    if method == "instance" and get("training", "batch_norm", "frozen") == "train":
+        yield (
+            ("training", "batch_norm"),
+            "training.batch_norm: train cannot go with rates.method: instance, batch statistics mix the samples, so no"
+            " gradient belongs to one of them; set training.batch_norm: frozen or adapt",
+        )
     baselines = get("evaluation", "baselines", ())
     if isinstance(baselines, list | tuple) and "oracle" in baselines and get("data", "truth", None) is None:
         yield (
