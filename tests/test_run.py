@@ -228,6 +228,8 @@ def test_divergence_stops_the_run_and_names_step_and_samples(problem, tmp_path):
 def test_fewer_target_images_than_folds_is_told(problem, tmp_path):
     with pytest.raises(DataError, match="fewer than the 20 folds"):
         run(small_recipe(problem, "data.test=null", "evaluation.folds=20"), tmp_path / "run", quiet=True)
+    with pytest.raises(DataError, match="fewer than the 13 folds"):
+        run(small_recipe(problem, "rates.folds=13"), tmp_path / "other", quiet=True)
 
 
 def test_pretrained_weights_without_a_network_name_the_other_ways(problem, tmp_path):

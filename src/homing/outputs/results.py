@@ -64,8 +64,9 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
     )
     write_json(folder / "results.json", results)
     write_report(folder, pictures_of(source))
-    for outcome in outcomes[1:]:
-        shutil.rmtree(folder / "checkpoints" / outcome.method.name, ignore_errors=True)
+    for path in (folder / "checkpoints").iterdir():
+        if not path.name.startswith("step-"):  # of baselines, folds and rates: they served until the run was complete
+            shutil.rmtree(path, ignore_errors=True)
     return results
 
 

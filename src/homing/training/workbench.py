@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from homing.models.backbone import Preprocessing
@@ -28,6 +29,7 @@ from homing.rates.evidence import Evidence
 from homing.rates.learner import learn_rates
 from homing.rates.plan import RatePlan
 from homing.training.head import probe_head
+from homing.training.learned import remembered
 from homing.training.loop import FineTuning, Settings
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.optimizer import DEFAULT_LEARNING_RATE
@@ -150,30 +152,36 @@ class Workbench:
 
     def learned_rates(self, target: Rows, target_weight: float | None) -> RatePlan:
         """The hierarchical rates, learned with these rows of the target; every process has those of the main one."""
-        from accelerate.utils import broadcast_object_list
-
-        rates, evidence = self.recipe.rates, self.evidence(target)
         plans: list[RatePlan | None] = [None]
+        evidence = self.evidence(target)
+        if self.accelerator.is_main_process:
+            place = self.folder / "checkpoints" / "rates" / self._fold(target)[:12]
+            plans[0] = remembered(
+                place, self._pools(target), lambda: self._learn(evidence, target_weight), resume=self.resume
+            )
+        broadcast_object_list(plans)
+        assert plans[0] is not None
+        return plans[0]
+
+    def _learn(self, evidence: Evidence, target_weight: float | None) -> RatePlan:
+        done, rates, whole = 0.0, self.recipe.rates, len(self.problem.target)
+        # a fold of the evaluation leaves fewer images than the recipe's folds were chosen for
+        folds = rates.folds if evidence.num_target == whole else min(rates.folds, evidence.num_target)
         with self.progress.stage("learn rates", 1.0) as advance:
-            done = 0.0
 
             def report(share: float) -> None:
                 nonlocal done
                 advance(share - done)
                 done = share
 
-            if self.accelerator.is_main_process:
-                plans[0] = learn_rates(
-                    evidence,
-                    descriptors=rates.descriptors,
-                    folds=min(rates.folds, len(target)),
-                    target_weight=target_weight,
-                    seed=self.recipe.seed,
-                    progress=report,
-                )
-        broadcast_object_list(plans)
-        assert plans[0] is not None
-        return plans[0]
+            return learn_rates(
+                evidence,
+                descriptors=rates.descriptors,
+                folds=folds,
+                target_weight=target_weight,
+                seed=self.recipe.seed,
+                progress=report,
+            )
 
     # ---- fitting and predicting --------------------------------------------------------------------------------
 
@@ -251,19 +259,21 @@ class Workbench:
             accelerator=self.accelerator,
         )
 
+    def _fold(self, target: Rows) -> str:
+        return hashlib.sha256(target.tobytes()).hexdigest()
+
+    def _pools(self, target: Rows) -> dict[str, str]:
+        """What was learned from: digests of the pools, and which rows of the target."""
+        problem = self.problem
+        return {"source": problem.source.digest(), "target": problem.target.digest(), "fold": self._fold(target)}
+
     def _record(self, name: str) -> Record:
         every = self.recipe.output.log_every
         return Record(self.folder / "metrics.jsonl", name, every, writes=self.accelerator.is_main_process)
 
     def _checkpoints(self, plan: TrainingPlan, target: Rows, name: str) -> Checkpoints:
         place = self.folder / "checkpoints"
-        identity = {
-            "recipe": self.recipe.sha256(),
-            "source": self.problem.source.digest(),
-            "target": self.problem.target.digest(),
-            "rates": plan.digest(),
-            "fold": hashlib.sha256(target.tobytes()).hexdigest(),
-        }
+        identity = self._pools(target) | {"recipe": self.recipe.sha256(), "rates": plan.digest()}
         output = self.recipe.output
         folder = place if name == self.recipe.rates.method else place / name
         return Checkpoints(folder, output.checkpoint_every, output.keep, identity, self.resume)

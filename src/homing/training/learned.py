@@ -1,0 +1,50 @@
+"""Learned rates, kept while a run lasts: a resumed run goes on with the very rates that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from homing.rates.plan import RatePlan
+from homing.training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+
+
+def remembered(place: Path, identity: dict[str, str], learn: Callable[[], RatePlan], *, resume: bool) -> RatePlan:
+    """The rates that were learned before an interruption, or newly learned ones, which are saved.
+
+    Args:
+        place: Folder of their own.
+        identity: What they were learned from; those of other pools are learned anew.
+        learn: Learns them.
+        resume: Whether to look for what is there.
+
+    Raises:
+        CheckpointError: What is there is damaged, or cannot be written.
+    """
+    path = newest_checkpoint(place) if resume else None
+    if path is not None:
+        saved = load_checkpoint(path)
+        if saved.state["identity"] == identity:
+            return _to_plan(saved)
+    plan = learn()
+    save_checkpoint(place, 0, _to_checkpoint(plan, identity), keep=1)
+    return plan
+
+
+def _to_checkpoint(plan: RatePlan, identity: dict[str, str]) -> Checkpoint:
+    own = {"rates": plan.rates} | ({} if plan.suggested is None else {"suggested": plan.suggested})
+    state = {name: getattr(plan, name) for name in ("target_weight", "phi", "judged", "warnings")}
+    return Checkpoint({"plan": own, "descriptors": plan.descriptors}, {**state, "identity": identity})
+
+
+def _to_plan(saved: Checkpoint) -> RatePlan:
+    own, state = saved.tensors["plan"], saved.state
+    return RatePlan(
+        rates=own["rates"],
+        target_weight=state["target_weight"],
+        phi=state["phi"],
+        descriptors=saved.tensors["descriptors"],
+        judged=state["judged"],
+        warnings=state["warnings"],
+        suggested=own.get("suggested"),
+    )
