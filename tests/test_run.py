@@ -204,6 +204,7 @@ def test_a_corrupt_image_stops_the_run_and_is_named(problem, tmp_path):
     assert table.visits["disk/003.png"] == 0
     assert [item["image"] for item in dropped.results["dropped"]] == ["source disk/003.png"]
     assert any("could not be read" in text for text in dropped.results["warnings"])
+    assert "disk/003.png" not in (dropped.folder / "report.html").read_text()
 
 
 def test_a_folder_with_a_run_in_it_is_refused(finished, problem):

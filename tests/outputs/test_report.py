@@ -303,7 +303,7 @@ def test_unknown_rates_are_left_out_and_counted_and_uniform_rates_are_named(tmp_
     rate = pa.array([None, float("nan")] + [1.0] * (len(table) - 2), pa.float32())
     table = table.set_column(table.column_names.index("rate"), "rate", rate)
     page = Page(write_report(write_run(tmp_path / "run", table=table), pictures).read_text())
-    assert "2 source images have no finite rate" in page.text
+    assert "2 source images could not be read or have no finite rate" in page.text
     assert "All rates of this run are equal" in page.text
 
 

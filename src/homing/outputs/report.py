@@ -159,7 +159,9 @@ def _warnings(run: RunFolder) -> list[str]:
     given = run.results.get("warnings")
     found = [str(warning) for warning in given] if isinstance(given, list) else []
     if run.rates.num_dropped:
-        found.append(f"{run.rates.num_dropped:,} source images have no finite rate and are left out of this report.")
+        found.append(
+            f"{run.rates.num_dropped:,} source images could not be read or have no finite rate, and are left out of this report."
+        )
     return found
 
 

@@ -100,7 +100,7 @@ def read_run(run: Path) -> RunFolder:
         metrics=_read_metrics(run / "metrics.jsonl"),
         recipe=_parse_recipe(recipe_text),
         recipe_text=recipe_text,
-        rates=_read_rates(run / "rates.parquet"),
+        rates=_read_rates(run / "rates.parquet", _dropped_ids(results)),
     )
 
 
@@ -165,7 +165,13 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_rates(path: Path) -> RateColumns:
+def _dropped_ids(results: dict[str, Any]) -> list[str]:
+    """Source samples whose image could not be read: they have rate 0, and nothing to show."""
+    names = [str(mapping(item).get("image", "")) for item in results.get("dropped") or []]
+    return [name.removeprefix("source ") for name in names if name.startswith("source ")]
+
+
+def _read_rates(path: Path, dropped: list[str]) -> RateColumns:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -182,7 +188,8 @@ def _read_rates(path: Path) -> RateColumns:
             f"{path}: has no column {', '.join(missing)}; found {', '.join(table.column_names) or 'none'}. "
             "Give the rates file that `homing run` wrote."
         )
-    keep = pc.fill_null(pc.is_finite(table["rate"].cast(pa.float64())), False)
+    finite = pc.fill_null(pc.is_finite(table["rate"].cast(pa.float64())), False)
+    keep = pc.and_(finite, pc.invert(pc.is_in(table["sample_id"], value_set=pa.array(dropped, pa.string()))))
     kept = table.filter(keep)
     if kept.num_rows == 0:
         raise DataError(f"{path}: none of its {table.num_rows} rows has a finite rate, so there is nothing to show.")
