@@ -160,7 +160,8 @@ def _warnings(run: RunFolder) -> list[str]:
     found = [str(warning) for warning in given] if isinstance(given, list) else []
     if run.rates.num_dropped:
         found.append(
-            f"{run.rates.num_dropped:,} source images could not be read or have no finite rate, and are left out of this report."
+            f"{run.rates.num_dropped:,} source images could not be read or have no finite rate, and are left out of"
+            " this report."
         )
     return found
 
