@@ -117,6 +117,17 @@ def test_every_method_runs_with_every_part_trained(problem, tmp_path, method, ap
         assert (rates == 1).all()
 
 
+def test_residuals_go_on_moving_the_learned_rates(problem, tmp_path):
+    tables = []
+    for residuals in ("true", "false"):
+        overrides = (f"rates.residuals={residuals}", "rates.observe_every=1", "rates.apply=weight", "training.steps=20")
+        folder = run(small_recipe(problem, *overrides), tmp_path / residuals, quiet=True).folder
+        tables.append(pq.read_table(folder / "rates.parquet").to_pandas())
+    assert (tables[0].rate != tables[1].rate).any()
+    assert tables[0].target_alignment.notna().all()
+    assert tables[1].target_alignment.isna().all()
+
+
 def test_frozen_parts_do_not_move(problem, tmp_path):
     torch.manual_seed(0)
     start = {}

@@ -106,6 +106,9 @@ class Rates(Section):
     )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(5, description="folds of the target that judge the rates")
     apply: Literal["sample", "weight"] = Field("sample", description="draw samples by rate, or weight their loss")
+    residuals: bool = Field(
+        False, description="hierarchical: let each sample's own rate go on moving by its alignments while training"
+    )
     observe_every: Positive = Field(4, description="steps between two observations of alignments")
     scope: Literal["all", "last_stage", "head"] = Field("all", description="parameters whose gradients align")
     step_size: Annotated[float, Field(gt=0, le=10)] = Field(0.1, description="step of an instance's rate")
@@ -113,6 +116,14 @@ class Rates(Section):
     decay: Share = Field(0.01, description="pull of an instance's rate to 1 at each visit")
     max_rate: Annotated[float, Field(gt=1)] = Field(3.0, description="upper bound of an instance's rate")
     guide: Guide = Field(Guide(), description="how the target's gradient is taken")
+
+    def idle_settings(self) -> set[str]:
+        """Names of the settings that this method does not look at."""
+        judged = {"descriptors", "folds", "residuals"}
+        observed = set(Rates.model_fields) - judged - {"method", "apply"}
+        if self.method == "hierarchical":
+            return set() if self.residuals else observed
+        return judged if self.method == "instance" else judged | observed
 
 
 class Augmentation(Section):
@@ -214,9 +225,9 @@ class Recipe(Section):
     def settings_without_effect(self) -> list[str]:
         """Settings that were given but change nothing in this run, one sentence each."""
         found = []
-        rates = _changed(self.rates) - {"method", "apply"}
-        if self.rates.method == "uniform" and rates:
-            found.append(f"rates.{', rates.'.join(sorted(rates))}: no effect with rates.method: uniform")
+        idle = _changed(self.rates) & self.rates.idle_settings()
+        if idle:
+            found.append(f"rates.{', rates.'.join(sorted(idle))}: no effect with rates.method: {self.rates.method}")
         if (
             self.model.trainable == "head"
             and "augmentation" in _changed(self.training)
@@ -272,11 +283,14 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             ("training", "mixup"),
             "training.mixup cannot go with model.trainable: head, which trains on features",
         )
-    if method == "instance" and get("training", "batch_norm", "frozen") == "train":
+    observed = "rates.method: instance" if method == "instance" else "rates.residuals"
+    if get("training", "batch_norm", "frozen") == "train" and (
+        method == "instance" or get("rates", "residuals", False)
+    ):
         yield (
             ("training", "batch_norm"),
-            "training.batch_norm: train cannot go with rates.method: instance, batch statistics mix the samples, so no"
-            " gradient belongs to one of them; set training.batch_norm: frozen or adapt",
+            f"training.batch_norm: train cannot go with {observed}, batch statistics mix the samples, so no gradient"
+            " belongs to one of them; set training.batch_norm: frozen or adapt",
         )
     baselines = get("evaluation", "baselines", ())
     if isinstance(baselines, list | tuple) and "oracle" in baselines and get("data", "truth", None) is None:

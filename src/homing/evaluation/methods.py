@@ -51,7 +51,8 @@ def plan_method(name: str, bench: Workbench, target: Rows) -> Method:
         plan = BASELINES[name](bench.no_evidence(target), seed=recipe.seed)
     else:
         plan = BASELINES[name](bench.evidence(target), seed=recipe.seed, target_weight=weight)
-    training = TrainingPlan((Phase(plan.rates, plan.target_weight),), recipe.rates.apply, online=name == "instance")
+    online = name == "instance" or (name == "hierarchical" and recipe.rates.residuals)
+    training = TrainingPlan((Phase(plan.rates, plan.target_weight),), recipe.rates.apply, online=online)
     return Method(name, training, plan)
 
 
