@@ -10,7 +10,7 @@ import homing
 
 PACKAGE = Path(homing.__file__).parent
 # what any layer may import: they know nothing of pools, models or training
-GROUND = {"errors", "progress", "interrupts"}
+GROUND = {"errors", "progress", "interrupts", "memory"}
 LAYERS = {
     "__main__": 6,
     "cli": 5,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import resource
 import shutil
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from homing.evaluation.metrics import confusion, metrics, paired_difference, per_class
+from homing.memory import peak_rss_mb
 from homing.outputs.files import write_json, write_whole
 from homing.outputs.model_folder import CARD, save_model
 from homing.outputs.rates_file import write_rates
@@ -156,12 +155,6 @@ def describe_data(problem: Problem) -> dict[str, Any]:
         role: {"name": pool.name, "num_samples": len(pool), "digest": pool.digest()} for role, pool in roles.items()
     }
     return {"test": None, **described, "classes": list(problem.classes)}
-
-
-def peak_rss_mb() -> float:
-    """Most memory that this process held, MB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
 def versions() -> dict[str, str]:
