@@ -208,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--models", default=",".join(ARCHITECTURES))
+    parser.add_argument("--layouts", default="channels_last", help="channels_last (what training uses), contiguous")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -218,10 +219,14 @@ def main() -> None:
         return
     rows = []
     for name in arguments.models.split(","):
-        for channels_last in (True, False):
-            rows.append(measure(name, channels_last, arguments.rounds))
-            print(f"{name} {rows[-1]['layout']} done", file=sys.stderr)
+        for layout in arguments.layouts.split(","):
+            rows.append(measure(name, layout == "channels_last", arguments.rounds))
+            print(rows[-1], file=sys.stderr, flush=True)
+            save(rows, arguments)
     print_table(rows)
+
+
+def save(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
     if arguments.json:
         setting = {
             "rounds": arguments.rounds,
