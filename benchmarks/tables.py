@@ -18,7 +18,7 @@ FAST = ("target_only", "pooled", "pooled_oversampled", "density_ratio", "hierarc
 def end_to_end() -> str:
     groups = defaultdict(list)
     for row in json.loads((RESULTS / "end_to_end.json").read_text())["rows"]:
-        groups[row["scenario"]].append(row)
+        groups[" ".join([row["scenario"], *row["overrides"]])].append(row)
     lines = [
         "| scenario | n | target only | pooled, target ×10 | **homing** | oracle | homing − pooled ×10 (worst seed) |",
         "|---|---|---|---|---|---|---|",
