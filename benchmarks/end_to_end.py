@@ -30,7 +30,7 @@ DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A recipe on PACS: the target's domain, which domains make the pool, what is hidden in it and what is wrong."""
+    """A recipe on real images: the target's domain, which domains make the pool, what is hidden or wrong in it."""
 
     recipe: str
     target: str
@@ -39,6 +39,7 @@ class Scenario:
     noise: float  # share of the pool's labels that is wrong
     shots: int = 5  # labelled target images a class
     pool: int = 3000
+    collection: str = "pacs"  # or digits
 
 
 def others(domain: str) -> tuple[str, ...]:
@@ -54,24 +55,24 @@ SCENARIOS = {
 }
 
 
-def images_of(data: Path, domain: str) -> list[tuple[Path, str]]:
-    folder = data / "pacs" / domain
+def images_of(data: Path, collection: str, domain: str) -> list[tuple[Path, str]]:
+    folder = data / collection / domain
     return sorted((path, path.parent.name) for path in folder.glob("*/*") if path.is_file())
 
 
 def lay_out(scenario: Scenario, data: Path, folder: Path, seed: int) -> None:
     """Draw source, target and test from (scenario, seed) alone, as folders of links."""
     generator = np.random.default_rng([seed, 7])
-    domain = [
-        images_of(data, scenario.target)[row] for row in generator.permutation(len(images_of(data, scenario.target)))
-    ]
+    images = images_of(data, scenario.collection, scenario.target)
+    domain = [images[row] for row in generator.permutation(len(images))]
     classes = sorted({label for _, label in domain})
     target = [item for label in classes for item in [pair for pair in domain if pair[1] == label][: scenario.shots]]
-    left = [item for item in domain if item not in target]
+    taken = set(target)
+    left = [item for item in domain if item not in taken]
     hidden = left[: round(scenario.needle * len(left))]
     test = left[len(hidden) :]
     pool = [(item, scenario.target) for item in hidden]
-    rest = [(item, name) for name in scenario.sources for item in images_of(data, name)]
+    rest = [(item, name) for name in scenario.sources for item in images_of(data, scenario.collection, name)]
     order = generator.permutation(len(rest))[: max(0, scenario.pool - len(pool))]
     pool = (pool + [rest[row] for row in order])[: scenario.pool]
     wrong = set(generator.permutation(len(pool))[: round(scenario.noise * len(pool))].tolist())

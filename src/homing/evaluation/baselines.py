@@ -15,8 +15,8 @@ from torch import Tensor
 from homing.errors import DataError
 from homing.rates.descriptors import target_likeness
 from homing.rates.evidence import Evidence
-from homing.rates.judge import RatesFrom, judge
-from homing.rates.learner import WIDTH, learn_rates
+from homing.rates.judge import FOLDS, RatesFrom, judge
+from homing.rates.learner import JUDGED_ROWS, WIDTH, learn_rates
 from homing.rates.plan import RatePlan, balanced_within_classes
 from homing.rates.rate_model import Setting, log_prior, weight_ladder
 
@@ -58,7 +58,7 @@ def pooled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = O
 def pooled_oversampled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
     """Both pools as one, target images repeated: what learned rates must beat."""
     weights = _weights(evidence, target_weight)
-    return _best_weight(evidence, weights, torch.ones(len(weights), evidence.num_source), seed)
+    return _best_weight(evidence, weights, lambda part: torch.ones(len(weights), part.num_source), seed)
 
 
 def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
@@ -75,10 +75,9 @@ def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | N
         ratio = (exponents * target_likeness(part, seed).log_ratio).exp()
         return balanced_within_classes(ratio, part.source_labels, part.num_classes)
 
-    reduced = evidence.projected(WIDTH)
-    chosen = _judged(reduced, [weight for weight, _ in settings], rates_from, seed)
+    chosen = _judged(evidence, [weight for weight, _ in settings], rates_from, seed)
     weight, exponent = settings[chosen]
-    rates = rates_from(reduced)[chosen]
+    rates = rates_from(evidence.projected(WIDTH))[chosen]
     return RatePlan(rates, weight, phi={"exponent": exponent, "target_weight": weight})
 
 
@@ -91,9 +90,14 @@ def oracle(evidence: Evidence, *, seed: int = 0, target_weight: float | None = O
     if evidence.matches is None or evidence.clean is None:
         raise DataError("The oracle needs a simulated study: matches and clean are not known for this pool.")
     weights = _weights(evidence, target_weight)
-    rates = torch.where(evidence.matches, torch.tensor(weights)[:, None], 1.0) * evidence.clean
-    balanced = balanced_within_classes(rates, evidence.source_labels, evidence.num_classes)
-    return _best_weight(evidence, weights, balanced, seed)
+
+    def rates_from(part: Evidence) -> Tensor:
+        assert part.matches is not None
+        assert part.clean is not None
+        rates = torch.where(part.matches, torch.tensor(weights)[:, None], 1.0) * part.clean
+        return balanced_within_classes(rates, part.source_labels, part.num_classes)
+
+    return _best_weight(evidence, weights, rates_from, seed)
 
 
 def hierarchical(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
@@ -105,18 +109,25 @@ def _weights(evidence: Evidence, target_weight: float | None) -> tuple[float, ..
     return (target_weight,) if target_weight is not None else weight_ladder(evidence.num_source, evidence.num_target)
 
 
-def _best_weight(evidence: Evidence, weights: tuple[float, ...], rates: Tensor, seed: int) -> RatePlan:
+def _best_weight(evidence: Evidence, weights: tuple[float, ...], rates_from: RatesFrom, seed: int) -> RatePlan:
     """The plan with the best of the target weights `[S]`, and its rates out of `[S, N]`."""
-    chosen = 0
-    if len(weights) > 1:
-        chosen = _judged(evidence.projected(WIDTH), weights, lambda part: rates, seed)
-    return RatePlan(rates[chosen], weights[chosen], phi={"target_weight": weights[chosen]})
+    chosen = _judged(evidence, weights, rates_from, seed) if len(weights) > 1 else 0
+    return RatePlan(rates_from(evidence)[chosen], weights[chosen], phi={"target_weight": weights[chosen]})
 
 
 def _judged(evidence: Evidence, weights: Sequence[float], rates_from: RatesFrom, seed: int) -> int:
-    """The chosen candidate, by the judge of the learned rates, with its prior on the target's weight."""
+    """The chosen candidate, by the judge of the learned rates, with its prior on the target's weight.
+
+    A large source is thinned for it, as for the learned rates. A target too small for folds leaves the prior alone.
+    """
     prior = log_prior([Setting(weight) for weight in weights], evidence.num_source, evidence.num_target)
-    return judge(evidence, torch.tensor(weights), rates_from, log_prior=prior, seed=seed).chosen
+    folds = min(FOLDS, evidence.num_target)
+    if folds < 2:
+        return int(prior.argmax())
+    judged = evidence.projected(WIDTH).thinned(JUDGED_ROWS, by=torch.arange(evidence.num_source))
+    # The target weighs against a thinned source what it will weigh against the whole.
+    scaled = torch.tensor(weights) * judged.num_source / evidence.num_source
+    return judge(judged, scaled, rates_from, log_prior=prior, folds=folds, seed=seed).chosen
 
 
 BASELINES: dict[str, Baseline] = {

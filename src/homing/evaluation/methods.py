@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from homing.evaluation.baselines import BASELINES, OVERSAMPLING
+from homing.evaluation.baselines import BASELINES
 from homing.rates.plan import RatePlan
 from homing.training.plan import Phase, TrainingPlan
 
@@ -15,16 +16,26 @@ if TYPE_CHECKING:
     from homing.pools.order import Rows
     from homing.training.workbench import Workbench
 
-NEEDS_NO_SCAN = frozenset({"uniform", "instance", "source_only", "target_only", "pooled", "sequential"})
+NEEDS_NO_SCAN = frozenset({"source_only", "target_only", "pooled"})
+WEIGHED_AS_UNIFORM = frozenset({"uniform", "pooled_oversampled", "instance", "sequential"})
+"""Methods that begin with uniform rates, so that the target's weight is judged with those."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method's plan for one set of target images: how to train, and what the rate model found."""
+    """A method's plan for one set of target images: how to train, and what the rate model found.
+
+    Attributes:
+        name: As in the recipe.
+        training: How much each row counts, phase by phase.
+        rates: What was found out before training.
+        seconds: Wall time of planning.
+    """
 
     name: str
     training: TrainingPlan
     rates: RatePlan
+    seconds: float = 0.0
 
 
 def plan_method(name: str, bench: Workbench, target: Rows) -> Method:
@@ -35,31 +46,28 @@ def plan_method(name: str, bench: Workbench, target: Rows) -> Method:
         bench: What all methods share.
         target: Rows of the target that the method may see, int64.
     """
-    recipe = bench.recipe
-    weight = recipe.training.target_weight
-    ones = torch.ones(len(bench.problem.source))
-    oversampling = OVERSAMPLING if weight is None else weight
-    if name in ("uniform", "instance"):
-        plan = RatePlan(ones, oversampling)
-    elif name == "sequential":
-        return _sequential(bench, oversampling)
-    elif name == "hierarchical":
-        plan = bench.learned_rates(target, weight)
-    elif name in ("pooled_oversampled", "oracle"):
-        plan = BASELINES[name](bench.evidence(target), seed=recipe.seed, target_weight=oversampling)
-    elif name in NEEDS_NO_SCAN:
-        plan = BASELINES[name](bench.no_evidence(target), seed=recipe.seed)
+    started = time.monotonic()
+    rates = _rates(name, bench, target)
+    apply = bench.recipe.rates.apply
+    online = name == "instance" or (name == "hierarchical" and bench.recipe.rates.residuals)
+    if name == "sequential":
+        source, nothing = torch.ones_like(rates.rates), torch.zeros_like(rates.rates)
+        phases = (Phase(source, 0.0, share=0.5), Phase(nothing, rates.target_weight, share=0.5))
+        training, rates = TrainingPlan(phases, apply), replace(rates, rates=nothing)
     else:
-        plan = BASELINES[name](bench.evidence(target), seed=recipe.seed, target_weight=weight)
-    online = name == "instance" or (name == "hierarchical" and recipe.rates.residuals)
-    training = TrainingPlan((Phase(plan.rates, plan.target_weight),), recipe.rates.apply, online=online)
-    return Method(name, training, plan)
+        training = TrainingPlan((Phase(rates.rates, rates.target_weight),), apply, online=online)
+    return Method(name, training, rates, time.monotonic() - started)
 
 
-def _sequential(bench: Workbench, oversampling: float) -> Method:
-    """Half of the steps on the source, then half on the target."""
-    count = len(bench.problem.source)
-    phases = (Phase(torch.ones(count), 0.0, share=0.5), Phase(torch.zeros(count), oversampling, share=0.5))
-    return Method(
-        "sequential", TrainingPlan(phases, bench.recipe.rates.apply), RatePlan(torch.zeros(count), oversampling)
-    )
+def _rates(name: str, bench: Workbench, target: Rows) -> RatePlan:
+    """What the method knows before training; the target's weight is the recipe's, or judged on the target's folds."""
+    weight, seed = bench.recipe.training.target_weight, bench.recipe.seed
+    if name == "hierarchical":
+        return bench.learned_rates(target, weight)
+    if name in NEEDS_NO_SCAN:
+        return BASELINES[name](bench.no_evidence(target), seed=seed)
+    if name in WEIGHED_AS_UNIFORM:
+        if weight is not None:
+            return BASELINES["uniform"](bench.no_evidence(target), seed=seed, target_weight=weight)
+        return BASELINES["uniform"](bench.evidence(target), seed=seed, target_weight=None)
+    return BASELINES[name](bench.evidence(target), seed=seed, target_weight=weight)
