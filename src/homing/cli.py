@@ -6,12 +6,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from homing.errors import DataError, HomingError, RecipeError
 from homing.recipe_reader import read_recipe, shipped_recipes
+
+if TYPE_CHECKING:
+    from homing.recipe import Recipe
 
 app = typer.Typer(
     name="homing",
@@ -140,6 +143,37 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run
 
 
 @app.command()
+def corpus(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")],
+    keep: Annotated[float | None, typer.Option(help="only the share with the highest rates, for example 0.3")] = None,
+    per_class: Annotated[bool, typer.Option(help="--keep: that share of every class, or of all together")] = True,
+    draw: Annotated[int | None, typer.Option("--resample", help="draw so many rows by rate, with copies")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of --resample")] = 0,
+    column_only: Annotated[bool, typer.Option("--column-only", help="a parquet file of ids and rates alone")] = False,
+    form: Annotated[str, typer.Option("--format", help="parquet (a dataset), folder (images) or metadata")] = "parquet",
+    copy: Annotated[bool, typer.Option("--copy", help="--format folder: copy the files instead of linking")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the source pool of a run with its rates: whole, the best share, or drawn by rate."""
+    from homing.outputs.corpus import Wanted, write_corpus
+    from homing.outputs.files import json_line
+    from homing.outputs.rates_reader import RatesFile
+    from homing.progress import Progress
+
+    wanted = Wanted(keep, per_class, draw, seed, form, column_only, copy)
+    wanted.check()
+    sources = _recipe_of(run_folder).data.sources
+    with Progress(quiet=quiet).stage("write corpus", len(RatesFile(run_folder / "rates.parquet"))) as advance:
+        summary = write_corpus(run_folder, sources, output, wanted, advance)
+    if as_json:
+        print(json_line(summary))
+    else:
+        print(f"{output}: {summary['num_rows']:,} of {summary['num_pool']:,} rows", file=sys.stderr)
+
+
+@app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")] = None) -> None:
     """List the shipped recipes, or print one to start from."""
     shipped = shipped_recipes()
@@ -165,6 +199,13 @@ def _folder_of(name: str) -> Path:
 def _recipe_path(text: str) -> Path:
     shipped = shipped_recipes()
     return shipped[text] if text in shipped and not Path(text).exists() else Path(text)
+
+
+def _recipe_of(run_folder: Path) -> Recipe:
+    """The recipe that a run wrote into its folder."""
+    if not (run_folder / "recipe.yaml").is_file():
+        raise DataError(f"{run_folder}: holds no recipe.yaml, so it is no run; give a folder that `homing run` wrote")
+    return read_recipe(run_folder / "recipe.yaml")
 
 
 def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor
 
 from homing.outputs.files import write_whole
 from homing.pools.pool import Pool
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROW_GROUP = 65_536
+"""Rows in a group: readers that take one after the other need no more memory for a larger pool."""
 DESCRIPTORS = ("target_likeness", "label_consistency", "target_alignment")
 
 
@@ -58,5 +63,5 @@ def write_rates(
         if name not in columns:
             columns[name] = pa.array([*source.columns[name], *([None] * extra)], pa.string()).dictionary_encode()
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    pq.write_table(pa.table(columns), buffer, compression="zstd", row_group_size=ROW_GROUP)
     write_whole(path, buffer.getvalue())

@@ -63,21 +63,37 @@ def read_pool(spec: PoolSpec) -> Pool:
     Raises:
         DataError: The path is missing or empty, a column is missing, or ids are not unique.
     """
-    root = Path(spec.path)
-    name = spec.name or (root.name if root.is_dir() else root.stem) or "pool"
+    root, name = Path(spec.path), name_of(spec)
     if not root.exists():
         raise DataError(
             f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv,"
             " a parquet file or a saved dataset"
         )
     if root.is_dir() and not _is_table(root):
-        pool = _read_folder(root, name, spec)
+        pool = _read_folder(name, spec)
     else:
         pool = _read_table(root, name, spec)
     if not len(pool):
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     _check_ids(pool, spec)
     return _limited(pool, spec.limit)
+
+
+def name_of(spec: PoolSpec) -> str:
+    """What a pool is called: as the recipe says, else the last part of its path."""
+    root = Path(spec.path)
+    return spec.name or (root.name if root.is_dir() else root.stem) or "pool"
+
+
+def folder_of(spec: PoolSpec) -> Path:
+    """Where the files of an image folder lie."""
+    return Path(spec.path) if spec.split is None else Path(spec.path) / spec.split
+
+
+def files_are_ids(spec: PoolSpec) -> bool:
+    """Whether the ids of a pool are paths of files below `folder_of(spec)`."""
+    root = Path(spec.path)
+    return root.is_dir() and not _is_table(root) and spec.id_column is None
 
 
 def _is_table(root: Path) -> bool:
@@ -87,11 +103,10 @@ def _is_table(root: Path) -> bool:
     return saved or any(root.glob("*.parquet"))
 
 
-def _read_folder(root: Path, name: str, spec: PoolSpec) -> Pool:
-    if spec.split is not None:
-        root = root / spec.split
-        if not root.is_dir():
-            raise DataError(f"{root}: no such folder; data split {spec.split!r} of {spec.path}")
+def _read_folder(name: str, spec: PoolSpec) -> Pool:
+    root = folder_of(spec)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; data split {spec.split!r} of {spec.path}")
     metadata = next((root / file for file in _METADATA if (root / file).exists()), None)
     if metadata is not None:
         table = _read_metadata(metadata)

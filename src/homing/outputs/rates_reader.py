@@ -1,0 +1,87 @@
+"""Read `rates.parquet` again, in pieces: memory does not grow with the text of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from homing.errors import DataError
+
+NEEDED = ("sample_id", "source", "label", "rate")
+PIECE = 8_192  # rows
+
+
+class RatesFile:
+    """A rates file on disk.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        DataError: It is missing, damaged, or lacks a column.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path, buffer_size=1 << 20)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; give the folder of a finished run") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path}: cannot be read as parquet ({error}); run the recipe again") from error
+        self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
+        if missing := [name for name in NEEDED if name not in self.columns]:
+            raise DataError(f"{path}: has no column {', '.join(missing)}; found {', '.join(self.columns)}")
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def pieces(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Record batches of `PIECE` rows at most, in the order of the file."""
+        import pyarrow as pa
+
+        try:
+            for group in range(self._file.num_row_groups):  # one at a time: what was read of the others is freed
+                yield from self._file.iter_batches(batch_size=PIECE, row_groups=[group], columns=list(columns))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{self.path}: is damaged ({error}); run the recipe again") from error
+
+    def rates(self) -> npt.NDArray[np.float32]:
+        """float32 [N], finite and at least 0.
+
+        Raises:
+            DataError: A rate is neither.
+        """
+        rates = np.empty(len(self), np.float32)
+        start = 0
+        for piece in self.pieces(["rate"]):
+            rates[start : start + len(piece)] = piece.column(0).to_numpy(zero_copy_only=False)
+            start += len(piece)
+        if wrong := np.count_nonzero(~(np.isfinite(rates) & (rates >= 0))):
+            raise DataError(f"{self.path}: {wrong:,} rates are negative or no numbers; run the recipe again")
+        return rates
+
+    def classes(self) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
+        """Class of each row, int32 [N], and the names, sorted."""
+        seen: dict[str, int] = {}
+        codes = np.empty(len(self), np.int32)
+        start = 0
+        for piece in self.pieces(["label"]):
+            column = piece.column(0)
+            column = column if hasattr(column, "dictionary") else column.dictionary_encode()
+            names = column.dictionary.to_pylist()
+            own = np.array([seen.setdefault(str(name), len(seen)) for name in names], np.int32)
+            codes[start : start + len(piece)] = own[column.indices.to_numpy(zero_copy_only=False)]
+            start += len(piece)
+        names = sorted(seen)
+        place = np.empty(len(seen), np.int32)
+        for position, name in enumerate(names):
+            place[seen[name]] = position
+        return place[codes], tuple(names)

@@ -1,0 +1,37 @@
+"""Names from a pool made safe: for file systems, and for spreadsheets that would run a cell as a formula."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import PurePosixPath
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+_LONGEST = 80  # characters: well below 255 bytes also where each takes three
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of a file or folder: letters, digits, `_`, `-`, `.` and spaces; never hidden, never a device.
+
+    A text that had to be changed gets a piece of its digest, so that two texts never share a name.
+    """
+    plain = re.sub(r"[^\w.\- ]", "_", text).strip(" .")[:_LONGEST].rstrip(" .")
+    if plain == text and plain.split(".")[0].lower() not in _DEVICES:
+        return text
+    return f"{plain or '_'}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def safe_cell(text: str) -> str:
+    """A text for a CSV file: an apostrophe before whatever a spreadsheet would take for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def safe_path_cell(path: str) -> str:
+    """The same for a path, which stays the path that it is: `./` in front."""
+    return f"./{path}" if path.startswith(_FORMULA) else path
+
+
+def file_stem(sample_id: str) -> str:
+    """What of a sample's id to show in a file's name."""
+    return safe_name(PurePosixPath(sample_id).stem)

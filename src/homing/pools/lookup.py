@@ -1,0 +1,97 @@
+"""Encoded images by sample id, as a run names them: for corpora that are written long after the pools were read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from homing.errors import DataError
+from homing.pools.pool import Pool
+from homing.pools.reading import FolderImages, files_are_ids, folder_of, name_of, read_pool
+
+if TYPE_CHECKING:
+    from homing.recipe import PoolSpec
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An encoded image: the file that it is (None for one inside a table), or its bytes."""
+
+    file: Path | None
+    data: bytes | None = None
+
+    def read(self) -> bytes:
+        """The encoded bytes; raises OSError where they cannot be had."""
+        if self.data is not None:
+            return self.data
+        assert self.file is not None
+        return self.file.read_bytes()
+
+
+class ImagesById:
+    """Images of one or several pools by id.
+
+    Where ids are the paths of files nothing is listed and nothing kept; other pools are read, which holds their ids
+    in memory.
+
+    Args:
+        specs: The source pools of a recipe; with more than one, ids carry the pool's name in front.
+    """
+
+    def __init__(self, specs: Sequence[PoolSpec]) -> None:
+        self._pools = {name_of(spec): _PoolById(spec) for spec in specs}
+
+    def find(self, source: str, sample_id: str) -> StoredImage:
+        """The image of a sample.
+
+        Args:
+            source: Name of its pool.
+            sample_id: As in `rates.parquet`.
+
+        Raises:
+            DataError: The pool or the image is not there (any more).
+        """
+        if source not in self._pools:
+            raise DataError(f"{sample_id}: there is no pool {source!r}; the recipe names {', '.join(self._pools)}")
+        inside = sample_id.removeprefix(f"{source}/") if len(self._pools) > 1 else sample_id
+        return self._pools[source].find(inside)
+
+
+class _PoolById:
+    def __init__(self, spec: PoolSpec) -> None:
+        self.spec, self.root, self.by_path = spec, folder_of(spec), files_are_ids(spec)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {sample_id: row for row, sample_id in enumerate(self._pool.ids)}
+
+    @cached_property
+    def _pool(self) -> Pool:
+        return read_pool(self.spec)
+
+    def find(self, sample_id: str) -> StoredImage:
+        if self.by_path:
+            path = PurePosixPath(sample_id)
+            file = self.root / path
+            if path.is_absolute() or ".." in path.parts or not file.is_file():
+                raise self._gone(sample_id)
+            return StoredImage(file)
+        if sample_id not in self._rows:
+            raise self._gone(sample_id)
+        row = self._rows[sample_id]
+        store = self._pool.store
+        if isinstance(store, FolderImages):
+            return StoredImage(store.root / store.names[int(self._pool.rows[row])])
+        try:
+            return StoredImage(None, self._pool.read(row))
+        except OSError as error:
+            raise DataError(f"{self.spec.path}: {sample_id}: {error}") from error
+
+    def _gone(self, sample_id: str) -> DataError:
+        return DataError(
+            f"{self.spec.path}: there is no image {sample_id!r} (any more), though the run rated it;"
+            " put the pool back as it was, or use --column-only, which needs no images"
+        )
