@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from homing.errors import DataError, HomingError, RecipeError
+from homing.errors import HomingError, RecipeError
 from homing.recipe_reader import read_recipe, shipped_recipes
 
 if TYPE_CHECKING:
@@ -69,22 +69,21 @@ def run(
     output: OutputOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="with --resume: pools may have changed; rates follow the ids")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe: scan, learn rates, fine-tune, evaluate, report."""
     checked = read_recipe(_recipe_path(recipe), overrides or [])
-    from homing.outputs.run_folder import check_run_folder, discard_stump
+    from homing.outputs.run_folder import check_run_folder
 
     folder = output or _folder_of(checked.name)
     check_run_folder(folder, checked, resume=resume, overwrite=overwrite)
     from homing.run import run as run_recipe
 
-    try:
-        result = run_recipe(checked, folder, resume=resume, overwrite=overwrite, quiet=quiet)
-    except DataError:
-        discard_stump(folder)
-        raise
+    result = run_recipe(checked, folder, resume=resume, overwrite=overwrite, allow_change=allow_change, quiet=quiet)
     _print_results(result.folder, result.results, as_json)
 
 
@@ -227,8 +226,10 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)  # what a typer.Exit asked for
     except HomingError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if _is_main():
             print(f"homing: {error}", file=sys.stderr)
+        elif not error.shared:  # nobody else will tell it
+            print(f"homing: process {os.environ['RANK']}: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(error.exit_code)
     except typer.Exit as exit_request:
         sys.exit(exit_request.exit_code)

@@ -10,12 +10,14 @@ class HomingError(ValueError):
     """Base of every error that the person at the keyboard can mend."""
 
     exit_code = 1
+    shared = False  # whether all processes of a run raise it together, so that the first one alone need tell it
 
 
 class RecipeError(HomingError):
     """A recipe, an override or the command's own usage is wrong."""
 
     exit_code = 2
+    shared = True
 
 
 class DataError(HomingError):
@@ -28,7 +30,7 @@ class DivergedError(HomingError):
     """Training met a value that is not finite and stopped before the update."""
 
     exit_code = 4
-    details: dict[str, object] | None = None  # step, samples, losses: for divergence.json
+    details: dict[str, object] | None = None  # step, samples, losses: for divergence.json; None: the message alone
 
 
 class CheckpointError(HomingError):
@@ -41,3 +43,4 @@ class Interrupted(HomingError):
     """The run was asked to stop and left a checkpoint behind."""
 
     exit_code = 130
+    shared = True

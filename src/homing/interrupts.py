@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+from homing.errors import Interrupted
 
 
 class StopOnSignal:
@@ -36,3 +39,14 @@ class StopOnSignal:
         self.asked, self.signal = True, number
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
+
+
+def stoppable(advance: Callable[[float], None], stop_asked: Callable[[], bool]) -> Callable[[float], None]:
+    """The same, but ends the run where a stop was asked for outside of training; what was saved stays."""
+
+    def advance_or_stop(count: float) -> None:
+        if stop_asked():
+            raise Interrupted("stopped outside of training; go on with --resume")
+        advance(count)
+
+    return advance_or_stop

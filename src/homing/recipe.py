@@ -168,6 +168,9 @@ class Training(Section):
     )
     mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha; only with rates.method: uniform")
     augmentation: AugmentationOrNone = Field(Augmentation(), description="or none")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay of a running average of the weights, which is then judged and saved; default: none"
+    )
     workers: Annotated[int, Field(ge=0)] = Field(2, description="threads that decode images")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,20 @@ from torch import Tensor
 from homing.errors import DataError, DivergedError, Interrupted
 from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
-from homing.interrupts import StopOnSignal
+from homing.interrupts import StopOnSignal, stoppable
 from homing.models.backbone import build_model
 from homing.models.inputs import batches_of
 from homing.models.parts import adapt_batch_norms
 from homing.outputs.files import write_json
 from homing.outputs.results import write_outputs
-from homing.outputs.run_folder import open_run_folder
+from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
 from homing.progress import Progress
 from homing.rates.folds import held_out_folds
 from homing.recipe import Recipe
+from homing.training.distributed import on_main
 from homing.training.plan import num_steps_of
 from homing.training.workbench import Fitted, Workbench, training_settings
 
@@ -44,7 +45,13 @@ class RunResult:
 
 
 def run(
-    recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite: bool = False, quiet: bool = False
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_change: bool = False,
+    quiet: bool = False,
 ) -> RunResult:
     """Carry out a recipe.
 
@@ -53,6 +60,7 @@ def run(
         output: Run folder.
         resume: Go on with the run in that folder.
         overwrite: Replace the run in that folder.
+        allow_change: When resuming, pools may have changed: rates and visits follow the sample ids.
         quiet: Say nothing on stderr.
 
     Returns:
@@ -63,33 +71,42 @@ def run(
     """
     folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
     accelerator = Accelerator()
-    if accelerator.is_main_process:
-        open_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
-    accelerator.wait_for_everyone()
+    on_main(accelerator, lambda: check_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
     if resume and (folder / "results.json").exists():
         progress.say(f"{folder}: this run is complete")
         return RunResult(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")))
     with StopOnSignal() as stop, endings(folder, accelerator, stop):
-        bench = set_up(recipe, folder, accelerator, progress, resume=resume)
-        bench.stop_asked = lambda: stop.asked
+        # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
+        bench = set_up(
+            recipe,
+            folder,
+            accelerator,
+            progress,
+            resume=resume,
+            allow_change=allow_change,
+            stop_asked=lambda: stop.asked,
+        )
+        on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
         names = (recipe.rates.method, *recipe.evaluation.baselines)
         outcomes = [fit_and_judge(name, bench) for name in names]
-        results: dict[str, Any] = {}
-        if accelerator.is_main_process:
-            results = write_outputs(bench, outcomes, seconds=time.monotonic() - started)
-        accelerator.wait_for_everyone()
+        results = on_main(accelerator, lambda: write_outputs(bench, outcomes, seconds=time.monotonic() - started))
+        (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
     bench.images.close()
     return RunResult(folder, results)
 
 
 @contextmanager
 def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal) -> Iterator[None]:
-    """How a run ends early: `divergence.json` for a value that is not finite, the signal's exit code for a stop."""
+    """How a run ends early: no stump for bad data, `divergence.json` for what is not finite, a signal's exit code."""
     try:
         yield
+    except DataError:
+        if accelerator.is_main_process:
+            discard_stump(folder)
+        raise
     except DivergedError as error:
-        if accelerator.is_main_process and error.details is not None:
-            write_json(folder / "divergence.json", {"message": str(error), **error.details})
+        if accelerator.is_main_process:
+            write_json(folder / "divergence.json", {"message": str(error), **(error.details or {})})
         raise
     except Interrupted as error:
         if stop.signal is not None:
@@ -97,7 +114,16 @@ def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal) -> Itera
         raise
 
 
-def set_up(recipe: Recipe, folder: Path, accelerator: Accelerator, progress: Progress, *, resume: bool) -> Workbench:
+def set_up(
+    recipe: Recipe,
+    folder: Path,
+    accelerator: Accelerator,
+    progress: Progress,
+    *,
+    resume: bool,
+    allow_change: bool = False,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> Workbench:
     """Pools, model and decoded images; bad images are told or left out as the recipe says."""
     for warning in recipe.settings_without_effect():
         progress.say(f"warning: {warning}")
@@ -121,9 +147,11 @@ def set_up(recipe: Recipe, folder: Path, accelerator: Accelerator, progress: Pro
         workers=recipe.training.workers,
     )
     whole = problem
-    problem, bad = leave_out_bad(problem, images, progress, drop=recipe.data.on_bad_image == "drop")
+    drop = recipe.data.on_bad_image == "drop"
+    problem, bad = leave_out_bad(problem, images, progress, drop=drop, stop_asked=stop_asked)
     model.to(accelerator.device).to(memory_format=torch.channels_last)
     bench = Workbench(recipe, problem, images, model, arguments, preprocessing, accelerator, folder, resume, progress)
+    bench.stop_asked, bench.allow_change = stop_asked, allow_change
     bench.bad, source = tuple(bad), whole.source
     gone = [item.row for item in bad if item.row < len(source)]
     bench.dropped = tuple((source.ids[row], source.sources[row], source.labels[row]) for row in gone)
@@ -133,7 +161,12 @@ def set_up(recipe: Recipe, folder: Path, accelerator: Accelerator, progress: Pro
 
 
 def leave_out_bad(
-    problem: Problem, images: Images, progress: Progress, *, drop: bool
+    problem: Problem,
+    images: Images,
+    progress: Progress,
+    *,
+    drop: bool,
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> tuple[Problem, list[BadImage]]:
     """Decode everything once; stop at images that cannot be read, or leave them out.
 
@@ -141,7 +174,7 @@ def leave_out_bad(
         DataError: There are bad images and they are not to be dropped; lists up to 20.
     """
     with progress.stage("read images", len(images)) as advance:
-        bad = images.find_bad(advance)
+        bad = images.find_bad(stoppable(advance, stop_asked))
     if not bad:
         return problem, bad
     listed = "\n  ".join([f"{item.name}: {item.reason}" for item in bad[:20]])

@@ -41,10 +41,10 @@ class FolderImages:
 
 
 class TableImages:
-    """Images inside a Hugging Face dataset, `Image(decode=False)`."""
+    """Images inside a Hugging Face dataset, `Image(decode=False)`; files that it names must lie in its folder."""
 
-    def __init__(self, dataset: Any, column: str) -> None:
-        self.dataset, self.column = dataset.select_columns([column]), column
+    def __init__(self, dataset: Any, column: str, root: Path) -> None:
+        self.dataset, self.column, self.root = dataset.select_columns([column]), column, root.resolve()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -54,7 +54,12 @@ class TableImages:
         value = self.dataset[row][self.column]
         if value is None:
             raise OSError("the table holds no image")
-        return bytes(value["bytes"]) if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        if value["bytes"] is not None:
+            return bytes(value["bytes"])
+        path = (self.root / str(value["path"])).resolve()
+        if not path.is_relative_to(self.root):  # a table from elsewhere must not pick files of this machine
+            raise OSError(f"the table names {value['path']!r}, a file outside the pool; only files inside are read")
+        return path.read_bytes()
 
 
 def read_pool(spec: PoolSpec) -> Pool:
@@ -214,7 +219,7 @@ def _read_table(root: Path, name: str, spec: PoolSpec) -> Pool:
     if not images:
         raise DataError(f"{spec.path}: no image column; columns: {', '.join(dataset.column_names)}")
     dataset = dataset.cast_column(images[0], datasets.Image(decode=False))
-    store = TableImages(dataset, images[0])
+    store = TableImages(dataset, images[0], root if root.is_dir() else root.parent)
     plain = dataset.remove_columns(images)
     columns = {key: _texts(plain, key) for key in plain.column_names}
     labels = _column(columns, spec.label_column or "label", root)

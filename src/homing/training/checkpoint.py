@@ -1,17 +1,20 @@
 """Checkpoints that exist whole or not at all, and are verified before anything is loaded from them.
 
 A folder `step-NNNNNN` holds safetensors files, `state.json`, and last of all `manifest.json` with the size and sha256
-of each. It is written under another name, flushed to disk and renamed. No pickle anywhere.
+of each. It is written under another name, flushed to disk and renamed. No pickle anywhere. `docs/reliability.md` lists
+what is promised and tested of it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from torch import Tensor, optim
 from homing.errors import CheckpointError
 
 FORMAT = 1
+Reached = Callable[[str], None]
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -34,32 +38,54 @@ class Checkpoint:
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
 
+    def copied(self) -> Checkpoint:
+        """The same with tensors of its own."""
+        copies = {part: {name: tensor.clone() for name, tensor in own.items()} for part, own in self.tensors.items()}
+        return Checkpoint(copies, copy.deepcopy(self.state))
 
-def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
+
+def save_checkpoint(
+    folder: Path, step: int, checkpoint: Checkpoint, keep: int, reached: Reached = lambda stage: None
+) -> Path:
     """Write `folder/step-NNNNNN`, then remove all but the `keep` newest.
+
+    Args:
+        folder: Of all checkpoints.
+        step: Of this one.
+        checkpoint: What to save.
+        keep: How many of the newest stay, at least 1.
+        reached: Told the name of each stage before it begins; the place where tests let a save fail or die.
 
     Raises:
         CheckpointError: The disk refused; what was there before is untouched.
     """
     final = folder / f"step-{step:06d}"
-    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    temporary, aside = (folder / f".{final.name}.{os.getpid()}.{kind}.tmp" for kind in ("new", "old"))
     try:
+        reached("make folder")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        _write_all(temporary, checkpoint)
+        _write_all(temporary, checkpoint, reached)
         if final.exists():
-            shutil.rmtree(final)
+            reached("set the old one aside")
+            os.rename(final, aside)
+        reached("rename")
         os.rename(temporary, final)
+        reached("flush parent")
         _flush(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not final.exists():
+            os.rename(aside, final)
         raise CheckpointError(
             f"{final}: cannot be written ({error.strerror or error}); earlier checkpoints are untouched. Make room and"
             " start again with --resume"
         ) from error
+    reached("prune")
     for _, old in _listed(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # under another name first: no half of a checkpoint under a valid one
+            os.rename(old, folder / f".{old.name}.{os.getpid()}.old.tmp")
     for stale in folder.glob(".step-*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
     return final
@@ -84,21 +110,50 @@ def load_checkpoint(path: Path) -> Checkpoint:
             {name.removesuffix(".safetensors"): load_tensors(data) for name, data in contents.items()}, state
         )
     except Exception as error:
-        raise CheckpointError(f"{path}: passed its digests but cannot be read: {error}. {_REMEDY}") from error
+        raise CheckpointError(f"{path}: passed its digests but cannot be read: {error}. {REMEDY}") from error
 
 
-_REMEDY = "Remove this checkpoint's folder to resume from the one before it, or start again with --overwrite"
+def check_identity(path: Path, saved: object, own: Mapping[str, str], *, allow_change: bool) -> None:
+    """Whether a checkpoint belongs to a run.
+
+    Args:
+        path: Of the checkpoint, for messages.
+        saved: Its identity.
+        own: The run's: digests by name.
+        allow_change: Whether pools, and what follows from them, may differ.
+
+    Raises:
+        CheckpointError: It does not; names what differs.
+    """
+    theirs = saved if isinstance(saved, dict) else {}
+    changed = [key for key in sorted({*theirs, *own}) if theirs.get(key) != own.get(key)]
+    if fixed := [key for key in changed if key not in _OF_POOLS]:
+        raise CheckpointError(
+            f"{path}: was written with another {', '.join(fixed)}; resume with what the run began with, or start again"
+            " with --overwrite"
+        )
+    if changed and not allow_change:
+        pools = [key for key in changed if key in ("source", "target")] or changed
+        raise CheckpointError(
+            f"{path}: the {' and '.join(pools)} changed since it was written (rows came, went, moved, got new labels);"
+            " put back what the run began with, or go on with --resume --allow-change: rates then follow the sample ids"
+        )
 
 
-def _write_all(folder: Path, checkpoint: Checkpoint) -> None:
+_OF_POOLS = ("source", "target", "fold", "rates")  # parts of an identity that follow from the pools
+REMEDY = "Remove this checkpoint's folder to resume from the one before it, or start again with --overwrite"
+
+
+def _write_all(folder: Path, checkpoint: Checkpoint, reached: Reached) -> None:
     contents = {f"{name}.safetensors": save_tensors(_plain(part)) for name, part in checkpoint.tensors.items()}
     contents["state.json"] = json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
     for name, data in contents.items():
-        _write(folder / name, data)
+        _write(folder / name, data, reached)
     files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
     manifest = {"format": FORMAT, "files": files}
     manifest["sha256"] = _digest_of(manifest)
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode(), reached)
+    reached("flush folder")
     _flush(folder)
 
 
@@ -118,25 +173,29 @@ def _verified(path: Path) -> dict[str, bytes]:
         version, files = manifest["format"], manifest["files"]
         if manifest["sha256"] != _digest_of(manifest):
             raise ValueError("its own digest does not match")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / 'manifest.json'}: missing or damaged. {_REMEDY}") from error
+        listed = files.items() if version == FORMAT else ()
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path / 'manifest.json'}: missing or damaged. {REMEDY}") from error
     if version != FORMAT:
-        raise CheckpointError(f"{path}: written in format {version}, this version reads {FORMAT}; use a newer homing")
+        raise CheckpointError(
+            f"{path}: written in format {version}, this version reads {FORMAT}; use the homing that wrote it"
+        )
     contents = {}
-    for name, expected in files.items():
-        if Path(name).name != name:
+    for name, (size, digest) in expected.items():
+        if Path(name).name != name or "\0" in name:
             raise CheckpointError(f"{path / 'manifest.json'}: names a file outside the checkpoint: {name!r}")
         try:
             data = (path / name).read_bytes()
         except OSError as error:
-            raise CheckpointError(f"{path / name}: missing ({error.strerror}). {_REMEDY}") from error
-        if len(data) != expected["bytes"] or _sha256(data) != expected["sha256"]:
+            raise CheckpointError(f"{path / name}: missing ({error.strerror}). {REMEDY}") from error
+        if len(data) != size or _sha256(data) != digest:
             raise CheckpointError(
-                f"{path / name}: damaged, {len(data):,} bytes that do not match the manifest. {_REMEDY}"
+                f"{path / name}: damaged, {len(data):,} bytes that do not match the manifest. {REMEDY}"
             )
         contents[name] = data
     if "state.json" not in contents:
-        raise CheckpointError(f"{path / 'manifest.json'}: does not list state.json. {_REMEDY}")
+        raise CheckpointError(f"{path / 'manifest.json'}: does not list state.json. {REMEDY}")
     return contents
 
 
@@ -145,10 +204,12 @@ def _listed(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, reached: Reached) -> None:
+    reached(f"write {path.name}")
     with path.open("wb") as file:
         file.write(data)
         file.flush()
+        reached(f"fsync {path.name}")
         os.fsync(file.fileno())
 
 

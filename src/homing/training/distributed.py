@@ -1,13 +1,20 @@
-"""The model over several processes: gradients averaged, buffers left alone."""
+"""Several processes: one model with averaged gradients, one answer to a question, one error for all."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import torch
 from accelerate import Accelerator
-from torch import nn
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from homing.errors import HomingError
+
+_Result = TypeVar("_Result")
 
 
 def over_processes(model: nn.Module, accelerator: Accelerator) -> nn.Module:
@@ -22,3 +29,29 @@ def over_processes(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     quiet: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, **quiet)
+
+
+def on_main(accelerator: Accelerator, action: Callable[[], _Result]) -> _Result:
+    """What the main process makes of an action, in every process; its error too, so that nobody waits in vain."""
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action()
+        except (HomingError, OSError) as error:
+            if accelerator.num_processes == 1:
+                raise
+            outcome[1] = error
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        outcome[1].shared = True
+        raise outcome[1]
+    return cast(_Result, outcome[0])
+
+
+def everywhere(accelerator: Accelerator, holds: Tensor | bool) -> bool:
+    """Whether something holds in every process; a bool or a bool scalar on the device."""
+    if accelerator.num_processes == 1:
+        return bool(holds)
+    flag = torch.as_tensor(holds, device=accelerator.device).float()
+    return bool(cast(Tensor, accelerator.reduce(flag, reduction="sum")) == accelerator.num_processes)

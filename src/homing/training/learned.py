@@ -6,24 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from homing.rates.plan import RatePlan
-from homing.training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
 
 
-def remembered(place: Path, identity: dict[str, str], learn: Callable[[], RatePlan], *, resume: bool) -> RatePlan:
+def remembered(
+    place: Path, identity: dict[str, str], learn: Callable[[], RatePlan], *, resume: bool, allow_change: bool = False
+) -> RatePlan:
     """The rates that were learned before an interruption, or newly learned ones, which are saved.
 
     Args:
         place: Folder of their own.
-        identity: What they were learned from; those of other pools are learned anew.
+        identity: What they were learned from.
         learn: Learns them.
         resume: Whether to look for what is there.
+        allow_change: Whether they may have been learned from other pools, and are learned anew then.
 
     Raises:
-        CheckpointError: What is there is damaged, or cannot be written.
+        CheckpointError: What is there is damaged, of other pools, or cannot be written.
     """
     path = newest_checkpoint(place) if resume else None
     if path is not None:
         saved = load_checkpoint(path)
+        check_identity(path, saved.state.get("identity"), identity, allow_change=allow_change)
         if saved.state["identity"] == identity:
             return _to_plan(saved)
     plan = learn()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,12 +20,16 @@ from homing.errors import DivergedError, Interrupted
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast, set_training_mode
 from homing.pools.order import Rows, key_to_seed
-from homing.training.distributed import over_processes
+from homing.training.average import running_average
+from homing.training.distributed import everywhere, over_processes
 from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch
 from homing.training.online import OnlineRates
 from homing.training.optimizer import build_optimizer, build_schedule
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally
+from homing.training.row_map import row_keys
+
+_SHOWN = 20  # samples that a message names
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Settings:
     precision: str = "fp32"
     batch_norm: str = "frozen"
     mixup: float = 0.0
+    ema: float | None = None
     seed: int = 0
 
 
@@ -93,6 +100,7 @@ class FineTuning:
         self.schedule = build_schedule(
             self.optimizer, settings.schedule, num_steps=settings.num_steps, warmup=settings.warmup
         )
+        self.average = running_average(model, settings.ema)
         self.model = over_processes(model, accelerator)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if online is not None:
@@ -106,14 +114,15 @@ class FineTuning:
         self.checkpoints, self.record, self.stop_asked = checkpoints, record, stop_asked
 
     def run(self, advance: Callable[[int], None] = lambda steps: None) -> None:
-        """Train to the last step.
+        """Train to the last step, and save it; with a running average, the model ends with its weights.
 
         Raises:
             DivergedError: A loss or gradient is not finite; the model is as it was before that step.
             Interrupted: A stop was asked for; a checkpoint is saved.
         """
         self.restore()
-        advance(self.step)
+        began = self.step
+        advance(began)
         set_training_mode(self.model, self.settings.batch_norm)
         while self.step < self.settings.num_steps:
             epoch = self.open_epoch()
@@ -121,8 +130,7 @@ class FineTuning:
                 # 1. a step's randomness depends on nothing but its number
                 torch.manual_seed(key_to_seed(self.settings.seed, self.step, self.accelerator.process_index))
                 self.schedule.step_update(self.step)
-                if self.online is not None:
-                    self.online.refresh_direction(self.step)
+                self.refresh_direction(batch)
                 # 2. the gradient, and while it is computed the alignments
                 for part, tensors in zip(batch.parts, inputs, strict=True):
                     self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
@@ -132,6 +140,8 @@ class FineTuning:
                 # 4. the step, and what was learned of the rates
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
+                if self.average is not None:
+                    self.average.update(self.raw_model, self.step + 1)
                 if self.online is not None and self.online.is_due(self.step):
                     self.online.learn()
                 self.visits.index_add_(
@@ -143,8 +153,17 @@ class FineTuning:
                 self.save_if_due()
                 advance(1)
             self.epoch, self.epoch_start, self.counts = self.epoch + 1, self.step, None
+        if self.checkpoints is not None and self.step > began:
+            self.checkpoints.save(self)
+        if self.average is not None:
+            self.raw_model.load_state_dict(self.average.module.state_dict())
 
     # ---- the plan ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """A digest of each row's role and id, int64 [rows, 2]: by it a checkpoint's rows are known again."""
+        return row_keys([self.names(row) for row in range(len(self.labels))], self.num_source)
 
     def rates_now(self) -> Tensor:
         """Rate of each source sample at this step: the plan's, times what each instance learned; float32 [N]."""
@@ -159,6 +178,8 @@ class FineTuning:
         """The order of the epoch at hand, drawn from the rates as they stood when it began."""
         phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
         if self.counts is None:
+            if not everywhere(self.accelerator, self.rates_now().isfinite().all()):
+                raise self.divergence("rates of source samples are not finite", [])
             num_target = len(self.labels) - self.num_source
             expected = expected_visits(self.rates_now().numpy(), num_target, phase.target_weight, self.plan.apply)
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
@@ -182,6 +203,14 @@ class FineTuning:
             yield batch, islice(tensors, len(batch.parts))
 
     # ---- the step ----------------------------------------------------------------------------------------------
+
+    def refresh_direction(self, batch: Batch) -> None:
+        """The target's gradient, where this step's alignments need it; it is the same in every process."""
+        try:
+            if self.online is not None:
+                self.online.refresh_direction(self.step)
+        except DivergedError as error:
+            raise self.divergence(str(error), batch.rows) from error
 
     def backward(self, rows: Rows, tensors: Tensor, batch: Batch, *, last: bool) -> None:
         """Forward and backward of one part; gradients add up over parts and processes to the global mean."""
@@ -238,23 +267,44 @@ class FineTuning:
 
     def stop_if_not_finite(self, norm: Tensor, batch: Batch) -> None:
         """The one synchronisation of a step: losses, gradient and alignments finite, in every process."""
-        finite = torch.isfinite(norm) & self.tally.last_finite()
-        if self.accelerator.num_processes > 1:
-            finite = (
-                cast(Tensor, self.accelerator.reduce(finite.float(), reduction="sum")) == self.accelerator.num_processes
-            )
-        if bool(finite):
+        trouble = None if self.online is None else self.online.trouble
+        if everywhere(self.accelerator, torch.isfinite(norm) & self.tally.last_finite() & (trouble is None)):
             self.tally.settle()
             return
         self.optimizer.zero_grad(set_to_none=True)
-        ids, losses = [self.names(int(row)) for row in batch.rows], self.tally.last_losses()
-        error = DivergedError(
-            f"step {self.step + 1}: a loss or gradient is not finite (gradient norm {float(norm):g}, losses {losses});"
-            f" stopped before the update. Samples of this step in this process: {', '.join(ids)}. Lower"
-            " training.learning_rate, set training.clip_norm: 1, or look at these samples"
+        raise self.divergence(
+            f"a loss, gradient or alignment is not finite (gradient norm {float(norm):g})", batch.rows, trouble
         )
-        error.details = {"step": self.step + 1, "gradient_norm": float(norm), "samples": ids, "losses": losses}
-        raise error
+
+    def divergence(self, what: str, rows: Iterable[int], trouble: str | None = None) -> DivergedError:
+        """The error that ends a run before an update, with what each process knows; all of them call this together."""
+        mine = {"samples": [self.names(int(row)) for row in rows], "losses": self.tally.last_losses()}
+        known: list[dict[str, Any]] = [mine | {"alignments": trouble}]
+        if self.accelerator.num_processes > 1:
+            known = gather_object(known)
+        samples = [name for one in known for name in one["samples"]]
+        losses = [loss for one in known for loss in one["losses"]]
+        pairs = list(zip(samples, losses, strict=False)) if len(samples) == len(losses) else []
+        suspects = [name for name, loss in pairs if not math.isfinite(loss)] or samples
+        shown = ", ".join(suspects[:_SHOWN]) + (
+            f" and {len(suspects) - _SHOWN:,} more" if len(suspects) > _SHOWN else ""
+        )
+        error = DivergedError(
+            f"step {self.step + 1}: {what}; stopped before the update."
+            + (f" Samples: {shown}." if shown else "")
+            + " Lower training.learning_rate, set training.clip_norm: 1, or look at these samples"
+        )
+        error.shared = True
+        told = [one["alignments"] for one in known if one["alignments"]]
+        error.details = {
+            "step": self.step + 1,
+            "what": what,
+            "samples": samples,
+            "losses": losses,
+            "suspects": suspects,
+        }
+        error.details |= {"alignments": told, "losses_before": self.tally.recent_losses()}
+        return error
 
     # ---- what it leaves ----------------------------------------------------------------------------------------
 
@@ -281,10 +331,7 @@ class FineTuning:
 
     def save_if_due(self) -> None:
         """A checkpoint every so many steps, and when a stop was asked for in any process."""
-        asked = self.stop_asked()
-        if self.accelerator.num_processes > 1:
-            flag = torch.tensor(float(asked), device=self.accelerator.device)
-            asked = bool(cast(Tensor, self.accelerator.reduce(flag, reduction="sum")) > 0)
+        asked = not everywhere(self.accelerator, not self.stop_asked())
         if self.checkpoints is None:
             if asked:
                 raise Interrupted(f"stopped after step {self.step} of {self.settings.num_steps}; nothing was saved")

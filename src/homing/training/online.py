@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,10 +12,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
+from homing.errors import DivergedError
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast
 from homing.pools.order import Rows, share_of_rank
 from homing.rates import Alignment, Direction, RateTable, gather_updates
+
+Moved = Callable[[Tensor, Tensor], Tensor]
+_PER_ROW = ("table/rate", "table/velocity", "table/alignment", "table/visits")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class OnlineRates:
             max_rate=settings.max_rate,
             num_classes=num_classes,
         )
+        self.trouble: str | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def attach(self, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -98,11 +103,18 @@ class OnlineRates:
 
     @contextmanager
     def observe(self, rows: Rows, *, idle: bool) -> Iterator[Alignment]:
-        """Observe one forward and backward pass over some rows."""
+        """Observe one forward and backward pass over some rows.
+
+        Alignments that are not finite are noted in `trouble`: all processes have to learn of it before one may stop.
+        """
         with self.alignment.observe(self.direction):
             yield self.alignment
-        if not idle:
+        if idle:
+            return
+        try:
             self._seen.append((torch.from_numpy(rows), self.alignment.values().float().cpu()))
+        except DivergedError as error:
+            self.trouble = str(error)
 
     def learn(self) -> None:
         """Move the rates of what was observed in this step, in any process."""
@@ -126,8 +138,15 @@ class OnlineRates:
         parts = {"table": self.table.state_dict(), "direction": self.direction.state_dict()}
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Undo `state`."""
+    def load(self, state: dict[str, Tensor], moved: Moved = lambda saved, fresh: saved) -> None:
+        """Undo `state`.
+
+        Args:
+            state: From `state`, perhaps of another pool.
+            moved: Brings values of the saved rows to this pool's, given those of rows that are new.
+        """
+        fresh = self.state()
+        state = state | {name: moved(state[name], fresh[name]) for name in _PER_ROW}
         for part, owner in (("table/", self.table), ("direction/", self.direction)):
             tensors = {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
             owner.load_state_dict(tensors)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from homing.errors import DivergedError
+from homing.interrupts import stoppable
 from homing.models.backbone import Preprocessing
 from homing.models.inputs import FeatureInputs, ImageInputs, Inputs, RowsOf, batches_of
 from homing.models.parts import autocast, classifier_of, set_trainable
@@ -28,6 +29,7 @@ from homing.progress import Progress
 from homing.rates.evidence import Evidence
 from homing.rates.learner import learn_rates
 from homing.rates.plan import RatePlan
+from homing.training.distributed import on_main
 from homing.training.head import probe_head
 from homing.training.learned import remembered
 from homing.training.loop import FineTuning, Settings
@@ -59,6 +61,7 @@ class Workbench:
         model_args: What timm.create_model needs to build it again.
         folder: Of the run.
         resume: Whether fits look for checkpoints.
+        allow_change: Whether pools may have changed since the checkpoints were written.
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
         stop_asked: Whether to save and stop.
@@ -74,6 +77,7 @@ class Workbench:
     folder: Path
     resume: bool
     progress: Progress
+    allow_change: bool = False
     bad: tuple[BadImage, ...] = ()
     dropped: tuple[tuple[str, str, str], ...] = ()
     stop_asked: Callable[[], bool] = lambda: False
@@ -113,8 +117,9 @@ class Workbench:
                 rows,
                 self.accelerator,
                 precision=self.recipe.training.precision,
-                advance=advance,
+                advance=stoppable(advance, self.stop_asked),
             )
+        self.stop_if_not_finite("features", features, rows)
         if self.head_only:
             check_head_on_features(self.model, self.pictures, features, rows)
         return features
@@ -152,16 +157,22 @@ class Workbench:
 
     def learned_rates(self, target: Rows, target_weight: float | None) -> RatePlan:
         """The hierarchical rates, learned with these rows of the target; every process has those of the main one."""
-        plans: list[RatePlan | None] = [None]
         evidence = self.evidence(target)
-        if self.accelerator.is_main_process:
-            place = self.folder / "checkpoints" / "rates" / self._fold(target)[:12]
-            plans[0] = remembered(
-                place, self._pools(target), lambda: self._learn(evidence, target_weight), resume=self.resume
-            )
-        broadcast_object_list(plans)
-        assert plans[0] is not None
-        return plans[0]
+        place = self.folder / "checkpoints" / "rates" / self._fold(target)[:12]
+        plan = on_main(
+            self.accelerator,
+            lambda: remembered(
+                place,
+                self._identity(target),
+                lambda: self._learn(evidence, target_weight),
+                resume=self.resume,
+                allow_change=self.allow_change,
+            ),
+        )
+        self.stop_if_not_finite("rates", plan.rates, self.problem.source_rows)
+        for name, values in plan.descriptors.items():
+            self.stop_if_not_finite(name, values, self.problem.source_rows)
+        return plan
 
     def _learn(self, evidence: Evidence, target_weight: float | None) -> RatePlan:
         done, rates, whole = 0.0, self.recipe.rates, len(self.problem.target)
@@ -171,7 +182,7 @@ class Workbench:
 
             def report(share: float) -> None:
                 nonlocal done
-                advance(share - done)
+                stoppable(advance, self.stop_asked)(share - done)
                 done = share
 
             return learn_rates(
@@ -218,8 +229,6 @@ class Workbench:
         )
         with self.progress.stage(title, settings.num_steps) as advance:
             tuning.run(advance)
-        if tuning.checkpoints is not None:
-            tuning.checkpoints.save(tuning)
         return Fitted(model, tuning.rates_now(), tuning.visits[: len(self.problem.source)], tuning.alignments())
 
     def predict(self, model: nn.Module, rows: Rows) -> Tensor:
@@ -232,7 +241,7 @@ class Workbench:
             for batch in batches_of(mine, 64):
                 with autocast(self.accelerator.device, self.recipe.training.precision):
                     parts.append(trained(self.inputs.evaluation(batch)).float().cpu())
-                advance(len(batch))
+                stoppable(advance, self.stop_asked)(len(batch))
         return gather_shares(parts, len(rows), self.accelerator)
 
     def _online(self, rows: Rows, settings: Settings) -> OnlineRates:
@@ -262,10 +271,34 @@ class Workbench:
     def _fold(self, target: Rows) -> str:
         return hashlib.sha256(target.tobytes()).hexdigest()
 
-    def _pools(self, target: Rows) -> dict[str, str]:
-        """What was learned from: digests of the pools, and which rows of the target."""
+    def _identity(self, target: Rows) -> dict[str, str]:
+        """What was learned from: digests of recipe, classes and pools (row order too), and which rows of the target."""
         problem = self.problem
-        return {"source": problem.source.digest(), "target": problem.target.digest(), "fold": self._fold(target)}
+        return {
+            "recipe": self.recipe.sha256(),
+            "classes": _digest(*problem.classes),
+            "source": _digest(*problem.source.ids, *problem.source.labels),
+            "target": _digest(*problem.target.ids, *problem.target.labels),
+            "fold": self._fold(target),
+        }
+
+    def stop_if_not_finite(self, what: str, values: Tensor, rows: Rows) -> None:
+        """Nothing may be learned from values that are no numbers. values: [len(rows), ...], the same everywhere.
+
+        Raises:
+            DivergedError: Some are not finite; names their samples.
+        """
+        finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+        if bool(finite.all()):
+            return
+        names = [name for pool in self.problem.pools for name in pool.ids]
+        wrong = [names[row] for row in rows[(~finite).numpy()]]
+        error = DivergedError(
+            f"{what} of {len(wrong):,} of {len(rows):,} samples are not finite, first {', '.join(wrong[:5])}; nothing"
+            " was trained. The weights of the backbone are damaged, or these pictures overflow them"
+        )
+        error.details, error.shared = {"step": 0, "what": what, "samples": wrong}, True
+        raise error
 
     def _record(self, name: str) -> Record:
         every = self.recipe.output.log_every
@@ -273,10 +306,18 @@ class Workbench:
 
     def _checkpoints(self, plan: TrainingPlan, target: Rows, name: str) -> Checkpoints:
         place = self.folder / "checkpoints"
-        identity = self._pools(target) | {"recipe": self.recipe.sha256(), "rates": plan.digest()}
+        identity = self._identity(target) | {"rates": plan.digest()}
         output = self.recipe.output
         folder = place if name == self.recipe.rates.method else place / name
-        return Checkpoints(folder, output.checkpoint_every, output.keep, identity, self.resume)
+        return Checkpoints(folder, output.checkpoint_every, output.keep, identity, self.resume, self.allow_change)
+
+
+def _digest(*texts: str) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
 
 
 def training_settings(recipe: Recipe, num_steps: int) -> Settings:
