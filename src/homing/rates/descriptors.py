@@ -26,7 +26,7 @@ LEAN = 9.0
 """Extra weight of a surely matching row, and of a target image, in the probe that judges labels: it leans to the
 target, because a probe of the pool as it is finds the rows that match inconsistent, being few and otherwise."""
 
-_QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
+_QUANTILES = (0.2, 0.3, 0.4, 0.5)
 _MOST_CONFIDENT = 0.1
 
 
@@ -174,11 +174,12 @@ def _matching_share(source: Tensor, target: Tensor) -> float:
     """Largest share of the pool that can be of the target's domain (mixture proportion, Blanchard et al. 2010).
 
     Were a share s of the pool matching, s * q of it would score above the target's upper q-quantile: the pool's
-    share up there, divided by q, bounds s. The median over several q steadies it for small targets.
+    share up there, divided by q, bounds s for every q. The least of the bounds is taken: rows that merely resemble
+    the target crowd at its lower scores, rows of its own domain are found at the higher ones too.
     """
     upper = torch.tensor(_QUANTILES)
     above = (source > torch.quantile(target, 1 - upper)[:, None]).float().mean(dim=1)
-    return float((above / upper).median().clamp(max=1.0))
+    return float((above / upper).min().clamp(max=1.0))
 
 
 def _match_probability(source: Tensor, target: Tensor, share: float) -> Tensor:
