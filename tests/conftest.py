@@ -46,3 +46,14 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A finished run over drawn pictures of three classes, which lie beside it; read it, never write to it."""
+    from homing.run import run
+    from small_run import draw_problem, small_recipe
+
+    folder = draw_problem(tmp_path_factory.mktemp("finished"))
+    recipe = small_recipe(folder, "evaluation.baselines=[pooled_oversampled]", "training.steps=8")
+    return run(recipe, folder / "run", quiet=True).folder

@@ -60,7 +60,10 @@ def root(tmp_path):
         (("run", "recipe.yaml", "--output", "recipe.yaml"), "recipe.yaml: is a file"),
         (("run", "recipe.yaml", "--output", "source"), "source: already holds files"),
         (("validate", "recipe.yaml", "seed=x"), "1 mistake"),
-        (("report", "source"), "recipe.yaml: cannot be read"),
+        (("predict", "source"), "Missing argument 'IMAGE...'"),
+        (("predict", "source", "test", "--output", "recipe.yaml"), "recipe.yaml: exists already"),
+        (("predict", "source", "test", "--output", "gone/x.csv"), "gone: no such folder"),
+        (("export", "source", "--output", "target"), "target: exists already"),
         (("recipes", "nothing"), "there is no shipped recipe 'nothing'; there are "),
     ],
 )
@@ -84,6 +87,12 @@ def test_bad_usage_exits_2_with_one_message_and_writes_nothing(root, arguments, 
 )
 def test_bad_data_exits_3_before_anything_is_trained(root, override, told):
     assert told in refusal(homing("validate", "recipe.yaml", override, "--quiet", cwd=root), 3)
+
+
+@pytest.mark.parametrize("command", [("report",), ("evaluate", "test"), ("export", "--output", "out")])
+def test_a_folder_that_is_no_run_exits_3(root, command):
+    name, *rest = command
+    assert "source: holds no recipe.yaml, so it is no run" in refusal(homing(name, "source", *rest, cwd=root), 3)
 
 
 def test_a_run_that_bad_data_stops_leaves_no_folder(root):

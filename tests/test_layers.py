@@ -14,8 +14,10 @@ GROUND = {"errors", "progress", "interrupts", "memory"}
 LAYERS = {
     "__main__": 6,
     "cli": 5,
+    "cli_models": 4,
     "compare": 4,
     "run": 3,
+    "predict": 3,
     "validate": 2,
     "quickstart": 2,
     "training": 2,
@@ -38,6 +40,8 @@ READS_RECIPE = {
     "run": "unpacks it",
     "compare": "runs it several times",
     "recipe_reader": "makes it",
+    "cli_models": "names the pool to evaluate on",
+    "predict": "reads how a finished run prepared its images",
     "validate": "is asked about one",
     "training/workbench.py": "unpacks it for the training and the rates",
     "outputs/run_folder.py": "writes it down and compares it",
@@ -127,7 +131,9 @@ def test_pools_need_torch_for_augmentation_alone():
     assert {name for name, modules in imports.items() if "torch" in modules} == {"augmentation.py"}
 
 
-@pytest.mark.parametrize("name", ["cli.py", "recipe.py", "recipe_reader.py", "errors.py", "progress.py", "validate.py"])
+@pytest.mark.parametrize(
+    "name", ["cli.py", "cli_models.py", "recipe.py", "recipe_reader.py", "errors.py", "progress.py", "validate.py"]
+)
 def test_what_answers_at_once_imports_nothing_heavy(name):
     heavy = {"torch", "timm", "datasets", "accelerate", "sklearn", "pyarrow", "matplotlib", "torchvision"}
     assert not heavy & {module.partition(".")[0] for module, at_once in imports_of(PACKAGE / name) if at_once}

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from homing.cli_models import register
 from homing.errors import HomingError, RecipeError
-from homing.recipe_reader import read_recipe, shipped_recipes
+from homing.recipe_reader import read_recipe, recipe_of_run, shipped_recipes
 
 if TYPE_CHECKING:
-    from homing.recipe import Recipe
+    pass
 
 app = typer.Typer(
     name="homing",
@@ -135,10 +136,13 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run
     """Write report.html again, from what lies in a run folder."""
     from homing.outputs.thumbnails import thumbnails_of
 
-    recipe = read_recipe(run_folder / "recipe.yaml")
+    recipe = recipe_of_run(run_folder)
     from homing.outputs.report import write_report
 
     print(write_report(run_folder, thumbnails_of(recipe)))
+
+
+register(app)
 
 
 @app.command()
@@ -163,7 +167,7 @@ def corpus(
 
     wanted = Wanted(keep, per_class, draw, seed, form, column_only, copy)
     wanted.check()
-    sources = _recipe_of(run_folder).data.sources
+    sources = recipe_of_run(run_folder).data.sources
     with Progress(quiet=quiet).stage("write corpus", len(RatesFile(run_folder / "rates.parquet"))) as advance:
         summary = write_corpus(run_folder, sources, output, wanted, advance)
     if as_json:
@@ -198,13 +202,6 @@ def _folder_of(name: str) -> Path:
 def _recipe_path(text: str) -> Path:
     shipped = shipped_recipes()
     return shipped[text] if text in shipped and not Path(text).exists() else Path(text)
-
-
-def _recipe_of(run_folder: Path) -> Recipe:
-    """The recipe that a run wrote into its folder."""
-    if not (run_folder / "recipe.yaml").is_file():
-        raise DataError(f"{run_folder}: holds no recipe.yaml, so it is no run; give a folder that `homing run` wrote")
-    return read_recipe(run_folder / "recipe.yaml")
 
 
 def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:

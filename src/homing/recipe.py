@@ -19,6 +19,7 @@ Baseline = Literal[
     "source_only", "target_only", "pooled", "pooled_oversampled", "sequential", "density_ratio", "oracle"
 ]
 Descriptor = Literal["target_likeness", "label_consistency"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -189,6 +190,8 @@ class Output(Section):
     checkpoint_every: Positive = Field(500, description="steps")
     keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
+    trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
+    license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
 
 
 class Conflict(ValueError):

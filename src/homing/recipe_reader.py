@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from homing.errors import RecipeError
+from homing.errors import DataError, RecipeError
 from homing.recipe import Recipe, conflicts
 
 KeyPath = tuple[str | int, ...]
@@ -45,6 +45,18 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); a recipe is a YAML file") from error
     return parse_recipe(text, overrides, name=str(path))
+
+
+def recipe_of_run(run: Path) -> Recipe:
+    """The recipe that a run wrote into its folder.
+
+    Raises:
+        DataError: The folder holds none.
+        RecipeError: It cannot be read.
+    """
+    if not (run / "recipe.yaml").is_file():
+        raise DataError(f"{run}: holds no recipe.yaml, so it is no run; give a folder that `homing run` wrote")
+    return read_recipe(run / "recipe.yaml")
 
 
 def parse_recipe(text: str, overrides: Iterable[str] = (), name: str = "recipe") -> Recipe:

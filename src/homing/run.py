@@ -33,6 +33,7 @@ from homing.rates.folds import held_out_folds
 from homing.recipe import Recipe
 from homing.training.distributed import on_main
 from homing.training.plan import num_steps_of
+from homing.training.trackers import track, tracking, tracking_accelerator
 from homing.training.workbench import Fitted, Workbench, training_settings
 
 
@@ -70,7 +71,7 @@ def run(
         HomingError: Its subclasses say what was wrong and carry the exit code.
     """
     folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
-    accelerator = Accelerator()
+    accelerator = tracking_accelerator(recipe.output.trackers, folder)
     on_main(accelerator, lambda: check_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
     if resume and (folder / "results.json").exists():
         progress.say(f"{folder}: this run is complete")
@@ -87,9 +88,12 @@ def run(
             stop_asked=lambda: stop.asked,
         )
         on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
-        names = (recipe.rates.method, *recipe.evaluation.baselines)
-        outcomes = [fit_and_judge(name, bench) for name in names]
-        results = on_main(accelerator, lambda: write_outputs(bench, outcomes, seconds=time.monotonic() - started))
+        with tracking(accelerator, recipe.name, recipe.model_dump(mode="json")):
+            names = (recipe.rates.method, *recipe.evaluation.baselines)
+            outcomes = [fit_and_judge(name, bench) for name in names]
+            results = on_main(accelerator, lambda: write_outputs(bench, outcomes, seconds=time.monotonic() - started))
+            scores = {f"target/{key}": value for key, value in results.get("target", {}).items()}
+            track(accelerator, scores, num_steps_for(bench))
         (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
     bench.images.close()
     return RunResult(folder, results)
@@ -204,13 +208,18 @@ def fit_and_judge(name: str, bench: Workbench) -> Outcome:
 
 def fit(name: str, bench: Workbench, target: Rows, place: str, title: str) -> tuple[Method, Fitted]:
     """Plan a method with some target rows and fine-tune by the plan."""
-    recipe, problem = bench.recipe, bench.problem
-    training = recipe.training
+    method = plan_method(name, bench, target)
+    return method, bench.fit(
+        method.training, target, training_settings(bench.recipe, num_steps_for(bench)), place, title
+    )
+
+
+def num_steps_for(bench: Workbench) -> int:
+    """Steps of every method and of every fold, the same for all."""
+    training, problem = bench.recipe.training, bench.problem
     nominal = 10.0 if training.target_weight is None else training.target_weight
     num_rows = len(problem.source) + nominal * len(problem.target)
-    num_steps = num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
-    method = plan_method(name, bench, target)
-    return method, bench.fit(method.training, target, training_settings(recipe, num_steps), place, title)
+    return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
 
 
 def cross_validate(name: str, bench: Workbench) -> Tensor:

@@ -50,11 +50,16 @@ class Preprocessing:
         return {
             "input_size": (3, self.size, self.size),
             "interpolation": self.interpolation,
-            "crop_pct": self.size / self.canvas,
+            "crop_pct": self._crop_pct(),
             "crop_mode": "center",
             "mean": self.mean,
             "std": self.std,
         }
+
+    def _crop_pct(self) -> float:
+        """The share of the canvas that is cropped, such that timm, which rounds down, comes to the same canvas."""
+        share = self.size / self.canvas
+        return share if math.floor(self.size / share) == self.canvas else math.nextafter(share, 0)
 
 
 def build_model(
@@ -85,7 +90,7 @@ def build_model(
         tensors = _bundled(backbone, model) if weights == "bundled" else _read_weights(Path(weights))
         _load_backbone(model, tensors, weights)
     arguments.pop("pretrained", None)
-    return model, _preprocessing(model, image_size), arguments
+    return model, preprocessing_of(model, image_size), arguments
 
 
 def _create(backbone: str, image_size: int | None, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -181,7 +186,8 @@ def _load_backbone(model: nn.Module, tensors: dict[str, Tensor], origin: str) ->
     )
 
 
-def _preprocessing(model: nn.Module, image_size: int | None) -> Preprocessing:
+def preprocessing_of(model: nn.Module, image_size: int | None = None) -> Preprocessing:
+    """How a timm model wants its pictures; `image_size` replaces the side of its input, pixels."""
     arguments = {} if image_size is None else {"input_size": (3, image_size, image_size)}
     config = resolve_model_data_config(model, args=arguments)  # type: ignore[no-untyped-call]
     size = int(config["input_size"][-1])

@@ -11,26 +11,6 @@ from typing import Any
 from timm.models._hub import save_for_hf
 from torch import nn
 
-CARD = """---
-library_name: timm
-pipeline_tag: image-classification
-tags: [image-classification, timm, homing]
----
-# {name}
-
-`{backbone}`, fine-tuned by homing {version} with learned per-sample rates (`{method}`).
-
-- Classes: {classes}
-- Source: {num_source:,} samples. Target: {num_target:,} labelled images, used **to train the model and to learn the
-  rates**{tested}.
-- {headline}
-
-```python
-import timm
-model = timm.create_model("local-dir:model", pretrained=True)
-```
-"""
-
 
 def save_model(
     folder: Path,

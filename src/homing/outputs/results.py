@@ -15,7 +15,8 @@ from torch import Tensor
 from homing.evaluation.metrics import confusion, metrics, paired_difference, per_class
 from homing.memory import peak_rss_mb
 from homing.outputs.files import write_json, write_whole
-from homing.outputs.model_folder import CARD, save_model
+from homing.outputs.model_card import model_card
+from homing.outputs.model_folder import save_model
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report import write_report
 from homing.outputs.thumbnails import pictures_of
@@ -59,7 +60,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         classes=bench.problem.classes,
         model_args=bench.model_args,
         data_config=bench.preprocessing.data_config(),
-        card=model_card(bench, results),
+        card=model_card(results, bench.recipe),
     )
     write_json(folder / "results.json", results)
     write_report(folder, pictures_of(source))
@@ -161,21 +162,3 @@ def versions() -> dict[str, str]:
     """What ran, and on what."""
     found = {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
     return {**found, "platform": platform.platform(), "threads": str(torch.get_num_threads())}
-
-
-def model_card(bench: Workbench, results: dict[str, Any]) -> str:
-    """Text of the model folder's README.md."""
-    problem, score = bench.problem, results["target"]
-    low, high = score["accuracy_interval"]
-    where = "held-out test images" if problem.test is not None else "target images, cross-validated"
-    return CARD.format(
-        name=bench.recipe.name,
-        backbone=bench.recipe.model.backbone,
-        version=results["version"],
-        method=bench.recipe.rates.method,
-        classes=", ".join(problem.classes),
-        num_source=len(problem.source),
-        num_target=len(problem.target),
-        tested="" if problem.test is None else "; not to measure the accuracy below",
-        headline=f"Accuracy on {score['num_test']:,} {where}: {score['accuracy']:.1%} [{low:.1%}, {high:.1%}].",
-    )

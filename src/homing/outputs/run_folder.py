@@ -17,8 +17,10 @@ _OURS = (
     "report.html",
     "divergence.json",
     "predictions.safetensors",
+    "map.parquet",
     "model",
     "checkpoints",
+    "trackers",
 )
 
 

@@ -31,3 +31,15 @@ def results_table(results: dict[str, Any]) -> str:
         title = _TITLES.get(name, name)
         lines.append(f"{mark}{title:28}{row['accuracy']:9.1%}   [{low:.1%}, {high:.1%}] {row['nll']:7.3f}")
     return "\n".join(lines)
+
+
+def score_lines(score: dict[str, Any]) -> list[str]:
+    """What `homing evaluate` says: the figures, then the classes, worst first."""
+    low, high = score["accuracy_interval"]
+    head = [
+        f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {score['num_test']:,} images",
+        f"macro F1 {score['macro_f1']:.3f}   NLL {score['nll']:.3f}   calibration error {score['ece']:.3f}",
+    ]
+    dropped = [f"left out: {item['image']}: {item['reason']}" for item in score["dropped"]]
+    classes = sorted(score["per_class"].items(), key=lambda item: item[1]["accuracy"])
+    return [*head, *dropped, *(f"  {name:28}{row['accuracy']:7.1%} of {row['num_test']:,}" for name, row in classes)]

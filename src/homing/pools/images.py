@@ -78,6 +78,13 @@ class Images:
             self._cached[missing] = True
         return self._cache[rows]
 
+    def fetch_good(self, rows: npt.NDArray[np.int64]) -> tuple[Canvases, list[BadImage]]:
+        """Canvases of those of some rows that can be decoded, in their order, and those that cannot; none is kept."""
+        results = self._map(self._try, rows)
+        bad = [result for result in results if isinstance(result, BadImage)]
+        good = [result for result in results if not isinstance(result, BadImage)]
+        return np.stack(good) if good else np.empty((0, self.canvas, self.canvas, 3), np.uint8), bad
+
     def find_bad(self, advance: Callable[[int], None] = lambda count: None) -> list[BadImage]:
         """Decode every row once and list those that cannot be; fills the cache on the way."""
         bad: list[BadImage] = []

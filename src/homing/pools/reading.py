@@ -74,7 +74,7 @@ def read_pool(spec: PoolSpec) -> Pool:
             f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv,"
             " a parquet file or a saved dataset"
         )
-    if root.is_dir() and not _is_table(root):
+    if root.is_dir() and not is_table(root):
         pool = _read_folder(name, spec)
     else:
         pool = _read_table(root, name, spec)
@@ -98,10 +98,11 @@ def folder_of(spec: PoolSpec) -> Path:
 def files_are_ids(spec: PoolSpec) -> bool:
     """Whether the ids of a pool are paths of files below `folder_of(spec)`."""
     root = Path(spec.path)
-    return root.is_dir() and not _is_table(root) and spec.id_column is None
+    return root.is_dir() and not is_table(root) and spec.id_column is None
 
 
-def _is_table(root: Path) -> bool:
+def is_table(root: Path) -> bool:
+    """Whether a folder is a saved dataset or holds parquet files, and is no folder with metadata."""
     if any((root / name).exists() for name in _METADATA):
         return False
     saved = (root / "dataset_info.json").exists() or (root / "dataset_dict.json").exists()
@@ -134,7 +135,7 @@ def _read_folder(name: str, spec: PoolSpec) -> Pool:
 def _image_files(root: Path) -> list[str]:
     """Images below a folder, as sorted paths inside it."""
     try:
-        files = sorted(_walk(str(root), "", frozenset()))
+        files = sorted(walk(str(root)))
         folders = [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
@@ -144,7 +145,7 @@ def _image_files(root: Path) -> list[str]:
     return files
 
 
-def _walk(folder: str, inside: str, above: frozenset[str]) -> Iterator[str]:
+def walk(folder: str, inside: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
     """Image files by their path inside the pool; links are followed, hidden files left out."""
     here = os.path.realpath(folder)
     if here in above:  # a loop of links
@@ -154,7 +155,7 @@ def _walk(folder: str, inside: str, above: frozenset[str]) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _walk(entry.path, f"{inside}{entry.name}/", above | {here})
+                yield from walk(entry.path, f"{inside}{entry.name}/", above | {here})
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                 yield inside + entry.name
 
@@ -212,15 +213,7 @@ def _text(value: Any) -> str:
 
 
 def _read_table(root: Path, name: str, spec: PoolSpec) -> Pool:
-    import datasets
-
-    dataset = _open_dataset(root, spec)
-    images = [key for key, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
-    if not images:
-        raise DataError(f"{spec.path}: no image column; columns: {', '.join(dataset.column_names)}")
-    dataset = dataset.cast_column(images[0], datasets.Image(decode=False))
-    store = TableImages(dataset, images[0], root if root.is_dir() else root.parent)
-    plain = dataset.remove_columns(images)
+    store, plain = open_table(root, spec.split)
     columns = {key: _texts(plain, key) for key in plain.column_names}
     labels = _column(columns, spec.label_column or "label", root)
     if spec.id_column:
@@ -232,31 +225,48 @@ def _read_table(root: Path, name: str, spec: PoolSpec) -> Pool:
     return Pool(name, ids, labels, store, (name,) * len(ids), columns, np.arange(len(ids)))
 
 
-def _open_dataset(root: Path, spec: PoolSpec) -> Any:
+def open_table(root: Path, split: str | None = None) -> tuple[TableImages, Any]:
+    """The images of a parquet file, a folder of them or a saved dataset, and the dataset without them.
+
+    Raises:
+        DataError: It cannot be read, has other splits, or no image column.
+    """
+    import datasets
+
+    dataset = _open_dataset(root, split)
+    images = [key for key, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
+    if not images:
+        raise DataError(f"{root}: no image column; columns: {', '.join(dataset.column_names)}")
+    dataset = dataset.cast_column(images[0], datasets.Image(decode=False))
+    store = TableImages(dataset, images[0], root if root.is_dir() else root.parent)
+    return store, dataset.remove_columns(images)
+
+
+def _open_dataset(root: Path, split: str | None) -> Any:
     import datasets
 
     if root.is_dir() and not any(root.glob("*.parquet")):
         try:
             dataset = datasets.load_from_disk(str(root))
         except Exception as error:  # datasets raises whatever its readers do
-            raise DataError(f"{spec.path}: cannot be read as a saved dataset: {error}") from error
+            raise DataError(f"{root}: cannot be read as a saved dataset: {error}") from error
         if isinstance(dataset, datasets.DatasetDict):
             splits = ", ".join(dataset)
-            if spec.split is None or spec.split not in dataset:
-                raise DataError(f"{spec.path}: holds the splits {splits}; name one with split, found {spec.split!r}")
-            return dataset[spec.split]
-        if spec.split is not None:
-            raise DataError(f"{spec.path}: holds no splits, found split {spec.split!r}; leave it out")
+            if split is None or split not in dataset:
+                raise DataError(f"{root}: holds the splits {splits}; name one with split, found {split!r}")
+            return dataset[split]
+        if split is not None:
+            raise DataError(f"{root}: holds no splits, found split {split!r}; leave it out")
         return dataset
     files = sorted(map(str, root.glob("*.parquet"))) if root.is_dir() else [str(root)]
-    if spec.split is not None:
-        files = [file for file in files if Path(file).name.startswith(spec.split)]
+    if split is not None:
+        files = [file for file in files if Path(file).name.startswith(split)]
     if not files or not all(file.endswith(".parquet") for file in files):
-        raise DataError(f"{spec.path}: not a parquet file or a folder of them (split {spec.split!r})")
+        raise DataError(f"{root}: not a parquet file or a folder of them (split {split!r})")
     try:
         return datasets.Dataset.from_parquet(files, keep_in_memory=False)
     except Exception as error:  # datasets wraps whatever its readers raise in classes of its own
-        raise DataError(f"{spec.path}: cannot be read as parquet: {error}") from error
+        raise DataError(f"{root}: cannot be read as parquet: {error}") from error
 
 
 def _texts(dataset: Any, column: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -105,10 +106,19 @@ class Record:
         method: Goes into every row.
         every: Steps between two rows.
         writes: Whether this process is the one that writes.
+        also: Called with the values and the step of each row written; None for nobody.
     """
 
-    def __init__(self, path: Path, method: str, every: int, *, writes: bool) -> None:
-        self.path, self.method, self.every, self.writes = path, method, every, writes
+    def __init__(
+        self,
+        path: Path,
+        method: str,
+        every: int,
+        *,
+        writes: bool,
+        also: Callable[[dict[str, Any], int], None] | None = None,
+    ) -> None:
+        self.path, self.method, self.every, self.writes, self.also = path, method, every, writes, also
         self.started = time.monotonic()
 
     def is_due(self, step: int, num_steps: int) -> bool:
@@ -122,6 +132,8 @@ class Record:
             row["seconds"] = round(time.monotonic() - self.started, 3)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+            if self.also is not None:
+                self.also({f"train/{key}": value for key, value in values.items() if key != "step"}, values["step"])
 
     def size(self) -> int:
         """Bytes written so far, by this or earlier runs."""

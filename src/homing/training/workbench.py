@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.optimizer import DEFAULT_LEARNING_RATE
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record
+from homing.training.trackers import track
 
 if TYPE_CHECKING:
     from homing.recipe import Recipe
@@ -301,8 +302,10 @@ class Workbench:
         raise error
 
     def _record(self, name: str) -> Record:
-        every = self.recipe.output.log_every
-        return Record(self.folder / "metrics.jsonl", name, every, writes=self.accelerator.is_main_process)
+        every, writes = self.recipe.output.log_every, self.accelerator.is_main_process
+        # trackers follow the run's own method: steps of a second one would begin again at 1
+        also = partial(track, self.accelerator) if name == self.recipe.rates.method else None
+        return Record(self.folder / "metrics.jsonl", name, every, writes=writes, also=also)
 
     def _checkpoints(self, plan: TrainingPlan, target: Rows, name: str) -> Checkpoints:
         place = self.folder / "checkpoints"

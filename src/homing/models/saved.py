@@ -1,0 +1,87 @@
+"""A model folder that a run left behind, opened again: the model, its preprocessing, its classes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from homing.errors import DataError
+from homing.models.backbone import Preprocessing, preprocessing_of
+from homing.models.parts import autocast
+from homing.pools.images import Canvases
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A fine-tuned model as it lies in a run folder.
+
+    Attributes:
+        model: In evaluation mode, on `device`.
+        preprocessing: The same as in training.
+        classes: Names of its outputs, in their order.
+        device: Where it computes.
+        precision: fp32 or bf16, as in training.
+    """
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    device: torch.device
+    precision: str = "fp32"
+
+    @torch.inference_mode()
+    def logits(self, canvases: Canvases) -> Tensor:
+        """Logits of decoded pictures: uint8 [B, canvas, canvas, 3] → float32 [B, C] on the CPU."""
+        with autocast(self.device, self.precision):
+            logits: Tensor = self.model(self.inputs(canvases))
+        return logits.float().cpu()
+
+    def inputs(self, canvases: Canvases) -> Tensor:
+        """What the model is fed: uint8 [B, canvas, canvas, 3] → float32 [B, 3, size, size], channels last."""
+        images = torch.from_numpy(canvases).to(self.device).permute(0, 3, 1, 2)
+        return self.preprocessing.normalize(self.preprocessing.center(images).float() / 255)
+
+
+def open_model(folder: Path, *, device: torch.device | None = None, precision: str = "fp32") -> SavedModel:
+    """Open the model folder of a run.
+
+    Args:
+        folder: Holds `config.json` and `model.safetensors`.
+        device: Where to compute; the CPU where not given.
+        precision: fp32 or bf16.
+
+    Raises:
+        DataError: The folder is missing or damaged, or its configuration names no classes.
+    """
+    device = torch.device("cpu") if device is None else device
+    classes = _class_names(folder)
+    try:
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except Exception as error:  # safetensors, timm and torch each have their own ways to refuse
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{folder}: cannot be opened as a timm model: {reason}; run the recipe again") from error
+    model.eval().to(device).to(memory_format=torch.channels_last)
+    return SavedModel(model, preprocessing_of(model), classes, device, precision)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    path = folder / "config.json"
+    try:
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file, so there is no finished run here; give the folder that `homing run` wrote, or go"
+            " on with `homing run … --resume`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); run the recipe again") from error
+    names = config.get("label_names") if isinstance(config, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: names no classes (label_names); give the model folder of a homing run")
+    return tuple(names)

@@ -1,0 +1,123 @@
+"""`homing export`: the model of a finished run as a folder for use elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from homing.errors import DataError, RecipeError
+from homing.outputs.files import write_json
+from homing.outputs.model_card import model_card
+from homing.recipe_reader import recipe_of_run
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit between torch and onnxruntime, in units of the largest logit (at least 1)."""
+
+
+def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, licence: str | None = None) -> None:
+    """Write the model of a run into a new folder, whole or not at all.
+
+    Args:
+        run: Folder of a finished run.
+        form: timm (config.json, model.safetensors) or onnx (model.onnx, preprocessing.json); each with a README.md.
+        output: Folder to make.
+        licence: Named in the model card.
+
+    Raises:
+        RecipeError: The output exists, or packages for ONNX are missing.
+        DataError: The run is not finished or damaged, or onnxruntime does not come to the model's own logits.
+    """
+    if output.exists():
+        raise RecipeError(f"{output}: exists already; give a folder that does not")
+    if form == "onnx" and (missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]):
+        raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
+    recipe, results = recipe_of_run(run), _results(run)
+    card = model_card(results, recipe, form=form, licence=licence, place=output.name)
+    with _new_folder(output) as folder:
+        if form == "timm":
+            _copy_timm(run / "model", folder)
+        else:
+            _write_onnx(run / "model", folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _results(run: Path) -> dict[str, Any]:
+    path = run / "results.json"
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file, so there is no finished run here; give a folder of `homing run`"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
+    return results
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        os.rename(unfinished, output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _copy_timm(model: Path, folder: Path) -> None:
+    from homing.models.saved import open_model
+
+    open_model(model)  # a damaged folder is not passed on
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(model / name, folder / name)
+
+
+def _write_onnx(model: Path, folder: Path) -> None:
+    import torch
+
+    from homing.models.saved import open_model
+
+    saved = open_model(model)
+    size = saved.preprocessing.size
+    network = saved.model.to(memory_format=torch.contiguous_format)
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(2, 3, size, size),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(folder / "model.onnx"), external_data=False)
+    described = {**saved.preprocessing.data_config(), "size": size, "canvas": saved.preprocessing.canvas}
+    write_json(folder / "preprocessing.json", {"classes": list(saved.classes), **described})
+    _check_onnx(folder / "model.onnx", network, size)
+
+
+def _check_onnx(path: Path, network: Any, size: int) -> None:
+    """Hold onnxruntime against torch, for batches of one and of three."""
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 3):
+        images = torch.randn(count, 3, size, size, generator=generator)
+        with torch.inference_mode():
+            ours = network(images)
+        theirs = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+        off = float((ours - theirs).abs().max() / max(1.0, float(ours.abs().max())))
+        if not off <= TOLERANCE:
+            raise DataError(
+                f"onnxruntime is off by {off:.1e} (allowed: {TOLERANCE:g}), so nothing was written; report the backbone"
+            )

