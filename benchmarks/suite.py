@@ -83,7 +83,7 @@ def _runs(scenarios: list[Scenario], methods: list[str], seeds: int, cache: Path
     for seed in range(seeds):
         for scenario in scenarios:
             missing = [method for method in methods if (scenario.name, seed, method) not in done]
-            study = draw_study(scenario, load_bank(scenario.bank, cache), seed) if missing else None
+            study = _reduced(draw_study(scenario, load_bank(scenario.bank, cache), seed)) if missing else None
             for method in methods:
                 if study is not None and method in missing:
                     run = {"scenario": scenario.name, "seed": seed, "method": method, **_score(study, method, seed)}
@@ -94,16 +94,20 @@ def _runs(scenarios: list[Scenario], methods: list[str], seeds: int, cache: Path
                 yield done[scenario.name, seed, method]
 
 
+def _reduced(study: Study) -> Study:
+    """The study on its pool's leading principal components, projected once for all methods and probes."""
+    test = replace(study.evidence, target_features=study.test_features, target_labels=study.test_labels)
+    reduced = study.evidence.projected(PROBE_WIDTH)
+    return Study(reduced, test.projected(PROBE_WIDTH).target_features, study.test_labels)
+
+
 def _score(study: Study, method: str, seed: int) -> Run:
     began = time.perf_counter()
     # None: each method chooses the target's weight on held-out folds of the target, as it does all else.
     plan = BASELINES[method](study.evidence, seed=seed, target_weight=None)
     seconds = time.perf_counter() - began
-    reduced = study.evidence.projected(PROBE_WIDTH)
-    test = replace(study.evidence, target_features=study.test_features, target_labels=study.test_labels)
-    test_features = test.projected(PROBE_WIDTH).target_features
-    linear = _linear_probe(reduced, plan, test_features)
-    mlp = _mlp_probe(reduced, plan, test_features, seed)
+    linear = _linear_probe(study.evidence, plan, study.test_features)
+    mlp = _mlp_probe(study.evidence, plan, study.test_features, seed)
     labels = study.test_labels
     return {
         "accuracy": _accuracy(linear, labels),
