@@ -14,10 +14,22 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-Method = Literal["hierarchical", "instance", "uniform"]
-Baseline = Literal[
-    "source_only", "target_only", "pooled", "pooled_oversampled", "sequential", "density_ratio", "oracle"
+Method = Literal[
+    "hierarchical",
+    "instance",
+    "uniform",
+    "source_only",
+    "target_only",
+    "pooled",
+    "pooled_oversampled",
+    "sequential",
+    "density_ratio",
+    "l2rw",
+    "meta_weight_net",
+    "oracle",
 ]
+GUIDED = ("instance", "l2rw", "meta_weight_net")
+"""Methods that look at each sample's gradient while the model trains."""
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 Positive = Annotated[int, Field(ge=1)]
@@ -101,7 +113,7 @@ class Guide(Section):
 class Rates(Section):
     """How the learning rate of each source sample comes about."""
 
-    method: Method = Field("hierarchical", description="how rates are learned; uniform learns none")
+    method: Method = Field("hierarchical", description="how rates come about; uniform learns none")
     descriptors: tuple[Descriptor, ...] = Field(
         ("target_likeness", "label_consistency"), description="what the hierarchical rates may depend on"
     )
@@ -120,11 +132,13 @@ class Rates(Section):
 
     def idle_settings(self) -> set[str]:
         """Names of the settings that this method does not look at."""
-        judged = {"descriptors", "folds", "residuals"}
-        observed = set(Rates.model_fields) - judged - {"method", "apply"}
+        judged, guided = {"descriptors", "folds", "residuals"}, {"scope", "guide"}
+        kept = {"observe_every", "step_size", "momentum", "decay", "max_rate"}
         if self.method == "hierarchical":
-            return set() if self.residuals else observed
-        return judged if self.method == "instance" else judged | observed
+            return set() if self.residuals else kept | guided
+        if self.method in ("l2rw", "meta_weight_net"):
+            return judged | kept | {"apply"}
+        return judged if self.method == "instance" else judged | kept | guided
 
 
 class Augmentation(Section):
@@ -162,7 +176,7 @@ class Training(Section):
     warmup: Share = Field(0.1, description="share of the steps with a rising learning rate")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast; rates stay in fp32")
     target_weight: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="how often an epoch takes each target image; default: judged (hierarchical) or 10"
+        None, description="how often an epoch takes each target image; default: judged on folds of the target"
     )
     batch_norm: Literal["frozen", "train", "adapt"] = Field(
         "frozen", description="statistics as loaded, of the batch, or re-estimated on the target"
@@ -178,7 +192,7 @@ class Training(Section):
 class Evaluation(Section):
     """What the run is held against."""
 
-    baselines: tuple[Baseline, ...] = Field((), description="also trained, at the same number of steps")
+    baselines: tuple[Method, ...] = Field((), description="also trained, at the same number of steps")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
         5, description="folds of the target that give the headline where there is no data.test"
     )
@@ -276,7 +290,8 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             ("training", "accumulate"),
             f"training.accumulate ({parts:g}) is larger than training.batch_size ({batch:g})",
         )
-    method = get("rates", "method", "hierarchical")
+    method, baselines = get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
+    methods = [method, *(baselines if isinstance(baselines, list | tuple) else ())]
     mixes = _number(get("training", "mixup", 0)) > 0
     if mixes and method != "uniform":
         yield (
@@ -289,21 +304,23 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             ("training", "mixup"),
             "training.mixup cannot go with model.trainable: head, which trains on features",
         )
-    observed = "rates.method: instance" if method == "instance" else "rates.residuals"
-    if get("training", "batch_norm", "frozen") == "train" and (
-        method == "instance" or get("rates", "residuals", False)
-    ):
-        yield (
-            ("training", "batch_norm"),
-            f"training.batch_norm: train cannot go with {observed}, batch statistics mix the samples, so no gradient"
-            " belongs to one of them; set training.batch_norm: frozen or adapt",
-        )
-    baselines = get("evaluation", "baselines", ())
-    if isinstance(baselines, list | tuple) and "oracle" in baselines and get("data", "truth", None) is None:
+    guided = ["rates.residuals"] if get("rates", "residuals", False) else []
+    guided += [f"rates.method: {name}" for name in GUIDED if name == method]
+    guided += [f"{name} among evaluation.baselines" for name in GUIDED if name in methods[1:]]
+    if mixes and method == "uniform" and guided:
         yield (
             ("evaluation", "baselines"),
-            "the oracle among evaluation.baselines needs data.truth, the columns of the source that hold the truth",
+            f"{guided[0]} cannot go with training.mixup, a mixed image has two owners; set training.mixup: 0",
         )
+    if get("training", "batch_norm", "frozen") == "train" and guided:
+        yield (
+            ("training", "batch_norm"),
+            f"training.batch_norm: train cannot go with {guided[0]}, batch statistics mix the samples, so no gradient"
+            " belongs to one of them; set training.batch_norm: frozen or adapt",
+        )
+    if "oracle" in methods and get("data", "truth", None) is None:
+        where = ("rates", "method") if method == "oracle" else ("evaluation", "baselines")
+        yield where, f"the oracle in {'.'.join(where)} needs data.truth, the columns of the source that hold the truth"
 
 
 def _number(value: Any) -> float:

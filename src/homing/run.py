@@ -89,7 +89,7 @@ def run(
         )
         on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
         with tracking(accelerator, recipe.name, recipe.model_dump(mode="json")):
-            names = (recipe.rates.method, *recipe.evaluation.baselines)
+            names = dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines))
             outcomes = [fit_and_judge(name, bench) for name in names]
             results = on_main(accelerator, lambda: write_outputs(bench, outcomes, seconds=time.monotonic() - started))
             scores = {f"target/{key}": value for key, value in results.get("target", {}).items()}
@@ -209,13 +209,12 @@ def fit_and_judge(name: str, bench: Workbench) -> Outcome:
 def fit(name: str, bench: Workbench, target: Rows, place: str, title: str) -> tuple[Method, Fitted]:
     """Plan a method with some target rows and fine-tune by the plan."""
     method = plan_method(name, bench, target)
-    return method, bench.fit(
-        method.training, target, training_settings(bench.recipe, num_steps_for(bench)), place, title
-    )
+    num_steps = max(1, num_steps_for(bench) // method.training.passes)  # the same number of gradients for every method
+    return method, bench.fit(method.training, target, training_settings(bench.recipe, num_steps), place, title)
 
 
 def num_steps_for(bench: Workbench) -> int:
-    """Steps of every method and of every fold, the same for all."""
+    """Steps of a method that takes each sample's gradient once, in every fold."""
     training, problem = bench.recipe.training, bench.problem
     nominal = 10.0 if training.target_weight is None else training.target_weight
     num_rows = len(problem.source) + nominal * len(problem.target)

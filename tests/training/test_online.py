@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from homing.models.inputs import FeatureInputs
+from homing.training.guide import Guide, Observer
 from homing.training.loop import FineTuning, Settings
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.plan import Phase, TrainingPlan
@@ -30,15 +31,9 @@ def tune(apply: str, num_steps: int = 200, seed: int = 0) -> FineTuning:
     accelerator = Accelerator(cpu=True)
     inputs = FeatureInputs(features, accelerator.device)
     torch.manual_seed(seed)
-    online = OnlineRates(
-        OnlineSettings(observe_every=1, step_size=0.3, guide_batch_size=15),
-        inputs,
-        labels,
-        num_source=NUM_SOURCE,
-        num_classes=NUM_CLASSES,
-        accelerator=accelerator,
-    )
-    plan = TrainingPlan((Phase(torch.ones(NUM_SOURCE), 2.0),), apply, online=True)
+    guide = Guide(inputs, labels, NUM_SOURCE, accelerator, batch_size=15)
+    online = OnlineRates(OnlineSettings(observe_every=1, step_size=0.3), Observer(guide), NUM_CLASSES)
+    plan = TrainingPlan((Phase(torch.ones(NUM_SOURCE), 2.0),), apply, online="instance")
     settings = Settings(num_steps, batch_size=32, optimizer="momentum", learning_rate=0.02, seed=seed)
     tuning = FineTuning(nn.Linear(WIDTH, NUM_CLASSES), inputs, labels, plan, settings, accelerator, online=online)
     tuning.run()
@@ -61,6 +56,6 @@ def test_rates_stay_within_their_bounds_and_are_told_by_visits():
 
 
 def test_the_guide_takes_every_target_image_in_turn():
-    online = tune("weight", num_steps=1).online
-    rows = [row for number in range(2) for row in online._guide_rows(number)]
+    guide = tune("weight", num_steps=1).online.observer.guide
+    rows = [row for number in range(2) for row in guide.rows(number)]
     assert sorted(rows) == list(range(NUM_SOURCE, NUM_SOURCE + NUM_TARGET))

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from homing.training.workbench import Workbench
 
 NEEDS_NO_SCAN = frozenset({"source_only", "target_only", "pooled"})
-WEIGHED_AS_UNIFORM = frozenset({"uniform", "pooled_oversampled", "instance", "sequential"})
+ONLINE = frozenset({"instance", "l2rw", "meta_weight_net"})
+"""Methods that learn while the model trains."""
+WEIGHED_AS_UNIFORM = ONLINE | {"uniform", "pooled_oversampled", "sequential"}
 """Methods that begin with uniform rates, so that the target's weight is judged with those."""
 
 
@@ -48,8 +50,9 @@ def plan_method(name: str, bench: Workbench, target: Rows) -> Method:
     """
     started = time.monotonic()
     rates = _rates(name, bench, target)
-    apply = bench.recipe.rates.apply
-    online = name == "instance" or (name == "hierarchical" and bench.recipe.rates.residuals)
+    apply = "weight" if name in ("l2rw", "meta_weight_net") else bench.recipe.rates.apply
+    residual = "instance" if name == "hierarchical" and bench.recipe.rates.residuals else None
+    online = name if name in ONLINE else residual
     if name == "sequential":
         source, nothing = torch.ones_like(rates.rates), torch.zeros_like(rates.rates)
         phases = (Phase(source, 0.0, share=0.5), Phase(nothing, rates.target_weight, share=0.5))

@@ -23,7 +23,7 @@ from homing.pools.order import Rows, key_to_seed
 from homing.training.average import running_average
 from homing.training.distributed import everywhere, over_processes
 from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch
-from homing.training.online import OnlineRates
+from homing.training.online import Online
 from homing.training.optimizer import build_optimizer, build_schedule
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally
@@ -63,7 +63,7 @@ class FineTuning:
         plan: How much each row counts.
         settings: How to step.
         accelerator: Device and processes.
-        online: Learns each instance's own rate while training; None where the plan does not.
+        online: Learns of single samples while training; None where the plan does not.
         checkpoints: Where to save and resume; None for neither.
         record: Called with one row of metrics every few steps.
         names: Id of a row, for messages.
@@ -79,7 +79,7 @@ class FineTuning:
         settings: Settings,
         accelerator: Accelerator,
         *,
-        online: OnlineRates | None = None,
+        online: Online | None = None,
         checkpoints: Checkpoints | None = None,
         record: Record | None = None,
         names: Callable[[int], str] = str,
@@ -104,7 +104,7 @@ class FineTuning:
         self.model = over_processes(model, accelerator)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if online is not None:
-            online.attach(model, self.optimizer)
+            online.observer.attach(model, self.optimizer)
         # where it is
         self.step, self.epoch, self.epoch_start = 0, 0, 0
         self.counts: Tensor | None = None
@@ -132,7 +132,7 @@ class FineTuning:
                 self.schedule.step_update(self.step)
                 self.refresh_direction(batch)
                 # 2. the gradient, and while it is computed the alignments
-                for part, tensors in zip(batch.parts, inputs, strict=True):
+                for part, tensors in zip(batch.parts, self.rehearsed(batch, inputs), strict=True):
                     self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
                 # 3. nothing that is not finite may reach the model
                 norm = self.gradient_norm()
@@ -168,7 +168,12 @@ class FineTuning:
     def rates_now(self) -> Tensor:
         """Rate of each source sample at this step: the plan's, times what each instance learned; float32 [N]."""
         phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
-        return phase.rates if self.online is None else phase.rates * self.online.rates(None)
+        return phase.rates if self.online is None else phase.rates * self.online.rates()
+
+    def gradients(self) -> int:
+        """Gradients of single images that were evaluated so far: of every visit and pass, and of the guide."""
+        visited = int(self.visits.sum()) * self.plan.passes
+        return visited + (0 if self.online is None else self.online.observer.guide.gradients(self.step))
 
     def alignments(self) -> Tensor | None:
         """Running alignment of each source sample with the target, float32 [N]; None where none was observed."""
@@ -181,7 +186,9 @@ class FineTuning:
             if not everywhere(self.accelerator, self.rates_now().isfinite().all()):
                 raise self.divergence("rates of source samples are not finite", [])
             num_target = len(self.labels) - self.num_source
-            expected = expected_visits(self.rates_now().numpy(), num_target, phase.target_weight, self.plan.apply)
+            draws = None if self.online is None else self.online.draws()
+            rates = phase.rates if draws is None else phase.rates * draws
+            expected = expected_visits(rates.numpy(), num_target, phase.target_weight, self.plan.apply)
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
         return open_epoch(self.counts.numpy(), self.epoch, batch_size=self.settings.batch_size, seed=self.settings.seed)
 
@@ -208,9 +215,24 @@ class FineTuning:
         """The target's gradient, where this step's alignments need it; it is the same in every process."""
         try:
             if self.online is not None:
-                self.online.refresh_direction(self.step)
+                self.online.observer.guide.refresh(self.step)
         except DivergedError as error:
             raise self.divergence(str(error), batch.rows) from error
+
+    def rehearsed(self, batch: Batch, inputs: Iterable[Tensor]) -> Iterable[Tensor]:
+        """The inputs of a step, after a pass over them that observes alone where the step's weights depend on it."""
+        if self.online is None or not self.online.rehearses:
+            return inputs
+        kept = list(inputs)
+        for part, tensors in zip(batch.parts, kept, strict=True):
+            index = torch.from_numpy(part.rows).to(self.accelerator.device, non_blocking=True)
+            with self.online.observer.observe(part.rows, idle=batch.idle) as alignment:
+                with autocast(self.accelerator.device, self.settings.precision):
+                    losses = self.forward(tensors, self.labels[index])[1]
+                alignment.losses(losses).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.online.learn()
+        return kept
 
     def backward(self, rows: Rows, tensors: Tensor, batch: Batch, *, last: bool) -> None:
         """Forward and backward of one part; gradients add up over parts and processes to the global mean."""
@@ -220,12 +242,14 @@ class FineTuning:
             if not last and self.accelerator.num_processes > 1:
                 stack.enter_context(cast(Any, self.model).no_sync())
             online = self.online if self.online is not None and self.online.is_due(self.step) else None
-            alignment = stack.enter_context(online.observe(rows, idle=batch.idle)) if online is not None else None
+            alignment = (
+                stack.enter_context(online.observer.observe(rows, idle=batch.idle)) if online is not None else None
+            )
             with autocast(self.accelerator.device, self.settings.precision):
                 logits, losses = self.forward(tensors, labels)
             if alignment is not None:
                 alignment.losses(losses)
-            masses = self.masses(rows, batch.idle)
+            masses = self.masses(rows, losses, batch.idle)
             # DDP averages over processes, hence the factor: together they give the mean over the global batch
             loss = (masses * losses).sum() * (self.accelerator.num_processes / len(batch.everyone))
             loss.backward()
@@ -242,7 +266,7 @@ class FineTuning:
         losses = [functional.cross_entropy(logits, target, reduction="none") for target in (labels, labels.flip(0))]
         return logits, share * losses[0] + (1 - share) * losses[1]
 
-    def masses(self, rows: Rows, idle: bool) -> Tensor:
+    def masses(self, rows: Rows, losses: Tensor, idle: bool) -> Tensor:
         """What the loss of each row is multiplied by; float32 [B]."""
         if idle:
             return torch.zeros(len(rows), device=self.accelerator.device)
@@ -253,7 +277,7 @@ class FineTuning:
             is_source = index < self.num_source
             masses[is_source] = phase.rates[index[is_source]]
             if self.online is not None:
-                masses[is_source] *= self.online.rates(index[is_source])
+                masses[is_source] *= self.online.weights(index[is_source], losses.cpu()[is_source])
         return masses.to(self.accelerator.device, non_blocking=True)
 
     def gradient_norm(self) -> Tensor:
@@ -267,7 +291,7 @@ class FineTuning:
 
     def stop_if_not_finite(self, norm: Tensor, batch: Batch) -> None:
         """The one synchronisation of a step: losses, gradient and alignments finite, in every process."""
-        trouble = None if self.online is None else self.online.trouble
+        trouble = None if self.online is None else self.online.observer.trouble
         if everywhere(self.accelerator, torch.isfinite(norm) & self.tally.last_finite() & (trouble is None)):
             self.tally.settle()
             return

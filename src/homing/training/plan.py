@@ -26,17 +26,23 @@ class Phase:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Phases in turn; with `online`, the rates of the samples go on being learned from alignments.
+    """Phases in turn; with `online`, samples are also weighed by what is learned from alignments while training.
 
     Attributes:
         phases: At least one.
         apply: sample (draw samples in proportion to their rate) or weight (weight their loss by it).
-        online: Whether each instance's own rate is learned while training.
+        online: What is learned while training: instance (a rate of each sample), l2rw (weights of each step's samples),
+            meta_weight_net (a net from loss to weight); None: nothing.
     """
 
     phases: Sequence[Phase]
     apply: str = "sample"
-    online: bool = False
+    online: str | None = None
+
+    @property
+    def passes(self) -> int:
+        """Gradients that are evaluated of each sample of a step: 2 where it is rehearsed for its weights."""
+        return 2 if self.online == "l2rw" else 1
 
     def phase_at(self, step: int, num_steps: int) -> tuple[Phase, int]:
         """The phase of a step, and the step (exclusive) at which it ends."""

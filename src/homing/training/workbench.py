@@ -29,14 +29,17 @@ from homing.progress import Progress
 from homing.rates.evidence import Evidence
 from homing.rates.learner import learn_rates
 from homing.rates.plan import RatePlan
+from homing.rates.reweighting import WeightNet
 from homing.training.distributed import on_main
+from homing.training.guide import Guide, Observer
 from homing.training.head import probe_head
 from homing.training.learned import remembered
 from homing.training.loop import FineTuning, Settings
-from homing.training.online import OnlineRates, OnlineSettings
+from homing.training.online import Online, OnlineRates, OnlineSettings
 from homing.training.optimizer import DEFAULT_LEARNING_RATE
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record
+from homing.training.reweighting import Reweighting
 from homing.training.trackers import track
 
 if TYPE_CHECKING:
@@ -45,12 +48,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fine-tuned model, the final rates and what they cost. rates, visits: [N]; alignments: [N] or None."""
+    """A fine-tuned model, the final rates and what they cost. rates, visits: [N]; alignments: [N] or None.
+
+    gradients: of single images, over all passes, target and guide among them.
+    """
 
     model: nn.Module
     rates: Tensor
     visits: Tensor
     alignments: Tensor | None
+    gradients: int
 
 
 @dataclass
@@ -213,7 +220,7 @@ class Workbench:
             probe_head(model, self.features[rows], self.labels[rows], plan.phases[-1])
         set_trainable(model, self.recipe.model.trainable)
         trained = classifier_of(model) if self.head_only else model
-        online = self._online(rows, settings) if plan.online else None
+        online = self._online(plan.online, rows, settings) if plan.online is not None else None
         names = [name for pool in self.problem.pools for name in pool.ids]
         tuning = FineTuning(
             trained,
@@ -230,7 +237,8 @@ class Workbench:
         )
         with self.progress.stage(title, settings.num_steps) as advance:
             tuning.run(advance)
-        return Fitted(model, tuning.rates_now(), tuning.visits[: len(self.problem.source)], tuning.alignments())
+        visits = tuning.visits[: len(self.problem.source)]
+        return Fitted(model, tuning.rates_now(), visits, tuning.alignments(), tuning.gradients())
 
     def predict(self, model: nn.Module, rows: Rows) -> Tensor:
         """Logits of some rows, float32 [len(rows), C] on the CPU, in every process."""
@@ -245,29 +253,24 @@ class Workbench:
                 stoppable(advance, self.stop_asked)(len(batch))
         return gather_shares(parts, len(rows), self.accelerator)
 
-    def _online(self, rows: Rows, settings: Settings) -> OnlineRates:
-        rates = self.recipe.rates
-        wanted = OnlineSettings(
-            observe_every=rates.observe_every,
-            scope="all" if self.head_only else rates.scope,
-            step_size=rates.step_size,
-            momentum=rates.momentum,
-            decay=rates.decay,
-            max_rate=rates.max_rate,
-            guide_batch_size=rates.guide.batch_size or max(1, settings.batch_size // 4),
-            guide_refresh_every=rates.guide.refresh_every,
-            guide_window=rates.guide.window,
+    def _online(self, kind: str, rows: Rows, settings: Settings) -> Online:
+        rates, num_source = self.recipe.rates, len(self.problem.source)
+        guide = Guide(
+            RowsOf(self.inputs, rows),
+            self.labels[rows],
+            num_source,
+            self.accelerator,
+            batch_size=rates.guide.batch_size or max(1, settings.batch_size // 4),
+            refresh_every=rates.guide.refresh_every,
+            window=rates.guide.window,
             precision=settings.precision,
             seed=settings.seed,
         )
-        return OnlineRates(
-            wanted,
-            RowsOf(self.inputs, rows),
-            self.labels[rows],
-            num_source=len(self.problem.source),
-            num_classes=len(self.problem.classes),
-            accelerator=self.accelerator,
-        )
+        observer = Observer(guide, "all" if self.head_only else rates.scope)
+        if kind != "instance":
+            return Reweighting(observer, WeightNet(settings.seed) if kind == "meta_weight_net" else None)
+        wanted = OnlineSettings(**{name: getattr(rates, name) for name in OnlineSettings.__dataclass_fields__})
+        return OnlineRates(wanted, observer, len(self.problem.classes))
 
     def _fold(self, target: Rows) -> str:
         return hashlib.sha256(target.tobytes()).hexdigest()

@@ -1,0 +1,132 @@
+"""The target as a guide: its gradient on a few of its images every few steps, and what aligns with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn, optim
+from torch.nn import functional
+
+from homing.errors import DivergedError
+from homing.models.inputs import Inputs
+from homing.models.parts import autocast
+from homing.pools.order import Rows, share_of_rank
+from homing.rates import Alignment, Direction, gather_updates
+
+
+class Guide:
+    """The target's gradient while a model trains.
+
+    Args:
+        inputs: Pictures or features by row.
+        labels: int64 [N + n], source rows first, then target rows.
+        num_source: N.
+        accelerator: Device and processes.
+        batch_size: Target images a gradient.
+        refresh_every: Steps between two gradients.
+        window: Gradients averaged (exponentially).
+        precision: As the training's.
+        seed: Of the order of target images.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        labels: Tensor,
+        num_source: int,
+        accelerator: Accelerator,
+        *,
+        batch_size: int = 8,
+        refresh_every: int = 8,
+        window: int = 4,
+        precision: str = "fp32",
+        seed: int = 0,
+    ) -> None:
+        self.inputs, self.labels, self.num_source, self.accelerator = inputs, labels, num_source, accelerator
+        self.batch_size = min(batch_size, len(labels) - num_source)
+        self.refresh_every, self.window, self.precision, self.seed = refresh_every, window, precision, seed
+
+    def attach(self, model: nn.Module, optimizer: optim.Optimizer) -> None:
+        """Take the model and the optimizer whose steps are to be guided."""
+        self.model = model
+        self.direction = Direction(model, optimizer, window=self.window)
+
+    def refresh(self, step: int) -> None:
+        """Every few steps, the target's gradient on a few of its images, without augmentation."""
+        if step % self.refresh_every:
+            return
+        rows = self.rows(step // self.refresh_every)
+        mine = share_of_rank(rows, self.accelerator.process_index, self.accelerator.num_processes)
+        factor = self.accelerator.num_processes / len(rows)
+        mine, factor = (mine, factor) if len(mine) else (rows[:1], 0.0)
+        training = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        with autocast(self.accelerator.device, self.precision):
+            logits = self.model(self.inputs.evaluation(mine)).float()
+        labels = self.labels[torch.from_numpy(mine)].to(logits.device)
+        self.direction.update(functional.cross_entropy(logits, labels, reduction="sum") * factor)
+        for module, mode in training.items():
+            module.training = mode
+
+    def rows(self, number: int) -> Rows:
+        """Target rows of the `number`-th gradient: all of them in turn, shuffled anew each time round."""
+        count, size = len(self.labels) - self.num_source, self.batch_size
+        positions = np.arange(number * size, (number + 1) * size)
+        rounds = [np.random.default_rng([self.seed, int(r), 2]).permutation(count) for r in positions // count]
+        return self.num_source + np.array([order[p % count] for order, p in zip(rounds, positions, strict=True)])
+
+    def gradients(self, num_steps: int) -> int:
+        """Gradient evaluations that so many steps take of the target for guidance alone."""
+        return self.batch_size * -(-num_steps // self.refresh_every)
+
+
+class Observer:
+    """Takes the alignments of source samples with the guide out of the passes of a training.
+
+    Args:
+        guide: The target's gradient.
+        scope: Parameters whose gradients align.
+
+    Attributes:
+        trouble: Why the step at hand must not be taken: alignments are not finite. Noted, not raised, since all
+            processes have to learn of it before one may stop.
+    """
+
+    def __init__(self, guide: Guide, scope: str = "all") -> None:
+        self.guide, self.scope = guide, scope
+        self.trouble: str | None = None
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def attach(self, model: nn.Module, optimizer: optim.Optimizer) -> None:
+        """Take the model and the optimizer whose steps are to be observed."""
+        self.guide.attach(model, optimizer)
+        self.alignment = Alignment(model, scope=self.scope)
+
+    @contextmanager
+    def observe(self, rows: Rows, *, idle: bool) -> Iterator[Alignment]:
+        """Observe one forward and backward pass over some rows."""
+        with self.alignment.observe(self.guide.direction):
+            yield self.alignment
+        if idle:
+            return
+        try:
+            self._seen.append((torch.from_numpy(rows), self.alignment.values().float().cpu()))
+        except DivergedError as error:
+            self.trouble = str(error)
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Source rows [k] and alignments [k] that all processes observed since the last time."""
+        return of_all_processes(self._seen, self.guide.num_source)
+
+
+def of_all_processes(seen: list[tuple[Tensor, Tensor]], num_source: int) -> tuple[Tensor, Tensor]:
+    """Source rows and values that all processes noted; empties the list of this one's."""
+    nothing = torch.empty(0, dtype=torch.int64), torch.empty(0)
+    rows, values = (torch.cat(parts) for parts in zip(*seen or [nothing], strict=True))
+    seen.clear()
+    source = rows < num_source
+    return gather_updates(rows[source], values[source])
