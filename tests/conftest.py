@@ -1,44 +1,52 @@
 """Every test: one thread, no network, caches of its own."""
 
-import ipaddress
 import os
-import socket
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
+import no_network
+
 _CACHE = tempfile.TemporaryDirectory(prefix="homing-tests-", ignore_cleanup_errors=True)
+_HERE = Path(__file__).parent
 # before any test module imports a library that reads them; subprocesses inherit them
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "RANK", "WORLD_SIZE"):
     os.environ.pop(name, None)
+_PATHS = [str(_HERE / "every_process"), str(_HERE), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _PATHS))  # no network in subprocesses
+no_network.block()
 
 
-def _is_local(family: int, address: object) -> bool:
-    if family == getattr(socket, "AF_UNIX", None):
-        return True
-    host = str(address[0]) if isinstance(address, tuple) else ""
-    try:
-        return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="many more kills, steps and fuzzed inputs (an hour or so)")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_network():
-    """Connections leave this machine nowhere; processes of one test may talk over loopback."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("connect", "connect_ex"):
-            real = getattr(socket.socket, name)
+def pytest_configure(config):
+    os.environ["HOMING_LONG_TESTS"] = "1" if config.getoption("--long") else "0"
+    os.environ.setdefault("HOMING_CHROMIUM", next(filter(None, map(shutil.which, _BROWSERS)), ""))
 
-            def guarded(self, address, real=real):
-                if not _is_local(self.family, address):
-                    raise OSError(f"the tests have no network: {address}")
-                return real(self, address)
 
-            patch.setattr(socket.socket, name, guarded)
-        yield
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_left_out = []
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests in a browser need one; where there is none they are left out, and the summary says so."""
+    if os.environ["HOMING_CHROMIUM"]:
+        return
+    _left_out[:] = [item.nodeid for item in items if item.get_closest_marker("chromium")]
+    items[:] = [item for item in items if not item.get_closest_marker("chromium")]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _left_out:
+        terminalreporter.section("not run: no Chromium (install it, or set HOMING_CHROMIUM to its path)", yellow=True)
+        for name in _left_out:
+            terminalreporter.line(name)
 
 
 @pytest.fixture(scope="session", autouse=True)

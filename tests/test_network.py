@@ -1,4 +1,6 @@
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -6,6 +8,13 @@ import pytest
 def test_the_suite_reaches_no_other_machine():
     with socket.socket() as ours, pytest.raises(OSError, match="no network"):
         ours.connect(("192.0.2.1", 80))
+
+
+def test_a_process_that_a_test_starts_reaches_no_other_machine_either():
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "the tests have no network" in done.stderr
 
 
 def test_the_suite_reaches_its_own_processes():

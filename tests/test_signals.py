@@ -7,57 +7,95 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from homing.run import run
+from processes import ended, homing, start
 from small_run import draw_problem, small_recipe
 
 
-def start(recipe, output, *flags) -> subprocess.Popen:
-    command = [sys.executable, "-m", "homing", "run", str(recipe), "--output", str(output), *flags]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
-def wait_for_rows(folder, count, process):
-    """Until the run has written some rows of metrics: it is in the middle of its training."""
+def steps_in(folder: Path) -> list[int]:
     path = folder / "metrics.jsonl"
-    while not path.exists() or len(path.read_text().splitlines()) < count:
-        assert process.poll() is None, process.communicate()[1]
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A recipe, and the folder of its run without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = small_recipe(draw_problem(folder / "pools"), "training.steps=60", "output.log_every=1")
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    return recipe, run(recipe, folder / "run", quiet=True).folder
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_resuming_ends_like_an_uninterrupted_run(tmp_path, number, code):
-    recipe = small_recipe(draw_problem(tmp_path / "pools"), "training.steps=60", "output.log_every=1")
-    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    process = start(tmp_path / "recipe.yaml", tmp_path / "cut")
-    wait_for_rows(tmp_path / "cut", 3, process)
-    process.send_signal(number)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == code, told
+def test_a_signal_saves_and_resuming_ends_like_an_uninterrupted_run(whole, tmp_path, number, code):
+    recipe, unstopped = whole
+    process = start(
+        homing, "run", unstopped.parent / "recipe.yaml", "--output", tmp_path / "cut", stderr=tmp_path / "err"
+    )
+    while len(steps_in(tmp_path / "cut")) < 3:
+        assert not ended(process, 0.01), (tmp_path / "err").read_text()
+    last = steps_in(tmp_path / "cut")[-1]
+    os.kill(process.pid, number)
+    process.join(60)
+    told = (tmp_path / "err").read_text()
+    assert process.exitcode == code, told
     assert "--resume" in told
     assert "Traceback" not in told
+    stopped = steps_in(tmp_path / "cut")[-1]
+    assert last <= stopped <= last + 2  # the step at hand, and one that may have ended before the signal was sent
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").glob("step-*")] == [f"step-{stopped:06d}"]
     assert not (tmp_path / "cut" / "results.json").exists()
     assert run(recipe, tmp_path / "cut", resume=True, quiet=True).results["cost"]["source_gradients"] > 0
-    whole = run(recipe, tmp_path / "whole", quiet=True).folder
-    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (whole, tmp_path / "cut"))
+    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (unstopped, tmp_path / "cut"))
     assert all((ours[name] == theirs[name]).all() for name in ours)
+    assert steps_in(tmp_path / "cut") == list(range(1, 61))
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path):
-    recipe = small_recipe(
-        draw_problem(tmp_path / "pools"), "training.steps=60", "output.log_every=1", "output.checkpoint_every=2"
+def test_a_signal_before_the_training_ends_the_run_too(whole, tmp_path):
+    """A scan of a large pool takes hours: it does not have to be waited for."""
+    process = start(_run_with_a_signal_in_the_scan, whole[1].parent / "recipe.yaml", tmp_path, stderr=tmp_path / "err")
+    process.join(60)
+    told = (tmp_path / "err").read_text()
+    assert process.exitcode == 143, told
+    assert "stopped outside of training" in told
+    assert steps_in(tmp_path / "run") == []
+
+
+def _run_with_a_signal_in_the_scan(recipe: Path, folder: Path) -> None:
+    from homing.models.inputs import ImageInputs
+
+    real = ImageInputs.evaluation
+
+    def evaluation(self, rows):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, rows)
+
+    ImageInputs.evaluation = evaluation
+    homing("run", recipe, "--output", folder / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_the_process_at_once(number):
+    """A step that never ends: the first signal is only noted."""
+    script = (
+        "from homing.interrupts import StopOnSignal\n"
+        "with StopOnSignal() as stop:\n"
+        "    print('ready', flush=True)\n"
+        "    while not stop.asked: pass\n"
+        "    print('asked', flush=True)\n"
+        "    while True: pass\n"
     )
-    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    for rows in (5, 20):
-        process = start(tmp_path / "recipe.yaml", tmp_path / "cut", "--resume")
-        wait_for_rows(tmp_path / "cut", rows, process)
-        process.kill()
-        process.communicate()
-    run(recipe, tmp_path / "cut", resume=True, quiet=True)
-    whole = run(recipe, tmp_path / "whole", quiet=True).folder
-    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (whole, tmp_path / "cut"))
-    assert all((ours[name] == theirs[name]).all() for name in ours)
-    rows = [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
-    assert rows == list(range(1, 61))
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "asked\n"
+        sent = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(20) == -number
+        assert time.monotonic() - sent < 1

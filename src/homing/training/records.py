@@ -190,7 +190,8 @@ class Checkpoints:
             self._put_into(tuning, checkpoint)
         except Exception as error:
             self._put_into(tuning, before)
-            raise CheckpointError(f"{path}: does not fit this run ({error}). {REMEDY}") from error
+            why = " ".join(str(error).split())
+            raise CheckpointError(f"{path}: does not fit this run ({why}). {REMEDY}") from error
         if tuning.record is not None:
             tuning.record.cut(checkpoint.state["metrics_bytes"])
 
