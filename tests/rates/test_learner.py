@@ -6,6 +6,7 @@ from gaussian_domains import NUM_CLASSES, WIDTH, hidden_matches
 
 from homing.errors import DataError
 from homing.rates import Evidence, learn_rates
+from homing.rates.rate_model import class_presence
 
 
 def part_of(evidence, source_rows, target_rows):
@@ -19,10 +20,11 @@ def part_of(evidence, source_rows, target_rows):
 
 
 def is_sound(plan, evidence):
-    means = [plan.rates[evidence.source_labels == label].mean() for label in evidence.source_labels.unique()]
+    labels = evidence.source_labels.unique()
+    means = torch.stack([plan.rates[evidence.source_labels == label].mean() for label in labels])
     assert torch.isfinite(plan.rates).all()
     assert (plan.rates >= 0).all()
-    torch.testing.assert_close(torch.stack(means), torch.ones(len(means)))
+    torch.testing.assert_close(means, class_presence(evidence)[labels])
     assert all(len(values) == evidence.num_source for values in plan.descriptors.values())
     assert all(torch.isfinite(values).all() for values in plan.descriptors.values())
     assert sum(row["chosen"] for row in plan.judged) == 1
@@ -56,6 +58,14 @@ def test_a_target_whose_labels_make_no_sense_is_told_of():
     assert not any("guessing" in warning for warning in learn_rates(evidence).warnings)
     evidence.target_labels.copy_(torch.arange(24) // 6)  # each label now falls on all classes alike
     assert any("guessing" in warning for warning in learn_rates(evidence).warnings)
+
+
+def test_classes_that_the_target_lacks_are_told_of():
+    evidence = hidden_matches(seed=3)
+    plan = learn_rates(evidence.with_target(evidence.target_labels < 3))
+    assert plan.phi["absent_class_rate"] == pytest.approx(3 / 19)  # (0 + 1) / (18 + 1), over one class, times 3
+    assert any("1 of 4 classes have no target image" in warning for warning in plan.warnings)
+    assert learn_rates(evidence).phi["absent_class_rate"] == 1
 
 
 def test_the_same_seed_gives_the_same_plan():

@@ -1,9 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from gaussian_domains import NUM_CLASSES, described, hidden_matches
 
 from homing.rates.plan import RatePlan, balanced_within_classes
-from homing.rates.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, rates_of, weight_ladder
+from homing.rates.rate_model import (
+    DESCRIPTORS,
+    Setting,
+    candidate_settings,
+    class_presence,
+    log_prior,
+    rates_of,
+    weight_ladder,
+)
 
 
 def class_means(rates, labels):
@@ -18,6 +28,28 @@ def test_rates_have_mean_one_within_each_class():
     assert (rates >= 0).all()
     for row in rates:
         torch.testing.assert_close(class_means(row, evidence.source_labels), torch.ones(NUM_CLASSES))
+
+
+def of_classes(evidence, labels):
+    return replace(
+        evidence, target_features=evidence.target_features[: len(labels)], target_labels=torch.tensor(labels)
+    )
+
+
+def test_classes_that_the_target_lacks_count_less_the_more_images_say_so():
+    evidence = hidden_matches(seed=5)
+    everything = class_presence(evidence)
+    few, many = class_presence(of_classes(evidence, [0, 0, 1, 1])), class_presence(of_classes(evidence, [0, 1] * 8))
+    torch.testing.assert_close(everything, torch.ones(NUM_CLASSES))
+    torch.testing.assert_close(few, torch.tensor([1.0, 1.0, 0.2, 0.2]))  # (0 + 1) / (4 + 1), over 2 classes, times 2
+    assert many[2] == pytest.approx(1 / 17)
+    rates = rates_of([Setting(10, 10, 1), Setting(10)], described(evidence), of_classes(evidence, [0, 0, 1, 1]))
+    torch.testing.assert_close(class_means(rates[0], evidence.source_labels), few)
+    torch.testing.assert_close(rates[1], torch.ones(evidence.num_source))  # plain pooling stays what it is
+
+
+def test_a_target_of_one_image_a_class_says_nothing_about_missing_classes():
+    torch.testing.assert_close(class_presence(of_classes(hidden_matches(seed=6), [0, 1])), torch.ones(NUM_CLASSES))
 
 
 def test_lift_one_and_nothing_let_go_is_uniform():

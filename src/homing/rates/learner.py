@@ -12,7 +12,16 @@ from homing.rates.descriptors import pool_consistency
 from homing.rates.evidence import Evidence
 from homing.rates.judge import FOLDS, Verdict, judge
 from homing.rates.plan import RatePlan
-from homing.rates.rate_model import DESCRIPTORS, Description, Setting, candidate_settings, describe, log_prior, rates_of
+from homing.rates.rate_model import (
+    DESCRIPTORS,
+    Description,
+    Setting,
+    candidate_settings,
+    class_presence,
+    describe,
+    log_prior,
+    rates_of,
+)
 
 WIDTH = 128
 """Principal components that probes work on."""
@@ -89,13 +98,18 @@ def _plan(evidence: Evidence, description: Description, settings: list[Setting],
     return RatePlan(
         rates=rates,
         target_weight=chosen.target_weight,
-        phi={**chosen.as_dict(), "match_share": likeness.share, "wrong_share": consistency.wrong_share},
+        phi={
+            **chosen.as_dict(),
+            "match_share": likeness.share,
+            "wrong_share": consistency.wrong_share,
+            "absent_class_rate": float(class_presence(evidence).min()),
+        },
         descriptors={
             "target_likeness": likeness.log_ratio,
             "label_consistency": consistency.log_probability,
         },
         judged=_judged_rows(settings, verdict),
-        warnings=_warnings(rates, description, verdict, evidence.num_classes),
+        warnings=_warnings(rates, description, verdict, evidence),
         suggested=torch.where(consistency.right < 0.5, consistency.best, evidence.source_labels),
     )
 
@@ -108,8 +122,14 @@ def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, fl
     ]
 
 
-def _warnings(rates: Tensor, description: Description, verdict: Verdict, num_classes: int) -> list[str]:
-    warnings = []
+def _warnings(rates: Tensor, description: Description, verdict: Verdict, evidence: Evidence) -> list[str]:
+    warnings, num_classes = [], evidence.num_classes
+    presence = class_presence(evidence)
+    if (presence < 1).any():
+        warnings.append(
+            f"{int((presence < 1).sum())} of {num_classes} classes have no target image: their source samples count "
+            f"{float(presence.min()):.3f} times as much as others; add target images of the classes that you need."
+        )
     if description.likeness.share < NOTHING:
         warnings.append("Nothing in the source pool looks like the target: no row is lifted.")
     if torch.allclose(rates, torch.ones_like(rates), atol=UNIFORM):

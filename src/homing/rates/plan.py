@@ -13,7 +13,8 @@ class RatePlan:
     """Train on `sum_i rates[i] * loss_i` over the source plus `target_weight * sum_j loss_j` over the target.
 
     Attributes:
-        rates: `[N]` float32, at least 0, mean 1 within each class of the source (0 everywhere: train on no source).
+        rates: `[N]` float32, at least 0, mean 1 within each class of the source, less in classes that the target lacks
+            (0 everywhere: train on no source).
         target_weight: How often each target image counts; 0: the target is not trained on.
         phi: The few learned numbers behind the rates, for `results.json`.
         descriptors: Name to `[N]` float32, what the rates were computed from, for `rates.parquet`.

@@ -113,7 +113,8 @@ def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed
 def rates_of(settings: list[Setting], description: Description, evidence: Evidence) -> Tensor:
     """Rates of every source row under each setting.
 
-    `r = (1 + (match_lift - 1) * P(match)) * P(label right) ** let_go`, scaled to mean 1 within each class.
+    `r = (1 + (match_lift - 1) * P(match)) * P(label right) ** let_go`, scaled to mean 1 within each class, times
+    `class_presence` of the class. A setting that neither lifts nor lets go is plain pooling: all rates are 1.
 
     Args:
         settings: S settings.
@@ -127,4 +128,21 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     let_go = torch.tensor([[setting.let_go] for setting in settings])
     matching = 1 + (lift - 1) * description.likeness.match
     keeping = description.consistency.right**let_go
-    return balanced_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes)
+    rates = balanced_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes)
+    pooling = (lift == 1) & (let_go == 0)
+    return rates * torch.where(pooling, 1.0, class_presence(evidence)[evidence.source_labels])
+
+
+def class_presence(evidence: Evidence) -> Tensor:
+    """`[C]` in 0..1, how far each class counts: 1 where the target has it, else as often as it is to be expected there.
+
+    The target may be of fewer classes than the pool. The chance that its next image is of a class not seen so far is
+    about `(classes seen once + 1) / (images + 1)` (Good 1953, smoothed by one image); spread over the missing classes
+    and held against the mean share of a class that is there, it says how much each of them still counts.
+    """
+    counts = torch.bincount(evidence.target_labels, minlength=evidence.num_classes)
+    seen, missing = int((counts > 0).sum()), int((counts == 0).sum())
+    if not missing:
+        return torch.ones(evidence.num_classes)
+    unseen = (int((counts == 1).sum()) + 1) / (evidence.num_target + 1)
+    return torch.where(counts > 0, 1.0, min(1.0, unseen / missing * seen))
