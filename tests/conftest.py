@@ -13,7 +13,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="homing-tests-", ignore_cleanup_erro
 _HERE = Path(__file__).parent
 # before any test module imports a library that reads them; subprocesses inherit them
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "HOMING_CACHE": f"{_CACHE.name}/homing"}
 for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "RANK", "WORLD_SIZE"):
     os.environ.pop(name, None)
 _PATHS = [str(_HERE / "every_process"), str(_HERE), os.environ.get("PYTHONPATH", "")]

@@ -6,16 +6,13 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from homing.cli_models import register
 from homing.errors import HomingError, RecipeError
 from homing.recipe_reader import read_recipe, recipe_of_run, shipped_recipes
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="homing",
@@ -212,8 +209,12 @@ def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None
     if as_json:
         print(json_line({"folder": str(folder), **results}))
         return
-    from homing.outputs.table import results_table
+    from homing.outputs.table import rates_table, results_table
 
+    if results["target"] is None:
+        print(rates_table(results), file=sys.stderr)
+        print(f"\nrates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR", file=sys.stderr)
+        return
     print(results_table(results), file=sys.stderr)
     print(f"\nreport: {folder / 'report.html'}", file=sys.stderr)
 

@@ -159,7 +159,9 @@ AugmentationOrNone = Annotated[
 class Training(Section):
     """One loop, the same for every method and baseline."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="passes over source + weighted target")
+    epochs: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="passes over source + weighted target; 0: stop after the rates, nothing is trained"
+    )
     steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
     batch_size: Positive = Field(32, description="samples a step, over all processes")
     accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
@@ -206,6 +208,12 @@ class Output(Section):
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
     trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
     license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
+    cache: Text = Field(
+        "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"
+    )
+    cache_gb: Annotated[float, Field(ge=0)] = Field(
+        4.0, description="size of that cache, GB; what was unused for longest goes first"
+    )
 
 
 class Conflict(ValueError):
@@ -234,6 +242,11 @@ class Recipe(Section):
             raise Conflict(found)
         return self
 
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained; with `training.epochs: 0` the run stops after the rates."""
+        return self.training.epochs != 0
+
     def to_yaml(self) -> str:
         """The whole recipe, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
@@ -256,7 +269,16 @@ class Recipe(Section):
             found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
         if self.data.test is not None and "folds" in _changed(self.evaluation):
             found.append("evaluation.folds: no effect, data.test is given")
+        if not self.trains:
+            found += self._without_training()
         return found
+
+    def _without_training(self) -> list[str]:
+        idle = sorted(_changed(self.training) - {"epochs", "precision", "workers", "target_weight", "batch_norm"})
+        names = [f"training.{name}" for name in idle]
+        names += ["rates.residuals"] if self.rates.residuals else []
+        names += ["data.test"] if self.data.test is not None else []
+        return [f"{', '.join(names)}: no effect with training.epochs: 0, nothing is trained"] if names else []
 
 
 def _changed(section: Section) -> set[str]:
@@ -284,6 +306,10 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if isinstance(training, dict) and len(given) != 1:
         found = "both" if given else "neither"
         yield ("training", "epochs"), f"give either training.epochs or training.steps, found {found}"
+    if given == ["epochs"] and _number(get("training", "epochs", 1)) == 0:
+        yield from _conflicts_without_training(
+            get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
+        )
     parts, batch = _number(get("training", "accumulate", 1)), _number(get("training", "batch_size", 32))
     if parts > batch:
         yield (
@@ -321,6 +347,20 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if "oracle" in methods and get("data", "truth", None) is None:
         where = ("rates", "method") if method == "oracle" else ("evaluation", "baselines")
         yield where, f"the oracle in {'.'.join(where)} needs data.truth, the columns of the source that hold the truth"
+
+
+def _conflicts_without_training(method: Any, baselines: Any) -> Iterator[tuple[tuple[str, str], str]]:
+    if method != "hierarchical":
+        yield (
+            ("rates", "method"),
+            f"rates.method: {method} learns no rates before training; with training.epochs: 0 set rates.method:"
+            " hierarchical",
+        )
+    if baselines:
+        yield (
+            ("evaluation", "baselines"),
+            "evaluation.baselines are trained, and with training.epochs: 0 nothing is; leave them out",
+        )
 
 
 def _number(value: Any) -> float:

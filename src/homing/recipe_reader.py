@@ -261,6 +261,8 @@ def _resolve_paths(recipe: Recipe) -> Recipe:
     weights = recipe.model.weights
     if weights not in ("pretrained", "none", "bundled"):
         tree["model"]["weights"] = _absolute(weights)
+    if recipe.output.cache not in ("user", "none"):
+        tree["output"]["cache"] = _absolute(recipe.output.cache)
     return Recipe.model_validate(tree)
 
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
 from homing.interrupts import StopOnSignal, stoppable
 from homing.models.backbone import build_model
-from homing.models.inputs import batches_of
+from homing.models.feature_cache import FeatureCache, user_cache
+from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms
+from homing.models.scan import Scanned
 from homing.outputs.files import write_json
-from homing.outputs.results import write_outputs
+from homing.outputs.results import write_outputs, write_rates_only
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
@@ -33,6 +35,7 @@ from homing.rates.folds import held_out_folds
 from homing.recipe import Recipe
 from homing.training.distributed import on_main
 from homing.training.plan import num_steps_of
+from homing.training.source_features import SourceFeatures
 from homing.training.trackers import track, tracking, tracking_accelerator
 from homing.training.workbench import Fitted, Workbench, training_settings
 
@@ -88,6 +91,11 @@ def run(
             stop_asked=lambda: stop.asked,
         )
         on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
+        if not recipe.trains:
+            plan = bench.learned_rates(bench.problem.target_rows, recipe.training.target_weight)
+            results = on_main(accelerator, lambda: write_rates_only(bench, plan, seconds=time.monotonic() - started))
+            bench.images.close()
+            return RunResult(folder, results)
         with tracking(accelerator, recipe.name, recipe.model_dump(mode="json")):
             names = dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines))
             outcomes = [fit_and_judge(name, bench) for name in names]
@@ -151,11 +159,25 @@ def set_up(
         workers=recipe.training.workers,
     )
     whole = problem
-    drop = recipe.data.on_bad_image == "drop"
-    problem, bad = leave_out_bad(problem, images, progress, drop=drop, stop_asked=stop_asked)
     model.to(accelerator.device).to(memory_format=torch.channels_last)
+    source_features = SourceFeatures(
+        model,
+        ImageInputs(images, preprocessing, None, seed=recipe.seed, device=accelerator.device),
+        len(problem.source),
+        accelerator,
+        precision=recipe.training.precision,
+        cache=feature_cache(recipe),
+        progress=progress,
+        stop_asked=stop_asked,
+    )
+    if not recipe.trains and recipe.training.batch_norm != "adapt":
+        source_features.scan_all()  # one pass finds what cannot be read on the way
+    known = source_features.scanned
+    drop = recipe.data.on_bad_image == "drop"
+    problem, bad = leave_out_bad(problem, images, progress, drop=drop, known=known, stop_asked=stop_asked)
+    source_features.leave_out(bad)
     bench = Workbench(recipe, problem, images, model, arguments, preprocessing, accelerator, folder, resume, progress)
-    bench.stop_asked, bench.allow_change = stop_asked, allow_change
+    bench.stop_asked, bench.allow_change, bench.source_features = stop_asked, allow_change, source_features
     bench.bad, source = tuple(bad), whole.source
     gone = [item.row for item in bad if item.row < len(source)]
     bench.dropped = tuple((source.ids[row], source.sources[row], source.labels[row]) for row in gone)
@@ -164,21 +186,32 @@ def set_up(
     return bench
 
 
+def feature_cache(recipe: Recipe) -> FeatureCache | None:
+    """Where features are kept for the next run; those of a backbone adapted to one target serve no other."""
+    wanted = recipe.output.cache
+    if wanted == "none" or recipe.training.batch_norm == "adapt":
+        return None
+    return FeatureCache(user_cache() if wanted == "user" else Path(wanted), int(recipe.output.cache_gb * 1e9))
+
+
 def leave_out_bad(
     problem: Problem,
     images: Images,
     progress: Progress,
     *,
     drop: bool,
+    known: Scanned | None = None,
     stop_asked: Callable[[], bool] = lambda: False,
 ) -> tuple[Problem, list[BadImage]]:
-    """Decode everything once; stop at images that cannot be read, or leave them out.
+    """Decode everything once, but the source where a scan did; stop at images that cannot be read, or leave them out.
 
     Raises:
         DataError: There are bad images and they are not to be dropped; lists up to 20.
     """
-    with progress.stage("read images", len(images)) as advance:
-        bad = images.find_bad(stoppable(advance, stop_asked))
+    unknown = np.arange(0 if known is None else len(problem.source), len(images))
+    with progress.stage("read images", len(unknown)) as advance:
+        bad = [] if known is None else [replace(item, name=images.names[item.row]) for item in known.bad]
+        bad += images.find_bad(stoppable(advance, stop_asked), unknown)
     if not bad:
         return problem, bad
     listed = "\n  ".join([f"{item.name}: {item.reason}" for item in bad[:20]])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from homing.models.backbone import Preprocessing
 from homing.pools.augmentation import CropFlipColor, crop
-from homing.pools.images import Images
+from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
+
+_Item = TypeVar("_Item")
+_Fetched = TypeVar("_Fetched")
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,19 @@ class ImageInputs:
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
         """The augmented inputs of each visit, [B, 3, size, size], channels last."""
-        for visit, canvases in self._ahead(visits):
+        for visit, canvases in read_ahead(visits, self._fetch, self.ahead):
             yield self._augmented(visit, self._to_device(canvases))
 
     def evaluation(self, rows: Rows) -> Tensor:
         """Centre crops, [len(rows), 3, size, size], channels last."""
         canvases = self._to_device(torch.from_numpy(self.images.fetch(rows)))
         return self.preprocessing.normalize(self.preprocessing.center(canvases).float() / 255)
+
+    def scanning(self, batches: Iterable[Rows]) -> Iterator[tuple[Tensor, list[BadImage]]]:
+        """Centre crops of those rows of each batch that can be read, in their order, and the rows that cannot."""
+        for _, (canvases, bad) in read_ahead(batches, self.images.fetch_good, self.ahead):
+            crops = self.preprocessing.center(self._to_device(torch.from_numpy(canvases)))
+            yield self.preprocessing.normalize(crops.float() / 255), bad
 
     def _augmented(self, visit: Visit, canvases: Tensor) -> Tensor:
         if self.augmentation is None:
@@ -102,23 +111,27 @@ class ImageInputs:
         canvases = torch.from_numpy(self.images.fetch(visit.rows))
         return canvases.pin_memory() if self.device.type == "cuda" else canvases
 
-    def _ahead(self, visits: Iterable[Visit]) -> Iterator[tuple[Visit, Tensor]]:
-        if not self.ahead:
-            yield from ((visit, self._fetch(visit)) for visit in visits)
-            return
-        with ThreadPoolExecutor(1, "read-ahead") as thread:
-            waiting: list[tuple[Visit, Future[Tensor]]] = []
-            try:
-                for visit in visits:
-                    waiting.append((visit, thread.submit(self._fetch, visit)))
-                    if len(waiting) > self.ahead:
-                        ready, future = waiting.pop(0)
-                        yield ready, future.result()
-                for ready, future in waiting:
+
+def read_ahead(
+    items: Iterable[_Item], fetch: Callable[[_Item], _Fetched], ahead: int
+) -> Iterator[tuple[_Item, _Fetched]]:
+    """Each item with what is fetched for it, the next `ahead` of them in the background."""
+    if not ahead:
+        yield from ((item, fetch(item)) for item in items)
+        return
+    with ThreadPoolExecutor(1, "read-ahead") as thread:
+        waiting: list[tuple[_Item, Future[_Fetched]]] = []
+        try:
+            for item in items:
+                waiting.append((item, thread.submit(fetch, item)))
+                if len(waiting) > ahead:
+                    ready, future = waiting.pop(0)
                     yield ready, future.result()
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+            for ready, future in waiting:
+                yield ready, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
 
 class RowsOf:

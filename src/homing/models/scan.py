@@ -3,56 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.errors import RecipeError
-from homing.models.inputs import Inputs, batches_of
+from homing.models.inputs import ImageInputs, Inputs, batches_of
 from homing.models.parts import autocast, classifier_of
+from homing.pools.images import BadImage
 from homing.pools.order import Rows
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What a scan found. Rows of `features` and of `bad` count within the rows that were scanned.
+
+    Attributes:
+        features: float32 [N, D] on the CPU; NaN for images that cannot be read.
+        bad: Those images.
+    """
+
+    features: Tensor
+    bad: list[BadImage]
 
 
 @torch.inference_mode()
 def scan(
     model: nn.Module,
-    inputs: Inputs,
+    pictures: ImageInputs,
     rows: Rows,
     accelerator: Accelerator,
     *,
     precision: str = "fp32",
     batch_size: int = 64,
     advance: Callable[[int], None] = lambda count: None,
-) -> Tensor:
+) -> Scanned:
     """What the head sees of each row: pooled features of the frozen model, without augmentation.
 
     Each process computes its share; all of them get the whole.
 
     Args:
         model: A timm model, in evaluation mode while this runs.
-        inputs: Pictures by row.
+        pictures: Pictures by row.
         rows: Rows to scan, int64 [N].
         accelerator: Device and processes.
         precision: fp32 or bf16.
         batch_size: Of one process.
         advance: Called with the number of rows done, over all processes.
-
-    Returns:
-        float32 [N, D] on the CPU.
     """
-    timm_model, training = cast(Any, model), model.training
+    training = model.training
     model.eval()
     mine = rows[accelerator.process_index :: accelerator.num_processes]
-    parts = []
-    for batch in batches_of(mine, batch_size):
-        with autocast(accelerator.device, precision):
-            features = timm_model.forward_head(timm_model.forward_features(inputs.evaluation(batch)), pre_logits=True)
-        parts.append(features.float().cpu())
+    batches, parts, bad = list(batches_of(mine, batch_size)), [], []
+    for batch, (images, unreadable) in zip(batches, pictures.scanning(batches), strict=True):
+        good = ~np.isin(batch, [item.row for item in unreadable])
+        features = torch.full((len(batch), cast(Any, model).num_features), torch.nan)
+        if good.any():
+            part = features_of(model, images, accelerator.device, precision)
+            features = torch.full((len(batch), part.shape[1]), torch.nan)
+            features[torch.from_numpy(good)] = part
+        parts.append(features)
+        bad += unreadable
         advance(len(batch) * accelerator.num_processes)
     model.train(training)
-    return gather_shares(parts, len(rows), accelerator)
+    return Scanned(gather_shares(parts, len(rows), accelerator), _gather_bad(bad, rows, accelerator))
+
+
+def features_of(model: nn.Module, images: Tensor, device: torch.device, precision: str) -> Tensor:
+    """What the head sees of some images [B, 3, S, S]; float32 [B, D] on the CPU."""
+    timm_model = cast(Any, model)
+    with autocast(device, precision):
+        features = timm_model.forward_head(timm_model.forward_features(images), pre_logits=True)
+    return cast(Tensor, features.float().cpu())
+
+
+def _gather_bad(bad: list[BadImage], rows: Rows, accelerator: Accelerator) -> list[BadImage]:
+    """Bad images of all processes, in the order of the rows scanned, counted within them."""
+    from accelerate.utils import gather_object
+
+    everyone = gather_object(bad) if accelerator.num_processes > 1 else bad
+    place = {int(row): position for position, row in enumerate(rows)} if everyone else {}
+    return sorted((replace(item, row=place[item.row]) for item in everyone), key=lambda item: item.row)
 
 
 def gather_shares(parts: list[Tensor], total: int, accelerator: Accelerator) -> Tensor:

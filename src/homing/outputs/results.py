@@ -24,6 +24,7 @@ from homing.outputs.thumbnails import pictures_of
 if TYPE_CHECKING:
     from homing.evaluation.outcome import Outcome
     from homing.pools.problem import Problem
+    from homing.rates.plan import RatePlan
     from homing.training.workbench import Workbench
 
 _LIBRARIES = ("torch", "timm", "datasets", "accelerate", "scikit-learn")
@@ -49,7 +50,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         main.fitted.rates,
         descriptors=descriptors,
         visits=main.fitted.visits,
-        groups=sorted({spec.group_column for spec in bench.recipe.data.sources if spec.group_column}),
+        groups=groups_of(bench),
         suggested=suggested_labels(main.method.rates.suggested, bench.problem),
         dropped=bench.dropped,
     )
@@ -70,6 +71,36 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
     return results
 
 
+def write_rates_only(bench: Workbench, plan: RatePlan, *, seconds: float) -> dict[str, Any]:
+    """What a run leaves behind that stops after the rates: `rates.parquet` and `results.json`, which is returned."""
+    folder, count = bench.folder, len(bench.problem.source)
+    write_rates(
+        folder / "rates.parquet",
+        bench.problem.source,
+        plan.rates,
+        descriptors=plan.descriptors,
+        visits=torch.zeros(count, dtype=torch.int64),
+        groups=groups_of(bench),
+        suggested=suggested_labels(plan.suggested, bench.problem),
+        dropped=bench.dropped,
+    )
+    results = described(bench, plan, plan.rates) | {
+        "headline": "none",
+        "target": None,
+        "cost": cost(bench, seconds, source_gradients=0),
+        "baselines": {},
+        "warnings": [*bench.recipe.settings_without_effect(), *plan.warnings, *data_warnings(bench)],
+    }
+    write_json(folder / "results.json", results)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the rates served until the run was complete
+    return results
+
+
+def groups_of(bench: Workbench) -> list[str]:
+    """Columns of the source by which rates are also reported."""
+    return sorted({spec.group_column for spec in bench.recipe.data.sources if spec.group_column})
+
+
 def predictions(bench: Workbench, outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
     """Logits of each method on the judged rows, and under `labels` what is right."""
     logits = {item.method.name: item.logits.contiguous() for item in outcomes}
@@ -86,37 +117,50 @@ def collect(bench: Workbench, outcomes: Sequence[Outcome], seconds: float) -> di
     problem, recipe, main = bench.problem, bench.recipe, outcomes[0]
     labels = judged_labels(problem, bench.labels)
     scores = {item.method.name: metrics(item.logits, labels) for item in outcomes}
-    squares = float(main.fitted.rates.double().square().sum())
-    return {
-        "version": version("homing"),
-        "recipe_sha256": recipe.sha256(),
-        "name": recipe.name,
-        "method": recipe.rates.method,
-        "seed": recipe.seed,
+    gradients = int(main.fitted.visits.sum())
+    return described(bench, main.method.rates, main.fitted.rates) | {
         "headline": "test" if problem.test is not None else "cross_validated",
         "target": scores[main.method.name],
-        "rates": {
-            "effective_sample_size": float(main.fitted.rates.double().sum()) ** 2 / squares if squares else 0.0,
-            "phi": main.method.rates.phi,
-        },
-        "cost": {
-            "seconds": round(seconds, 2),
-            "source_gradients": int(main.fitted.visits.sum()),
-            "peak_rss_mb": peak_rss_mb(),
-            "method_seconds": {item.method.name: round(item.seconds, 2) for item in outcomes},
-        },
+        "cost": cost(bench, seconds, source_gradients=gradients)
+        | {"method_seconds": {item.method.name: round(item.seconds, 2) for item in outcomes}},
         "baselines": {
             item.method.name: scores[item.method.name]
             | {"ours_minus_this": paired_difference(main.logits, item.logits, labels, seed=recipe.seed)}
             for item in outcomes[1:]
         },
         "warnings": warnings_of(bench, main),
-        "data": describe_data(problem),
-        "dropped": [{"image": item.name, "reason": item.reason} for item in bench.bad],
         "per_class": per_class(main.logits, labels, problem.classes),
         "confusion": confusion(main.logits, labels, len(problem.classes)),
-        "judged": main.method.rates.judged,
+    }
+
+
+def described(bench: Workbench, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
+    """What `results.json` says of any run: what was asked, of which data, and the rates."""
+    recipe, squares = bench.recipe, float(rates.double().square().sum())
+    return {
+        "version": version("homing"),
+        "recipe_sha256": recipe.sha256(),
+        "name": recipe.name,
+        "method": recipe.rates.method,
+        "seed": recipe.seed,
+        "rates": {
+            "effective_sample_size": float(rates.double().sum()) ** 2 / squares if squares else 0.0,
+            "phi": plan.phi,
+        },
+        "data": describe_data(bench.problem),
+        "dropped": [{"image": item.name, "reason": item.reason} for item in bench.bad],
+        "judged": plan.judged,
         "versions": versions(),
+    }
+
+
+def cost(bench: Workbench, seconds: float, *, source_gradients: int) -> dict[str, Any]:
+    """Time, memory, and how often the model was asked."""
+    return {
+        "seconds": round(seconds, 2),
+        "source_gradients": source_gradients,
+        "scanned_source_images": bench.source_features.num_passed,
+        "peak_rss_mb": peak_rss_mb(),
     }
 
 
@@ -129,6 +173,12 @@ def warnings_of(bench: Workbench, main: Outcome) -> list[str]:
             f"There is no data.test: the headline is cross-validated on the target ({folds} folds, everything refitted"
             " in each), so it is of models that saw fewer target images than the one saved."
         )
+    return found + data_warnings(bench)
+
+
+def data_warnings(bench: Workbench) -> list[str]:
+    """What is odd about the pools."""
+    problem, found = bench.problem, []
     if bench.bad:
         found.append(
             f"{len(bench.bad):,} images could not be read and were left out; results.json lists them under dropped."

@@ -17,6 +17,15 @@ _TITLES = {
 }
 
 
+def rates_table(results: dict[str, Any]) -> str:
+    """What a run found that stopped after the rates: how many samples count, and the numbers behind the rates."""
+    total, phi = results["data"]["source"]["num_samples"], results["rates"]["phi"]
+    size = results["rates"]["effective_sample_size"]
+    lines = [f"{total:,} source samples rated; effective sample size {size:,.0f} ({size / total:.0%})"]
+    lines += [f"  {name.replace('_', ' '):28}{value:10.4g}" for name, value in phi.items()]
+    return "\n".join([*lines, *(f"warning: {text}" for text in results["warnings"])])
+
+
 def results_table(results: dict[str, Any]) -> str:
     """One row a method, worst first, the run's own marked: accuracy, its 95 % interval, NLL."""
     own = results["method"]

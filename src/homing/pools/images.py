@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,24 +80,33 @@ class Images:
         return self._cache[rows]
 
     def fetch_good(self, rows: npt.NDArray[np.int64]) -> tuple[Canvases, list[BadImage]]:
-        """Canvases of those of some rows that can be decoded, in their order, and those that cannot; none is kept."""
+        """Canvases of those of some rows that can be decoded, in their order, and the rows that cannot."""
         results = self._map(self._try, rows)
         bad = [result for result in results if isinstance(result, BadImage)]
         good = [result for result in results if not isinstance(result, BadImage)]
         return np.stack(good) if good else np.empty((0, self.canvas, self.canvas, 3), np.uint8), bad
 
-    def find_bad(self, advance: Callable[[int], None] = lambda count: None) -> list[BadImage]:
-        """Decode every row once and list those that cannot be; fills the cache on the way."""
+    def find_bad(
+        self, advance: Callable[[int], None] = lambda count: None, rows: npt.NDArray[np.int64] | None = None
+    ) -> list[BadImage]:
+        """Decode every row once (or only some) and list those that cannot be; fills the cache on the way."""
         bad: list[BadImage] = []
-        for start in range(0, len(self), _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, len(self)))
-            for row, result in zip(rows, self._map(self._try, rows), strict=True):
-                if isinstance(result, BadImage):
-                    bad.append(result)
-                elif self._cache is not None:
-                    self._cache[row], self._cached[row] = result, True
-            advance(len(rows))
+        rows = np.arange(len(self)) if rows is None else rows
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            bad += [result for result in self._map(self._try, part) if isinstance(result, BadImage)]
+            advance(len(part))
         return bad
+
+    def digest(self, rows: npt.NDArray[np.int64], advance: Callable[[int], None] = lambda count: None) -> str:
+        """sha256 over the encoded bytes of some rows in their order, 64 hexadecimal digits; nothing is decoded."""
+        digest = hashlib.sha256()
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            for one in self._map(self._digest, part):
+                digest.update(one)
+            advance(len(part))
+        return digest.hexdigest()
 
     def select(self, keep: npt.NDArray[np.int64]) -> None:
         """Keep only these rows, in this order."""
@@ -118,9 +128,20 @@ class Images:
             return np.empty((0, self.canvas, self.canvas, 3), np.uint8)
         return np.stack(self._map(self._decode, rows))
 
-    def _try(self, row: int) -> Canvases | BadImage:
+    def _digest(self, row: int) -> bytes:
         try:
-            return self._decode(row)
+            return hashlib.sha256(self.store.read(int(self.rows[row]))).digest()
+        except OSError:
+            return b"unreadable"
+
+    def _try(self, row: int) -> Canvases | BadImage:
+        if self._cache is not None and self._cached[row]:
+            return cast(Canvases, self._cache[row])
+        try:
+            canvas = self._decode(row)
+            if self._cache is not None:
+                self._cache[row], self._cached[row] = canvas, True
+            return canvas
         except DataError as error:
             return BadImage(row, self.names[row], str(error).removeprefix(f"{self.names[row]}: ").splitlines()[0])
 

@@ -40,6 +40,7 @@ from homing.training.optimizer import DEFAULT_LEARNING_RATE
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record
 from homing.training.reweighting import Reweighting
+from homing.training.source_features import SourceFeatures
 from homing.training.trackers import track
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Workbench:
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
         stop_asked: Whether to save and stop.
+        source_features: What the pristine backbone makes of the source.
     """
 
     recipe: Recipe
@@ -89,6 +91,7 @@ class Workbench:
     bad: tuple[BadImage, ...] = ()
     dropped: tuple[tuple[str, str, str], ...] = ()
     stop_asked: Callable[[], bool] = lambda: False
+    source_features: SourceFeatures = field(init=False)
     labels: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,15 +121,13 @@ class Workbench:
         """
         problem = self.problem
         rows = np.arange(len(problem) if self.head_only else len(problem.source) + len(problem.target))
-        with self.progress.stage("scan", len(rows)) as advance:
-            features = scan(
-                self.model,
-                self.pictures,
-                rows,
-                self.accelerator,
-                precision=self.recipe.training.precision,
-                advance=stoppable(advance, self.stop_asked),
-            )
+        source = self.source_features.of_kept()
+        others = rows[len(problem.source) :]
+        with self.progress.stage("scan target", len(others)) as advance:
+            told = stoppable(advance, self.stop_asked)
+            precision = self.recipe.training.precision
+            found = scan(self.model, self.pictures, others, self.accelerator, precision=precision, advance=told)
+        features = torch.cat([source, found.features])
         self.stop_if_not_finite("features", features, rows)
         if self.head_only:
             check_head_on_features(self.model, self.pictures, features, rows)
