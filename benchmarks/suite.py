@@ -28,7 +28,7 @@ from scenarios import Scenario, Study, all_scenarios, draw_study, slice_scenario
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
-from homing.evaluation.baselines import BASELINES
+from homing.evaluation.baselines import BASELINES, source_then_target
 from homing.rates import Evidence, RatePlan
 from homing.rates.probe import fit_probes, log_probabilities, with_bias
 
@@ -37,7 +37,11 @@ METHODS = (
     "target_only",
     "pooled",
     "pooled_oversampled",
+    "sequential",
     "density_ratio",
+    "l2rw",
+    "meta_weight_net",
+    "instance",
     "hierarchical",
     "oracle",
 )
@@ -130,6 +134,8 @@ def _training_rows(evidence: Evidence, plan: RatePlan) -> tuple[Tensor, Tensor, 
 
 
 def _linear_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor) -> Tensor:
+    if plan.source_share:
+        return log_probabilities(with_bias(test_features), source_then_target(evidence, plan.source_share))[0]
     features, labels, weights = _training_rows(evidence, plan)
     probe = fit_probes(with_bias(features), labels, weights[None], evidence.num_classes, ridge=PROBE_RIDGE)
     return log_probabilities(with_bias(test_features), probe[0])
@@ -144,10 +150,12 @@ def _mlp_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor, seed: 
         torch.nn.Linear(MLP_HIDDEN, evidence.num_classes),
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=MLP_RATE, weight_decay=MLP_DECAY)
-    for _ in range(MLP_STEPS):
+    source_alone = (torch.arange(len(labels)) < evidence.num_source).float()
+    for step in range(MLP_STEPS):
+        masses = source_alone if step < plan.source_share * MLP_STEPS else weights
         losses = torch.nn.functional.cross_entropy(model(features), labels, reduction="none")
         optimizer.zero_grad()
-        ((weights * losses).sum() / weights.sum()).backward()
+        ((masses * losses).sum() / masses.sum()).backward()
         optimizer.step()
     with torch.inference_mode():
         return model(test_features).log_softmax(dim=1)

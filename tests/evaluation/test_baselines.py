@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from homing.errors import DataError
-from homing.evaluation.baselines import BASELINES, OVERSAMPLING
+from homing.evaluation.baselines import BASELINES, OVERSAMPLING, SOURCE_SHARES, source_then_target
 from homing.rates import Evidence
+from homing.rates.probe import log_probabilities, with_bias
 
 NUM_CLASSES = 3
 
@@ -32,7 +33,7 @@ def test_every_method_gives_a_plan_that_is_balanced_within_classes(name, target_
     plan = BASELINES[name](evidence, seed=1, target_weight=target_weight)
     assert plan.rates.shape == (evidence.num_source,)
     assert plan.target_weight >= 0
-    if name != "target_only":
+    if name not in ("target_only", "sequential"):  # which end on the target alone
         means = torch.stack([plan.rates[evidence.source_labels == label].mean() for label in range(NUM_CLASSES)])
         torch.testing.assert_close(means, torch.ones(NUM_CLASSES))
 
@@ -86,3 +87,20 @@ def test_the_weight_of_the_target_is_chosen_on_its_folds_when_asked():
     assert 3.0 in weights
     again = BASELINES["pooled_oversampled"](evidence, target_weight=None).target_weight
     assert again == BASELINES["pooled_oversampled"](evidence, target_weight=None).target_weight
+
+
+@pytest.mark.parametrize("name", ["l2rw", "meta_weight_net", "instance"])
+def test_what_learns_while_it_trains_turns_wrong_labels_down(name):
+    evidence = study(wrong=0.3)
+    rates = BASELINES[name](evidence, target_weight=10.0).rates
+    assert rates[~evidence.clean].mean() < 0.9 * rates[evidence.clean].mean()
+
+
+def test_the_sequential_share_is_one_of_those_tried_and_the_source_comes_first():
+    evidence = study()
+    plan = BASELINES["sequential"](evidence)
+    assert plan.source_share in SOURCE_SHARES
+    early, late = (source_then_target(evidence, share) for share in (1.0, 0.5))
+    features, labels = with_bias(evidence.target_features), evidence.target_labels
+    losses = [torch.nn.functional.nll_loss(log_probabilities(features, probe)[0], labels) for probe in (early, late)]
+    assert losses[1] < losses[0]

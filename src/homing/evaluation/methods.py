@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from homing.training.workbench import Workbench
 
 NEEDS_NO_SCAN = frozenset({"source_only", "target_only", "pooled"})
+SOURCE_SHARE = 0.5
+"""Share of the steps of `sequential` that train on the source: fine-tuning once for each fold would cost too much."""
 ONLINE = frozenset({"instance", "l2rw", "meta_weight_net"})
 """Methods that learn while the model trains."""
 WEIGHED_AS_UNIFORM = ONLINE | {"uniform", "pooled_oversampled", "sequential"}
@@ -55,7 +57,8 @@ def plan_method(name: str, bench: Workbench, target: Rows) -> Method:
     online = name if name in ONLINE else residual
     if name == "sequential":
         source, nothing = torch.ones_like(rates.rates), torch.zeros_like(rates.rates)
-        phases = (Phase(source, 0.0, share=0.5), Phase(nothing, rates.target_weight, share=0.5))
+        rest = 1 - SOURCE_SHARE
+        phases = (Phase(source, 0.0, share=SOURCE_SHARE), Phase(nothing, rates.target_weight, share=rest))
         training, rates = TrainingPlan(phases, apply), replace(rates, rates=nothing)
     else:
         training = TrainingPlan((Phase(rates.rates, rates.target_weight),), apply, online=online)

@@ -21,6 +21,7 @@ class RatePlan:
         judged: One row per setting that was judged on held-out target images, the chosen one marked.
         warnings: What the reader of the report should know.
         suggested: `[N]` int64, the class that fits each row best; its own label unless that is probably wrong.
+        source_share: Share of the steps that train on the whole source alone, before the rates hold.
     """
 
     rates: Tensor
@@ -30,6 +31,7 @@ class RatePlan:
     judged: list[dict[str, float | bool]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     suggested: Tensor | None = None
+    source_share: float = 0.0
 
     @property
     def effective_sample_size(self) -> float:
