@@ -90,6 +90,7 @@ def run(
             allow_change=allow_change,
             stop_asked=lambda: stop.asked,
         )
+        accelerator.wait_for_everyone()
         on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
         if not recipe.trains:
             plan = bench.learned_rates(bench.problem.target_rows, recipe.training.target_weight)

@@ -17,6 +17,7 @@ from homing.pools.augmentation import CropFlipColor
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
 from homing.recipe import PoolSpec
+from homing.training.guide import Guide, Observer
 from homing.training.loop import FineTuning, Settings
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.plan import Phase, TrainingPlan
@@ -78,8 +79,8 @@ def resumable(
     labels = torch.from_numpy(pool.label_indices(pool.classes)[rows])
     online = None
     if kind != "bn":
-        settings = OnlineSettings(observe_every=3, guide_batch_size=4, guide_refresh_every=4)
-        online = OnlineRates(settings, inputs, labels, num_source=num_source, num_classes=3, accelerator=accelerator)
+        guide = Guide(inputs, labels, num_source, accelerator, batch_size=4, refresh_every=4)
+        online = OnlineRates(OnlineSettings(observe_every=3), Observer(guide), 3)
     model = (
         small_model("test_resnet")
         if kind == "bn"

@@ -296,38 +296,32 @@ class FineTuning:
             self.tally.settle()
             return
         self.optimizer.zero_grad(set_to_none=True)
-        raise self.divergence(
-            f"a loss, gradient or alignment is not finite (gradient norm {float(norm):g})", batch.rows, trouble
-        )
+        raise self.divergence("a loss, gradient or alignment is not finite", batch.rows, float(norm), trouble)
 
-    def divergence(self, what: str, rows: Iterable[int], trouble: str | None = None) -> DivergedError:
+    def divergence(
+        self, what: str, rows: Iterable[int], norm: float | None = None, trouble: str | None = None
+    ) -> DivergedError:
         """The error that ends a run before an update, with what each process knows; all of them call this together."""
         mine = {"samples": [self.names(int(row)) for row in rows], "losses": self.tally.last_losses()}
-        known: list[dict[str, Any]] = [mine | {"alignments": trouble}]
+        known: list[dict[str, Any]] = [mine | {"alignments": trouble, "norm": norm}]
         if self.accelerator.num_processes > 1:
             known = gather_object(known)
         samples = [name for one in known for name in one["samples"]]
         losses = [loss for one in known for loss in one["losses"]]
+        norms = [one["norm"] for one in known if one["norm"] is not None]
         pairs = list(zip(samples, losses, strict=False)) if len(samples) == len(losses) else []
         suspects = [name for name, loss in pairs if not math.isfinite(loss)] or samples
-        shown = ", ".join(suspects[:_SHOWN]) + (
-            f" and {len(suspects) - _SHOWN:,} more" if len(suspects) > _SHOWN else ""
-        )
+        more = f" and {len(suspects) - _SHOWN:,} more" if len(suspects) > _SHOWN else ""
         error = DivergedError(
             f"step {self.step + 1}: {what}; stopped before the update."
-            + (f" Samples: {shown}." if shown else "")
+            + (f" Gradient norm {', '.join(f'{value:g}' for value in norms)}." if norms else "")
+            + (f" Samples: {', '.join(suspects[:_SHOWN])}{more}." if suspects else "")
             + " Lower training.learning_rate, set training.clip_norm: 1, or look at these samples"
         )
         error.shared = True
-        told = [one["alignments"] for one in known if one["alignments"]]
-        error.details = {
-            "step": self.step + 1,
-            "what": what,
-            "samples": samples,
-            "losses": losses,
-            "suspects": suspects,
-        }
-        error.details |= {"alignments": told, "losses_before": self.tally.recent_losses()}
+        error.details = {"step": self.step + 1, "what": what, "gradient_norms": norms, "samples": samples}
+        error.details |= {"losses": losses, "suspects": suspects, "losses_before": self.tally.recent_losses()}
+        error.details["alignments"] = [one["alignments"] for one in known if one["alignments"]]
         return error
 
     # ---- what it leaves ----------------------------------------------------------------------------------------
