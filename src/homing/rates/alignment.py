@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from homing.errors import DivergedError
+from homing.rates.alignment_call import Tracked, listed
 from homing.rates.alignment_error import AlignmentError
 from homing.rates.alignment_meetings import Accumulator, RowProbe
-from homing.rates.alignment_rules import Tracked, listed
 from homing.rates.alignment_scope import Scope, names_in_scope
 from homing.rates.alignment_trace import Trace, tensors_in
 from homing.rates.loss_factors import LossFactors
@@ -158,7 +158,7 @@ class _Step:
         self._wants_probe = probe
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._scope = [name for name in self._parameters if name in scope]
-        self._received: set[str] = set()
+        self._reached: set[int] = set()
         self._accumulator: Accumulator | None = None
         self._values: Tensor | None = None
         _check_direction(direction, {name: self._parameters[name] for name in self._scope})
@@ -167,8 +167,8 @@ class _Step:
 
     def _leaf(self, name: str, parameter: Tensor) -> Tracked:
         if name not in self._scope:
-            return Tracked(frozenset({name}), None)
-        return Tracked(frozenset({name}), lambda: _like(self.direction[name], parameter))
+            return Tracked(frozenset((name,)), None)
+        return Tracked(frozenset((name,)), lambda: _like(self.direction[name], parameter))
 
     # The trace's observer: the accumulator is made when the first meeting tells the batch size.
 
@@ -177,6 +177,9 @@ class _Step:
 
     def meet_argument(self, *meeting: Any) -> None:
         self._sum().meet_argument(*meeting)
+
+    def start(self, roots: Sequence[Tensor]) -> None:
+        self._reached |= self._sum().start(roots)
 
     def _sum(self) -> Accumulator:
         if self._accumulator is None:
@@ -188,14 +191,11 @@ class _Step:
 
     @contextlib.contextmanager
     def hooks(self) -> Iterator[None]:
-        """Hooks on the model and its parameters for the length of the step."""
+        """Hooks on the model for the length of the step."""
         with contextlib.ExitStack() as stack:
             before = self._model.register_forward_pre_hook(self._enter, with_kwargs=True)
             after = self._model.register_forward_hook(self._leave)
-            handles: list[Any] = [before, after]
-            for name in self._scope:
-                handles.append(self._parameters[name].register_hook(_note(self._received, name)))  # type: ignore[no-untyped-call]
-            for handle in handles:
+            for handle in (before, after):
                 stack.callback(handle.remove)
             yield
 
@@ -233,7 +233,9 @@ class _Step:
     def covered(self) -> tuple[str, ...]:
         met = self._accumulator.met if self._accumulator is not None else set()
         return tuple(
-            name for name in self._scope if name in met or (self._values is not None and name not in self._received)
+            name
+            for name in self._scope
+            if name in met or (self._values is not None and id(self._parameters[name]) not in self._reached)
         )
 
     def values(self) -> Tensor:
@@ -249,10 +251,6 @@ class _Step:
                 "of the batch); look at those samples' losses, the direction and the learning rate"
             )
         return self._values
-
-
-def _note(received: set[str], name: str) -> Any:
-    return lambda gradient: received.add(name)
 
 
 def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from homing.rates import alignment_rules as rules
+from homing.rates.alignment_call import Call, Derivative, Rule, Tracked, listed
 from homing.rates.alignment_error import AlignmentError
-from homing.rates.alignment_rules import Call, Rule, Tracked
+from homing.rates.alignment_graph import count_uses
+from homing.rates.alignment_linear import linear_in_weights, linear_then_norm, merges
 
 _CHUNK = 1 << 19  # elements of a layer's output that are worked on at a time: what a cache holds
+_LONG = 1 << 13  # elements from which on one dot product per row beats a product of the whole
 
 
 class Accumulator:
@@ -28,8 +31,9 @@ class Accumulator:
     def __init__(self, batch: int, device: torch.device, dtype: torch.dtype) -> None:
         self.total = torch.zeros(batch, device=device, dtype=dtype)
         self.met: set[str] = set()
-        self._batch = batch
+        self.batch = batch
         self._anchor = torch.zeros((), requires_grad=True)
+        self._merged: list[tuple[_Meeting, Any]] = []  # batch norms that may take over the call before, and its node
 
     def meet(self, call: Call, data: list[Tensor], outputs: list[Any]) -> None:
         """Hook the output of a call that mixes parameters with the batch."""
@@ -39,10 +43,18 @@ class Accumulator:
         self.met |= call.names
         if all(tracked.tangent is None for _, tracked in call.tracked.values()):
             return
-        check_rows(first, self._batch, call)
+        check_rows(first, self.batch, call)
         rule, needs_data = rules.rule_for(call)
         kept = _Kept.apply(self._anchor, *data) if needs_data else None
-        first.register_hook(_Meeting(self, call, rule, kept, _autocast_state(first)))  # type: ignore[no-untyped-call]
+        meeting = _Meeting(self, call, rule, kept, _autocast_state(first))
+        before = getattr(data[0], "_homing_meeting", None) if data else None
+        if before is not None and before.is_open(data[0], meeting) and merges(call, before.call, data[0]):
+            meeting.before = before
+            self._merged.append((meeting, data[0].grad_fn))
+        if rule is linear_in_weights:
+            meeting.version = first._version
+            first._homing_meeting = meeting  # type: ignore[attr-defined]
+        first.register_hook(meeting)  # type: ignore[no-untyped-call]
         for other in others:
             if isinstance(other, Tensor) and other.requires_grad:
                 other.register_hook(_refuse_further(call))  # type: ignore[no-untyped-call]
@@ -56,13 +68,25 @@ class Accumulator:
 
         def add(gradient: Tensor) -> None:
             with torch._C.DisableTorchFunction():
-                self.add(_row_dots(gradient, tangent().expand_as(gradient), self.total.dtype))
+                self.add(row_dots(gradient, tangent().expand_as(gradient), self.batch, self.total.dtype))
 
         argument.register_hook(add)  # type: ignore[no-untyped-call]
 
-    def add(self, row_dots: Tensor) -> None:
-        """Add Σ δ·(J·V) of each row; the rows that a layer folds out of a sample lie together."""
-        self.total += row_dots.reshape(self._batch, -1).sum(1)
+    def start(self, roots: Sequence[Tensor]) -> set[int]:
+        """Get ready for a backward pass: a norm takes over the call before it where nothing else uses its output.
+
+        Returns:
+            The `id`s of the leaves that the pass will reach.
+        """
+        uses, leaves = count_uses(roots, [node for _, node in self._merged])
+        for (meeting, _), count in zip(self._merged, uses, strict=True):
+            meeting.takes_over = count == 1
+        self._merged.clear()
+        return leaves
+
+    def add(self, dots: Tensor) -> None:
+        """Add Σ δ·(J·V) of each sample."""
+        self.total += dots
 
 
 class _Kept(torch.autograd.Function):
@@ -84,42 +108,76 @@ class _Meeting:
     def __init__(
         self, into: Accumulator, call: Call, rule: Rule, kept: Tensor | None, autocast: tuple[Any, ...]
     ) -> None:
+        self.call = call
+        self.version = 0  # of the output, when it was made
+        self.before: _Meeting | None = None  # the call whose output this one takes, where the two may merge
+        self.takes_over = False
         self._into = into
-        self._call = call
         self._rule = rule
         self._kept = kept
         self._autocast = autocast
         self._done = False
 
+    def is_open(self, output: Tensor, to: _Meeting) -> bool:
+        """Whether the output still is what the call made, for a call of the same precision."""
+        return output._version == self.version and not self._done and self._autocast == to._autocast
+
     def __call__(self, gradient: Tensor) -> None:
         if self._done:
-            return  # a second backward pass: refused when the values are asked for
+            return  # a second backward pass (refused when the values are asked for), or a norm took over
+        self._done = True
+        before = self.before if self.takes_over else None
+        data = self.take() if before is None else before.take()  # with the trace on: checkpointed parts are run again
+        with torch._C.DisableTorchFunction(), torch.no_grad(), _autocast(self._autocast):
+            derivative = self._rule(self.call) if before is None else linear_then_norm(before.call, self.call)
+            dots = _sample_dots(derivative, data, gradient, self._into, by_rows=self._rule is linear_in_weights)
+            self._into.add(dots)
+        self._kept = self.before = None  # lets go of the layer's input as early as autograd does
+
+    def take(self) -> Sequence[Tensor]:
+        """The call's data; the meeting is over."""
         self._done = True
         data: Sequence[Tensor] = self._kept.grad_fn.saved_tensors if self._kept is not None else ()  # type: ignore[union-attr]
-        with torch._C.DisableTorchFunction(), torch.no_grad(), _autocast(self._autocast):
-            self._into.add(self._dots(data, gradient))
-        self._kept = None  # lets go of the layer's input as early as autograd does
-
-    def _dots(self, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
-        """δ·(J·V) of every row, a few rows at a time: what is made in between stays in the cache."""
-        chunks = -(-gradient.numel() // _CHUNK)
-        if chunks == 1 or self._rule is not rules.linear_in_weights or len(data[0]) != len(gradient):
-            return _row_dots(gradient, self._rule(self._call, data, gradient), self._into.total.dtype)
-        parts = zip(data[0].chunk(chunks), gradient.chunk(chunks), strict=True)
-        return torch.cat([_row_dots(g, self._rule(self._call, [x], g), self._into.total.dtype) for x, g in parts])
+        self._kept = None
+        return data
 
 
-def _row_dots(gradient: Tensor, tangent: Tensor, dtype: torch.dtype) -> Tensor:
-    """Σ δ·t over all but the first dimension, summed in `dtype`."""
+def _sample_dots(
+    derivative: Derivative, data: Sequence[Tensor], gradient: Tensor, into: Accumulator, by_rows: bool
+) -> Tensor:
+    """δ·(J·V) of every sample, a few of them at a time: what is made in between stays in the cache."""
+    batch, dtype = into.batch, into.total.dtype
+    num_parts = min(batch, -(-gradient.numel() // _CHUNK))
+    if num_parts == 1 or not by_rows or len(data[0]) != len(gradient):
+        return row_dots(gradient, derivative(*data), batch, dtype)
+    size = -(-batch // num_parts)  # samples at a time; a sample's folded rows lie together
+    rows = size * (len(gradient) // batch)
+    parts = zip(torch.split(data[0], rows), torch.split(gradient, rows), strict=True)
+    return torch.cat([row_dots(g, derivative(x), len(g) * batch // len(gradient), dtype) for x, g in parts])
+
+
+def row_dots(gradient: Tensor, tangent: Tensor, samples: int, dtype: torch.dtype) -> Tensor:
+    """Σ δ·t over all of each sample, summed in `dtype`.
+
+    Args:
+        gradient: δ [samples × anything folded into the first dimension, ...].
+        tangent: t, broadcastable to δ.
+        samples: How many.
+        dtype: fp32 or fp64.
+
+    Returns:
+        [samples]
+    """
     if gradient.dtype == torch.float16:
         raise AlignmentError("fp16 gradients under- and overflow in alignments; use bf16 or fp32")
-    tangent = tangent.expand_as(gradient)
+    if tangent.shape != gradient.shape:
+        tangent = tangent.expand_as(gradient)
     if gradient.ndim == 4 and gradient.is_contiguous(memory_format=torch.channels_last):
-        gradient = gradient.permute(0, 2, 3, 1)
-        tangent = tangent.permute(0, 2, 3, 1)
-    rows = len(gradient)
-    gradient, tangent = gradient.to(dtype), tangent.to(dtype)
-    dots: Tensor = torch.linalg.vecdot(gradient.reshape(rows, -1), tangent.reshape(rows, -1))
+        gradient, tangent = gradient.permute(0, 2, 3, 1), tangent.permute(0, 2, 3, 1)
+    gradient, tangent = gradient.to(dtype).reshape(samples, -1), tangent.to(dtype).reshape(samples, -1)
+    if gradient.device.type == "cpu" and gradient.shape[1] >= _LONG:
+        return torch.stack([torch.dot(g, t) for g, t in zip(gradient.unbind(), tangent.unbind(), strict=True)])
+    dots: Tensor = torch.linalg.vecdot(gradient, tangent)
     return dots
 
 
@@ -151,6 +209,9 @@ class RowProbe:
         if isinstance(outputs[0], Tensor) and outputs[0].requires_grad:
             self._check(outputs[0].detach(), call)
 
+    def start(self, roots: Sequence[Tensor]) -> None:
+        """No backward pass runs in a probe."""
+
     def meet_argument(self, argument: Tensor, tracked: Tracked, batch: int) -> None:
         """Nothing to see: the data beside the argument was looked at where it was made."""
 
@@ -159,7 +220,7 @@ class RowProbe:
         check_rows(output, 2, call)
         if output.reshape(2, -1)[1].isnan().any():
             raise AlignmentError(
-                f"in {call.name} with {rules.listed(call.names)} the rows of the samples do not lie together in the "
+                f"in {call.name} with {listed(call.names)} the rows of the samples do not lie together in the "
                 f"first dimension (output shape {tuple(output.shape)} for a batch of 2), or samples are mixed; leave "
                 "the parameter out with scope="
             )
@@ -173,7 +234,7 @@ def check_rows(output: Tensor, batch: int, call: Call) -> None:
     """
     if output.ndim == 0 or output.shape[0] % batch:
         raise AlignmentError(
-            f"{call.name} with {rules.listed(call.names)} gives the shape {tuple(output.shape)}, whose first dimension "
+            f"{call.name} with {listed(call.names)} gives the shape {tuple(output.shape)}, whose first dimension "
             f"is not a multiple of the batch size {batch}; leave the parameter out with scope="
         )
 
@@ -181,7 +242,7 @@ def check_rows(output: Tensor, batch: int, call: Call) -> None:
 def _refuse_further(call: Call) -> Callable[[Tensor], None]:
     def refuse(gradient: Tensor) -> None:
         raise AlignmentError(
-            f"the loss depends on a further output of {call.name} with {rules.listed(call.names)}, and only the first "
+            f"the loss depends on a further output of {call.name} with {listed(call.names)}, and only the first "
             "is followed; leave the parameter out with scope="
         )
 

@@ -7,99 +7,19 @@ likewise; anything else goes through a forward-mode derivative of that one call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwAD
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from homing.rates.alignment_call import Call, Derivative, Rule, listed, put_together, take_apart
 from homing.rates.alignment_error import AlignmentError
+from homing.rates.alignment_linear import LINEAR_IN_WEIGHTS, linear_in_weights
 from homing.rates.forward_mode import forward_mode_level
 
-Tangent = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """A tensor that is made of parameters and constants alone.
-
-    Attributes:
-        names: The parameters in it.
-        tangent: Gives the tensor's derivative along the direction; None stands for zero (out of scope).
-    """
-
-    names: frozenset[str]
-    tangent: Tangent | None
-
-
-@dataclass(frozen=True)
-class Call:
-    """A function call, taken apart: what is data, what is tracked, what is constant.
-
-    Attributes:
-        function: The function, never in-place.
-        leaves: Flattened arguments; the data among them are None and come back from the backward pass.
-        spec: How to put the leaves together again.
-        data: Positions of the data among the leaves.
-        tracked: Position → (value, what is known of it).
-    """
-
-    function: Callable[..., Any]
-    leaves: Sequence[Any]
-    spec: pytree.TreeSpec
-    data: Sequence[int]
-    tracked: Mapping[int, tuple[Tensor, Tracked]]
-
-    def arguments(self, *replacements: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call's (args, kwargs) with some leaves replaced."""
-        leaves = list(self.leaves)
-        for replacement in replacements:
-            for position, value in replacement.items():
-                leaves[position] = value
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        return args, kwargs
-
-    @property
-    def name(self) -> str:
-        """The function's name, for messages."""
-        return getattr(self.function, "__name__", str(self.function))
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The parameters that enter."""
-        return frozenset[str]().union(*(tracked.names for _, tracked in self.tracked.values()))
-
-    def tangents(self) -> dict[int, Tensor]:
-        """Position → the tracked tensor's own tangent, zeros where it is out of scope."""
-        return {
-            position: tracked.tangent() if tracked.tangent is not None else torch.zeros_like(value)
-            for position, (value, tracked) in self.tracked.items()
-        }
-
-
-Rule = Callable[[Call, Sequence[Tensor], Tensor], Tensor]
-"""(call, data, output gradient) → the first output's tangent, broadcastable to the gradient."""
-
-# Positional parameter names of the functions that are linear in (weight, bias) together.
-_NORM = ("input", "normalized_shape", "weight", "bias")
-_CONV = ("input", "weight", "bias")
-_LINEAR_IN_WEIGHTS: dict[Callable[..., Any], tuple[str, ...]] = {
-    F.linear: _CONV,
-    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), (*_CONV, "stride", "padding", "dilation", "groups")),
-    **dict.fromkeys(
-        (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
-        (*_CONV, "stride", "padding", "output_padding", "groups", "dilation"),
-    ),
-    F.layer_norm: (*_NORM, "eps"),
-    F.rms_norm: ("input", "normalized_shape", "weight", "eps"),
-    F.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
-    F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
-    F.embedding: ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"),
-}
 _T = torch.Tensor
 _PRODUCTS = {
     *(torch.mul, torch.multiply, _T.mul, _T.multiply, _T.__mul__, _T.__rmul__),
@@ -151,13 +71,6 @@ def out_of_place(function: Callable[..., Any], names: frozenset[str]) -> Callabl
     return _OUT_OF_PLACE[function]
 
 
-def listed(names: frozenset[str]) -> str:
-    """Parameter names for a message: the first three, and how many more."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more
-
-
 def rule_for(call: Call) -> tuple[Rule, bool]:
     """Choose the cheapest rule that is exact for the call.
 
@@ -165,7 +78,7 @@ def rule_for(call: Call) -> tuple[Rule, bool]:
         The rule, and whether it needs the data (a sum does not, so nothing has to be kept for it).
     """
     function = call.function
-    if function in _LINEAR_IN_WEIGHTS and list(call.data) == [0]:  # data comes in by `input`, and by nothing else
+    if function in LINEAR_IN_WEIGHTS and list(call.data) == [0]:  # data comes in by `input`, and by nothing else
         return linear_in_weights, True
     if function in _JOINS:
         return _join, True
@@ -178,43 +91,32 @@ def rule_for(call: Call) -> tuple[Rule, bool]:
     return _forward_mode, True
 
 
-def _bind(call: Call, *replacements: Mapping[int, Any]) -> dict[str, Any]:
-    args, kwargs = call.arguments(*replacements)
-    return {**dict(zip(_LINEAR_IN_WEIGHTS[call.function], args, strict=False)), **kwargs}
-
-
-def linear_in_weights(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
-    """The rule for functions that are linear in their weight and bias: call again with the tangents for them."""
+def _product(call: Call) -> Derivative:
     tangents = call.tangents()
-    bound = _bind(call, dict(zip(call.data, data, strict=True)), tangents)
-    ours = {id(tangent) for tangent in tangents.values()}
-    if id(bound.get("bias")) not in ours:
-        bound["bias"] = None  # a bias that does not move adds nothing
-    weight = bound.get("weight")
-    if id(weight) not in ours:
-        bound["weight"] = torch.zeros_like(weight if weight is not None else bound["bias"])
-    if "bias" not in _LINEAR_IN_WEIGHTS[call.function]:
-        del bound["bias"]
-    function: Callable[..., Tensor] = call.function
-    return function(**bound)
+
+    def apply(*data: Tensor) -> Tensor:
+        args, _ = call.arguments(dict(zip(call.data, data, strict=True)), tangents)
+        result: Tensor = call.function(*args)
+        return result
+
+    return apply
 
 
-def _product(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
-    args, _ = call.arguments(dict(zip(call.data, data, strict=True)), call.tangents())
-    result: Tensor = call.function(*args)
-    return result
-
-
-def _sum(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
+def _sum(call: Call) -> Derivative:
     (tangent,) = call.tangents().values()
-    return tangent
+    return lambda: tangent
 
 
-def _join(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
-    still = {position: torch.zeros_like(value) for position, value in zip(call.data, data, strict=True)}
-    args, kwargs = call.arguments(still, call.tangents())
-    result: Tensor = call.function(*args, **kwargs)
-    return result
+def _join(call: Call) -> Derivative:
+    tangents = call.tangents()
+
+    def apply(*data: Tensor) -> Tensor:
+        still = {position: torch.zeros_like(value) for position, value in zip(call.data, data, strict=True)}
+        args, kwargs = call.arguments(still, tangents)
+        result: Tensor = call.function(*args, **kwargs)
+        return result
+
+    return apply
 
 
 def moves_alike(call: Call) -> bool:
@@ -222,12 +124,15 @@ def moves_alike(call: Call) -> bool:
     return call.function in _VIEWS and len(call.tracked) == 1
 
 
-def _forward_mode(call: Call, data: Sequence[Tensor], gradient: Tensor) -> Tensor:
-    args, kwargs = call.arguments(dict(zip(call.data, data, strict=True)))
+def _forward_mode(call: Call) -> Derivative:
     values = {position: value for position, (value, _) in call.tracked.items()}
-    _, outputs = dual(call, args, kwargs, values)
-    tangent = outputs[0]
-    return tangent if tangent is not None else torch.zeros((), dtype=gradient.dtype, device=gradient.device)
+
+    def apply(*data: Tensor) -> Tensor:
+        args, kwargs = call.arguments(dict(zip(call.data, data, strict=True)))
+        tangent = dual(call, args, kwargs, values)[1][0]
+        return tangent if tangent is not None else data[0].new_zeros(())
+
+    return apply
 
 
 def dual(
@@ -241,7 +146,7 @@ def dual(
     Raises:
         AlignmentError: The function has no forward-mode derivative.
     """
-    leaves, spec = pytree.tree_flatten((args, kwargs))
+    leaves, spec = take_apart(args, kwargs)
     tangents = call.tangents()
     try:
         with forward_mode_level():
@@ -251,7 +156,7 @@ def dual(
             leaves = [
                 leaf.detach() if isinstance(leaf, Tensor) and i not in values else leaf for i, leaf in enumerate(leaves)
             ]
-            dual_args, dual_kwargs = pytree.tree_unflatten(leaves, spec)
+            dual_args, dual_kwargs = put_together(leaves, spec)
             outputs = pytree.tree_leaves(call.function(*dual_args, **dual_kwargs))
             pairs = [fwAD.unpack_dual(o) if isinstance(o, Tensor) else (o, None) for o in outputs]  # type: ignore[no-untyped-call]
     except NotImplementedError as error:

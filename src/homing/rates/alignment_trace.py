@@ -14,7 +14,7 @@ Where a tracked tensor and data enter one call, that call is a *meeting*: its ou
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -24,11 +24,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from homing.rates import alignment_rules as rules
+from homing.rates.alignment_call import Call, Tangent, Tracked, listed, take_apart
 from homing.rates.alignment_error import AlignmentError
-from homing.rates.alignment_rules import Call, Tracked
 from homing.rates.loss_factors import LossFactors
 
 _FIRST_LAYERS = {F.conv1d, F.conv2d, F.conv3d, F.linear, F.embedding}
+_T = torch.Tensor
+_PROPERTIES = {  # asked for often, and no tensors
+    *(_T.shape.__get__, _T.dtype.__get__, _T.device.__get__, _T.ndim.__get__, _T.requires_grad.__get__),  # type: ignore[attr-defined]
+    *(_T.is_cuda.__get__, _T.is_sparse.__get__, _T.is_quantized.__get__, _T.size, _T.dim, _T.is_floating_point),  # type: ignore[attr-defined]
+    *(_T.stride, _T.numel, _T.is_contiguous, _T.__len__, _T.__hash__),
+}
 
 
 class Observer(Protocol):
@@ -36,6 +42,9 @@ class Observer(Protocol):
 
     def meet(self, call: Call, data: list[Tensor], outputs: list[Any]) -> None:
         """Take note of a call with its data and its flattened outputs."""
+
+    def start(self, roots: Sequence[Tensor]) -> None:
+        """Take note of a backward pass that is about to run."""
 
     def meet_argument(self, argument: Tensor, tracked: Tracked, batch: int) -> None:
         """Take note of a tracked tensor that was expanded to the batch before it went in."""
@@ -94,28 +103,44 @@ class Trace(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
+        if func in _PROPERTIES:
+            return func(*args, **kwargs)
         if func is torch.Tensor.backward or func is torch.autograd.backward:
             return self._backward(*args, **kwargs)
+        if func is torch.autograd.grad:
+            self._observer.start(list(tensors_in(args[:1] or (kwargs["outputs"],))))
+            return func(*args, **kwargs)
         tensors = list(tensors_in((*args, *kwargs.values())))
-        tracked = any(self._known(tensor) is not None for tensor in tensors)
+        tracked, data = self._sort(tensors)
         if self._losses.batch is None and tracked and func in _FIRST_LAYERS and self._known(args[0]) is None:
             self._losses.batch = args[0].shape[0]  # the model's parts are called one by one
             self.mark_data(args[0])
-        is_data = any(self._is_data(tensor) for tensor in tensors)
-        if func is F.batch_norm and is_data:
+            data = [args[0], *data]
+        if func is F.batch_norm and data:
             self._refuse_batch_statistics(args, kwargs)
-        if tracked and is_data and not self._losses.is_reduced(tensors):
+        if tracked and data and not self._losses.is_reduced(tensors):
             outputs = self._meet(func, args, kwargs)
-        elif tracked and not is_data:
+        elif tracked and not data:
             outputs = self._derive(func, args, kwargs)
         else:
             outputs = func(*args, **kwargs)
-        if is_data:
-            self._losses.see(func, args, kwargs, [t for t in tensors if self._is_data(t)], outputs)
+        if data:
+            if self._losses.watching:
+                self._losses.see(func, args, kwargs, data, outputs)
             for output in tensors_in((outputs,)):
                 if not output.requires_grad:
-                    self.mark_data(output)
+                    output._homing_data = self._token  # type: ignore[attr-defined]
         return outputs
+
+    def _sort(self, tensors: Sequence[Tensor]) -> tuple[bool, list[Tensor]]:
+        """Whether some are made of parameters alone, and which are made of the batch."""
+        tracked, data = False, []
+        for tensor in tensors:
+            if id(tensor) in self._leaves or id(tensor) in self._derived:
+                tracked = True
+            elif tensor.requires_grad or getattr(tensor, "_homing_data", None) is self._token:
+                data.append(tensor)
+        return tracked, data
 
     def _backward(
         self,
@@ -132,6 +157,7 @@ class Trace(TorchFunctionMode):
         seeds = (seeds,) * len(losses) if seeds is None or isinstance(seeds, Tensor) else tuple(seeds)
         seeds = tuple(torch.ones_like(loss) if seed is None else seed for loss, seed in zip(losses, seeds, strict=True))
         retain = create_graph if retain_graph is None else retain_graph
+        self._observer.start(losses)
         only = () if inputs is None else (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
         with self:
             torch.autograd.Variable._execution_engine.run_backward(
@@ -141,7 +167,7 @@ class Trace(TorchFunctionMode):
     def _take_apart(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Call, list[Tensor]]:
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = take_apart(args, kwargs)
         tracked: dict[int, tuple[Tensor, Tracked]] = {}
         data: dict[int, Tensor] = {}
         for position, leaf in enumerate(leaves):
@@ -165,7 +191,7 @@ class Trace(TorchFunctionMode):
         if isinstance(outputs, Tensor) and outputs._is_view() and not rules.is_in_place(func):
             # A later write into a view would cut the hooked node out of the graph; nobody else knows this base.
             outputs = torch.ops.aten._unsafe_view(outputs, outputs.shape)
-        self._observer.meet(call, data, pytree.tree_leaves(outputs))
+        self._observer.meet(call, data, [outputs] if isinstance(outputs, Tensor) else pytree.tree_leaves(outputs))
         return outputs
 
     def _attend(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -183,7 +209,7 @@ class Trace(TorchFunctionMode):
 
     def _derive(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of parameters and constants, and carry the tangent through it."""
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = take_apart(args, kwargs)
         tracked = {
             position: (leaf, known)
             for position, leaf in enumerate(leaves)
@@ -238,7 +264,7 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from tensors_in(value.values())
 
 
-def _constant(tangent: Tensor | None) -> rules.Tangent | None:
+def _constant(tangent: Tensor | None) -> Tangent | None:
     return None if tangent is None else lambda: tangent
 
 
@@ -246,7 +272,7 @@ def _refuse_chance(call: Call, first: list[Any], again: list[Any]) -> None:
     for one, other in zip(first, again, strict=True):
         if isinstance(one, Tensor) and not torch.equal(one, other):
             raise AlignmentError(
-                f"{call.name} gives another result when it is called again on {rules.listed(call.names)} (dropout?): "
+                f"{call.name} gives another result when it is called again on {listed(call.names)} (dropout?): "
                 "its derivative is not that of the pass that was trained; turn the chance off there, or leave the "
                 "parameter out with scope="
             )

@@ -18,9 +18,10 @@ class Direction(Mapping[str, Tensor]):
     """A mapping from parameter names to the target's direction, which `Alignment.observe` takes.
 
     `update` adds one target batch. Gradients are taken by `torch.autograd.grad`, so the `.grad` that training
-    accumulates is neither read nor written, and clipping does not reach the direction. Averaging is exponential with a
-    memory of `window` updates, corrected for its start. What a lookup gives is preconditioned with the optimizer's
-    state at that moment, so only one tensor a parameter is kept.
+    accumulates is neither read nor written, and clipping does not reach the direction. Each gradient is preconditioned
+    with the optimizer's state at its own update: as the optimizer would have stepped along it then. Averaging is
+    exponential with a memory of `window` updates, corrected for its start. One tensor a parameter is kept, and a lookup
+    gives that very tensor: read it, do not write to it.
 
     Args:
         model: The model that trains; wrappers are looked through.
@@ -63,23 +64,29 @@ class Direction(Mapping[str, Tensor]):
         """
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
         found = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
-        gradients = {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(live.items(), found, strict=True)}
         if sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            for gradient in gradients.values():
-                dist.all_reduce(gradient)
-                gradient /= dist.get_world_size()
-        for name, gradient in gradients.items():
-            if not bool(gradient.isfinite().all()):
-                raise DivergedError(f"the target's gradient of {name} is not finite; the direction was not updated")
-        for name, gradient in gradients.items():
-            if name in self._averages:
-                self._averages[name].lerp_(gradient, 1 - self._keep)
-            else:
-                self._averages[name] = gradient.detach() * (1 - self._keep)
+            found = tuple(_over_processes(p, g) for p, g in zip(live.values(), found, strict=True))
+        gradients = {name: gradient for name, gradient in zip(live, found, strict=True) if gradient is not None}
+        _check_finite(gradients)
+        with torch.no_grad():
+            self._take_in(gradients)
+
+    def _take_in(self, gradients: Mapping[str, Tensor]) -> None:
+        """Precondition and average: what is kept is corrected for its start and, where wanted, of length 1."""
         self._num_updates += 1
+        share = (1 - self._keep) / (1 - self._keep**self._num_updates)
+        for name, parameter in self._parameters.items():
+            if name not in self._averages:  # in the parameter's own memory format, as it will be called with
+                self._averages[name] = torch.zeros_like(parameter, requires_grad=False)
+        torch._foreach_mul_(list(self._averages.values()), self._length * (1 - share))
+        pulls = self._preconditioner.apply([(self._parameters[name], g) for name, g in gradients.items()])
+        for name, pull in zip(gradients, pulls, strict=True):
+            self._averages[name].add_(pull, alpha=share)
+        self._length = 1.0
         if self._normalise:
-            self._length = 1.0
-            self._length = float(sum(self[name].double().square().sum() for name in self)) ** 0.5 or 1.0
+            squares = sum(average.double().square().sum() for average in self._averages.values())
+            self._length = float(squares) ** 0.5 or 1.0
+            torch._foreach_mul_(list(self._averages.values()), 1 / self._length)
 
     @property
     def is_ready(self) -> bool:
@@ -87,10 +94,7 @@ class Direction(Mapping[str, Tensor]):
         return self._num_updates > 0
 
     def __getitem__(self, name: str) -> Tensor:
-        average = self._averages[name]
-        correction = 1 - self._keep**self._num_updates
-        gradient = average / (correction * self._length)
-        return self._preconditioner.apply(self._parameters[name], gradient)
+        return self._averages[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._averages
@@ -127,3 +131,23 @@ class Direction(Mapping[str, Tensor]):
         self._averages = {n: torch.empty_like(self._parameters[n]).copy_(a) for n, a in averages.items()}
         self._num_updates = int(state["num_updates_and_length"][0])
         self._length = float(state["num_updates_and_length"][1])
+
+
+def _over_processes(parameter: Tensor, gradient: Tensor | None) -> Tensor:
+    """The mean over the processes; a process in which the parameter had no part counts as 0."""
+    mean = torch.zeros_like(parameter, requires_grad=False) if gradient is None else gradient.clone()
+    dist.all_reduce(mean)
+    return mean.div_(dist.get_world_size())
+
+
+def _check_finite(gradients: Mapping[str, Tensor]) -> None:
+    """Look at all gradients at once, and one by one only to name the bad one.
+
+    Raises:
+        DivergedError: One is not finite.
+    """
+    if bool(nn.utils.get_total_norm(list(gradients.values())).isfinite()):
+        return
+    for name, gradient in gradients.items():
+        if not bool(gradient.isfinite().all()):
+            raise DivergedError(f"the target's gradient of {name} is not finite; the direction was not updated")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,42 +37,39 @@ class Preconditioner:
         self._optimizer: Any = inner
         self._warned = False
 
-    def apply(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """P times a gradient.
+    def apply(self, gradients: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """P times the gradient of each parameter, one after the other.
 
         Args:
-            parameter: The parameter itself, as the optimizer knows it.
-            gradient: A tensor of its shape.
+            gradients: (parameter, as the optimizer knows it; gradient, of its shape); not written to.
 
-        Returns:
-            A new tensor of the same shape; 0 where the optimizer does not step the parameter at all.
+        Yields:
+            A tensor of the same shape, which may be the gradient itself; 0 where the optimizer does not step the
+            parameter at all.
         """
-        if self._optimizer is None:
-            return gradient.clone()
-        group = self._group_of(parameter)
-        if group is None:
-            return torch.zeros_like(gradient)
-        weight = self._relative_rate(group)
+        groups = self._optimizer.param_groups if self._optimizer is not None else []
+        group_of = {id(member): group for group in groups for member in group["params"]}
+        largest = max((float(group["lr"]) for group in groups), default=0.0)
+        for parameter, gradient in gradients:
+            group = group_of.get(id(parameter))
+            if self._optimizer is None:
+                yield gradient
+            elif group is None:
+                yield torch.zeros_like(gradient)
+            else:  # learning rates count relative to the largest; as 1 where a warm-up has them all at 0
+                yield self._scaled(parameter, gradient, group, float(group["lr"]) / largest if largest > 0 else 1.0)
+
+    def _scaled(self, parameter: Tensor, gradient: Tensor, group: Mapping[str, Any], weight: float) -> Tensor:
         state: Mapping[str, Any] = self._optimizer.state.get(parameter, {})
         moment = next((state[key] for key in _SECOND_MOMENTS if isinstance(state.get(key), Tensor)), None)
+        epsilon = float(group.get("eps") or 1e-8)
         if moment is None and not self._is_adaptive(state):
-            return gradient * weight
+            return gradient if weight == 1.0 else gradient * weight
         if moment is None or moment.shape != gradient.shape:
-            square = gradient.square().mean()
-        else:
-            square = moment / self._bias_correction(state, group)
-        return gradient * weight / (square.sqrt() + float(group.get("eps") or 1e-8))
-
-    def _group_of(self, parameter: Tensor) -> Mapping[str, Any] | None:
-        for group in self._optimizer.param_groups:
-            if any(member is parameter for member in group["params"]):
-                return dict(group)
-        return None
-
-    def _relative_rate(self, group: Mapping[str, Any]) -> float:
-        """The group's learning rate over the largest one; 1 where a warm-up has them all at 0."""
-        rates = [float(other["lr"]) for other in self._optimizer.param_groups]
-        return float(group["lr"]) / max(rates) if max(rates) > 0 else 1.0
+            return gradient * (weight / (gradient.square().mean().sqrt() + epsilon))
+        root = self._bias_correction(state, group) ** 0.5  # w g / (√m / root + ε), with one tensor of memory
+        divisor = moment.sqrt().add_(epsilon * root)
+        return torch.div(gradient, divisor, out=divisor).mul_(weight * root)
 
     def _is_adaptive(self, state: Mapping[str, Any]) -> bool:
         """Whether a parameter without a usable second moment still belongs to an optimizer that keeps one."""
