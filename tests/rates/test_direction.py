@@ -74,10 +74,10 @@ def test_an_optimizer_that_cannot_be_read_warns_once_and_leaves_the_gradient():
     optimizer = timm.optim.create_optimizer_v2(model, opt="lion", lr=1e-3, weight_decay=0.0)
     train(model, optimizer)
     direction = Direction(model, optimizer)
-    direction.update(target_loss(model))
     with pytest.warns(UserWarning, match="Lion keeps no second moments"):
-        found = dict(direction)
-    assert all(torch.allclose(found[name], gradient) for name, gradient in gradients(model).items())
+        direction.update(target_loss(model))
+    direction.update(target_loss(model))  # warns no more
+    assert all(torch.allclose(direction[name], gradient) for name, gradient in gradients(model).items())
 
 
 def test_before_the_first_step_adam_scales_each_tensor_to_its_own_size():
@@ -109,6 +109,34 @@ def test_averages_over_the_window():
     assert torch.allclose(direction["head.weight"], first)
     direction.update(4 * target_loss(model))
     assert torch.allclose(direction["head.weight"], (first + 2 * 4 * first) / 3)
+
+
+def test_each_gradient_counts_as_the_optimizer_would_have_stepped_then():
+    model = patches()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    train(model, optimizer)
+    direction, pulls = Direction(model, optimizer, window=2), []
+    for factor in (1.0, 4.0):
+        alone = Direction(model, optimizer, window=1)
+        for each in (direction, alone):
+            each.update(factor * target_loss(model))
+        pulls.append(alone["head.weight"].clone())
+        train(model, optimizer, steps=1)
+    assert torch.allclose(direction["head.weight"], (pulls[0] + 2 * pulls[1]) / 3, rtol=1e-10)
+
+
+def test_parameters_that_share_one_gradient_are_preconditioned_once_each():
+    class Sum(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+
+    model = Sum()
+    optimizer = torch.optim.SGD([{"params": [model.one], "lr": 0.1}, {"params": [model.other], "lr": 0.01}])
+    direction = Direction(model, optimizer)
+    direction.update((model.one + model.other).sum())
+    assert torch.allclose(direction["one"], torch.ones(3))
+    assert torch.allclose(direction["other"], torch.full((3,), 0.1))
 
 
 def test_normalised_has_length_one():
