@@ -21,7 +21,7 @@ from homing.errors import DivergedError
 from homing.rates.alignment_call import Tracked, listed
 from homing.rates.alignment_error import AlignmentError
 from homing.rates.alignment_meetings import Accumulator, RowProbe
-from homing.rates.alignment_scope import Scope, names_in_scope
+from homing.rates.alignment_scope import Scope, names_in_scope, only_linear
 from homing.rates.alignment_trace import Trace, tensors_in
 from homing.rates.loss_factors import LossFactors
 from homing.rates.wrappers import is_compiled, unwrap
@@ -47,7 +47,9 @@ class Alignment:
         model: The model that trains; wrappers (`DistributedDataParallel`, `torch.compile`) are looked through. Compiled
             models run uncompiled in observed steps. Batch norm layers have to be in eval mode in them.
         observe_every: Steps between observations, ≥ 1; see `due`.
-        scope: Parameters to look at: `all`, `last_stage`, `head`, or a predicate on parameter names.
+        scope: Parameters to look at: `all`, `last_stage`, `head`, or a predicate on parameter names. A `head` that is
+            one linear layer on pooled features costs next to nothing: alignments are (p − y)ᵀ(V h + b) there, and
+            nothing before it is looked at.
 
     Raises:
         AlignmentError: The model has nothing to observe, or is wrapped in a way that cannot be observed.
@@ -60,7 +62,9 @@ class Alignment:
         self._model = unwrap(model)
         self._observe_every = observe_every
         self._scope = frozenset(names_in_scope(self._model, scope))
-        self._probed = False
+        alone = scope == "head" or isinstance(self._model, nn.Linear)
+        self._head = only_linear(self._model, self._scope) if alone else None
+        self._probed = self._head is not None  # rows of features [batch, width] can be nothing but samples
         self._warned = False
         self._step: _Step | None = None
 
@@ -79,7 +83,7 @@ class Alignment:
             AlignmentError: The direction lacks names or has other shapes; or, from inside, the model does something
                 that no per-sample gradient is defined for.
         """
-        step = _Step(self._model, direction, self._scope, probe=not self._probed)
+        step = _Step(self._model, direction, self._scope, self._head, probe=not self._probed)
         self._step = step
         eager = torch.compiler.set_stance("force_eager") if is_compiled(self._outer) else contextlib.nullcontext()
         with eager, step.hooks(), step.trace:
@@ -150,11 +154,19 @@ def _share(amounts: Mapping[str, float], chosen: set[str]) -> float:
 class _Step:
     """All that belongs to one observed step."""
 
-    def __init__(self, model: nn.Module, direction: Mapping[str, Tensor], scope: frozenset[str], probe: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        direction: Mapping[str, Tensor],
+        scope: frozenset[str],
+        head: nn.Linear | None,
+        probe: bool,
+    ) -> None:
         self.direction = direction
         self.losses = LossFactors()
         self.probed = False
         self._model = model
+        self._head = head  # where all of the scope is one linear layer, and the trace has to look at nothing before
         self._wants_probe = probe
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._scope = [name for name in self._parameters if name in scope]
@@ -163,7 +175,7 @@ class _Step:
         self._values: Tensor | None = None
         _check_direction(direction, {name: self._parameters[name] for name in self._scope})
         self._leaves = {id(p): self._leaf(name, p) for name, p in self._parameters.items()}
-        self.trace = Trace(self._leaves, self, self.losses)
+        self.trace = Trace(self._leaves, self, self.losses, asleep=head is not None)
 
     def _leaf(self, name: str, parameter: Tensor) -> Tracked:
         if name not in self._scope:
@@ -195,8 +207,10 @@ class _Step:
         with contextlib.ExitStack() as stack:
             before = self._model.register_forward_pre_hook(self._enter, with_kwargs=True)
             after = self._model.register_forward_hook(self._leave)
-            for handle in (before, after):
-                stack.callback(handle.remove)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
+            if self._head is not None:
+                stack.callback(self._head.register_forward_pre_hook(self._wake).remove)
             yield
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -214,6 +228,19 @@ class _Step:
                 self._probe(args, kwargs, batch)
             self.losses.batch = batch
             self.trace.mark_data((args, kwargs))
+
+    def _wake(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """The head is about to be called: look from here on."""
+        features = args[0]
+        if self.losses.batch is None:
+            self.losses.batch = len(features)  # the model's parts are called one by one
+        if features.ndim != 2 or len(features) != self.losses.batch:
+            raise AlignmentError(
+                f"the head is called with features of shape {tuple(features.shape)} for {self.losses.batch} samples; "
+                "scope 'head' takes [batch, width]; choose its parameters by a predicate on names as scope instead"
+            )
+        self.trace.wake()
+        self.trace.mark_data(args)
 
     def _leave(self, module: nn.Module, args: Any, outputs: Any) -> None:
         self.losses.watching = True

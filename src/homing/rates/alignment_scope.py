@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import nn
 
@@ -68,3 +68,10 @@ def _from_last_stage(model: nn.Module, names: list[str]) -> list[str]:
         )
     chosen = set(order[start:])
     return [name for name in names if name in chosen]
+
+
+def only_linear(model: nn.Module, names: Collection[str]) -> nn.Linear | None:
+    """The linear layer that owns all of these parameters, and no others that train; None where there is none."""
+    owners = {name.rpartition(".")[0] for name in names}
+    owner = model.get_submodule(owners.pop()) if len(owners) == 1 else None
+    return owner if type(owner) is nn.Linear else None

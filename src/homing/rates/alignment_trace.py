@@ -57,25 +57,32 @@ class Trace(TorchFunctionMode):
         leaves: Trainable parameters by `id`, with what is known of them.
         observer: Called at every meeting.
         losses: Finds the per-sample losses and their factors.
+        asleep: Whether to look away until `wake`: nothing before that matters.
     """
 
-    def __init__(self, leaves: Mapping[int, Tracked], observer: Observer, losses: LossFactors) -> None:
+    def __init__(
+        self, leaves: Mapping[int, Tracked], observer: Observer, losses: LossFactors, asleep: bool = False
+    ) -> None:
         super().__init__()
         self._leaves = leaves
         self._observer = observer
         self._losses = losses
         self._derived: dict[int, tuple[Tensor, Tracked]] = {}  # holds the tensor, so that its id stays its own
         self._token = object()
+        self._paused = asleep
+
+    def wake(self) -> None:
+        """Look from now on."""
         self._paused = False
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Look away for a while."""
-        self._paused = True
+        before, self._paused = self._paused, True
         try:
             yield
         finally:
-            self._paused = False
+            self._paused = before
 
     def mark_data(self, values: Any) -> None:
         """Declare tensors, nested anyhow, to be made of the batch."""
