@@ -2,159 +2,30 @@ import io
 import json
 import re
 import time
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from homing.errors import DataError
 from homing.outputs.report import write_report
-from homing.outputs.report_pictures import thumbnail
-from homing.outputs.report_verdict import reference, scores, verdict, wilson
-
-HOSTILE = "<script>alert(1)</script>"
-BREAKOUT = "\"'><img src=x onerror=alert(2)>{{7*7}}</style></script>"
-CLASSES = ["cat", "dog", HOSTILE]
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page as a browser would see them."""
-
-    def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag in ("script", "style"):
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        if self._open and tag == self._open[-1]:
-            self._open.pop()
-
-    def handle_data(self, data):
-        if not self._open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
-
-
-def drawn(sample_id: str, size: int = 120) -> bytes:
-    """A real picture whose look depends on the id."""
-    seed = sum(map(ord, sample_id))
-    image = Image.new("RGB", (size, size - 20), (seed % 200, 80, 120))
-    ImageDraw.Draw(image).ellipse((seed % 50, 10, 90, 80), fill=(250, seed % 250, 90))
-    out = io.BytesIO()
-    image.save(out, "JPEG" if seed % 2 else "PNG")
-    return out.getvalue()
-
-
-def pictures(ids: list[str]) -> list[bytes | None]:
-    return [None if sample_id.endswith("7.png") else drawn(sample_id) for sample_id in ids]
-
-
-def score(accuracy: float, num_test: int = 1447) -> dict:
-    low, high = wilson(accuracy, num_test)
-    return {
-        "accuracy": accuracy,
-        "macro_f1": accuracy - 0.01,
-        "nll": 0.3,
-        "ece": 0.02,
-        "num_test": num_test,
-        "accuracy_interval": [low, high],
-    }
-
-
-def results() -> dict:
-    return {
-        "version": "0.1.0",
-        "recipe_sha256": "ab" * 32,
-        "method": "hierarchical",
-        "seed": 0,
-        "target": score(0.912),
-        "rates": {"effective_sample_size": 70.0, "phi": {"target_likeness": {"share": 0.1, "lift": 10}}},
-        "cost": {"seconds": 187.4, "source_gradients": 8100, "peak_rss_mb": 1874, "method_seconds": {"pooled": 12.5}},
-        "baselines": {"pooled_oversampled": score(0.88), "oracle": score(0.93), BREAKOUT: score(0.5)},
-        "warnings": ["Only 5 target images a class.", f"Odd class {HOSTILE}"],
-        "headline": "test",
-        "data": {
-            "source": {"num_samples": 120, "digest": "sha256:00"},
-            "target": {"num_samples": 15},
-            "test": {"num_samples": 1447},
-            "classes": CLASSES,
-        },
-        "per_class": {name: {"accuracy": 0.9, "num_test": 482} for name in CLASSES},
-        "confusion": [[450, 20, 12], [5, 470, 7], [0, 3, 480]],
-        "judged": [
-            {"share": share, "lift": 10, "nll": 0.4 + share, "standard_error": 0.02, "chosen": share == 0.1}
-            for share in (0.02, 0.1, 0.4)
-        ],
-        "versions": {"torch": "2.9", "odd": BREAKOUT},
-    }
-
-
-def rates_table(rows: int = 120) -> pa.Table:
-    rng = np.random.default_rng(3)
-    labels = [CLASSES[row % 3] for row in range(rows)]
-    return pa.table(
-        {
-            "sample_id": [f"pool/{row:04d}.png" for row in range(rows - 2)] + [HOSTILE, BREAKOUT],
-            "source": pa.array([("shop", HOSTILE)[row % 2] for row in range(rows)]).dictionary_encode(),
-            "label": pa.array(labels).dictionary_encode(),
-            "rate": pa.array(rng.lognormal(0, 1.2, rows), pa.float32()),
-            "target_likeness": pa.array(rng.normal(size=rows), pa.float32()),
-            "label_consistency": pa.array(rng.normal(size=rows), pa.float32()),
-            "target_alignment": pa.array(np.full(rows, np.nan), pa.float32()),
-            "visits": pa.array(np.ones(rows, dtype=np.int32)),
-            "suggested_label": [None if row % 4 else CLASSES[(row + 1) % 3] for row in range(rows)],
-            "photographer": [("Ada", BREAKOUT, None)[row % 3] for row in range(rows)],
-        }
-    )
-
-
-def metrics_rows() -> list[dict]:
-    return [
-        {
-            "kind": "train",
-            "method": method,
-            "step": step,
-            "epoch": 0,
-            "loss": 2.0 / (step + 1),
-            "source_loss": 2.1 / (step + 1),
-            "target_loss": None if step == 3 else 1.9 / (step + 1),
-            "target_accuracy": step / 40,
-            "effective_sample_size": 120 - step,
-        }
-        for method in ("hierarchical", "pooled_oversampled")
-        for step in range(30)
-    ]
-
-
-def write_run(folder: Path, found: dict | None = None, table: pa.Table | None = None) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results() if found is None else found))
-    pq.write_table(rates_table() if table is None else table, folder / "rates.parquet")
-    lines = [json.dumps(row) for row in metrics_rows()]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"kind": "train", "st')  # cut off mid-line
-    (folder / "recipe.yaml").write_text(f"name: digits\nmodel: {{backbone: resnet18}}\n# {HOSTILE}\n")
-    return folder
+from report_run import (
+    BREAKOUT,
+    HOSTILE,
+    Page,
+    metrics_rows,
+    pictures,
+    rates_table,
+    results,
+    score,
+    write_run,
+)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("report") / "run")
 
 
@@ -315,8 +186,8 @@ def test_rates_of_zero_are_counted_beside_a_logarithmic_histogram(tmp_path):
     assert "30 have the rate 0" in page.text
 
 
-def test_a_pool_of_200_000_stays_under_5_megabytes(tmp_path):
-    rows, num_classes = 200_000, 37
+def test_a_pool_of_a_million_stays_under_5_megabytes(tmp_path):
+    rows, num_classes = 1_000_000, 37
     rng = np.random.default_rng(0)
     label = rng.integers(0, num_classes, rows)
     table = pa.table(
@@ -344,13 +215,14 @@ def test_a_pool_of_200_000_stays_under_5_megabytes(tmp_path):
         return [picture.getvalue()] * len(ids)
 
     run = write_run(tmp_path / "run", table=table)
-    start = time.perf_counter()
+    start = time.process_time()
     report = write_report(run, noisy)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert report.stat().st_size < 5_000_000
     assert len(asked) == len(set(asked)) <= 600
-    assert seconds < 60  # about 5 on one core; the margin is for a busy machine
-    assert "100,000 values; the 100 highest and lowest rated are shown" in Page(report.read_text()).text
+    assert seconds < 60  # of one core
+    print(f"{report.stat().st_size / 1e6:.2f} MB, {seconds:.1f} s")
+    assert "500,000 values; the 100 highest and lowest rated are shown" in Page(report.read_text()).text
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
@@ -378,64 +250,18 @@ def test_a_rates_file_that_cannot_be_used_is_refused(tmp_path):
         write_report(run, pictures)
 
 
-@pytest.mark.parametrize("broken", [b"", b"not a picture", drawn("half")[:60]])
-def test_bytes_that_are_no_picture_give_no_thumbnail(broken):
-    assert thumbnail(broken) is None
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
-def test_every_kind_of_picture_gives_a_thumbnail_of_at_most_96_pixels(mode):
-    import base64
-
-    out = io.BytesIO()
-    Image.new(mode, (300, 40)).save(out, "TIFF" if mode in ("CMYK", "F") else "PNG")
-    address = thumbnail(out.getvalue())
-    assert address is not None
-    assert Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).size == (96, 13)
-
-
-@pytest.mark.parametrize(
-    ("own", "baselines", "title"),
-    [
-        (0.91, {"pooled_oversampled": 0.87}, "Worth it"),
-        (0.885, {"pooled_oversampled": 0.88}, "Not proven"),
-        (0.87, {"pooled_oversampled": 0.88}, "No gain shown"),
-        (0.80, {"pooled_oversampled": 0.88}, "Not worth it"),
-        (0.91, {"pooled_oversampled": 0.87, "target_only": 0.96}, "Not worth it"),
-        (0.91, {"pooled_oversampled": 0.87, "target_only": 0.912}, "Better than pooling, but not the best"),
-        (0.91, {"oracle": 0.95}, "Nothing to compare with"),
-    ],
-)
-def test_the_verdict_goes_by_intervals_and_never_by_the_oracle(own, baselines, title):
-    rows = scores({"target": score(own), "baselines": {name: score(value) for name, value in baselines.items()}})
-    assert verdict(rows).title == title
-
-
-def test_a_paired_gain_settles_what_two_separate_intervals_leave_open():
-    paired = score(0.88) | {"ours_minus_this": {"mean": 0.012, "low": 0.004, "high": 0.02}}
-    found = verdict(scores({"target": score(0.892), "baselines": {"pooled_oversampled": paired}}))
-    assert found.title == "Worth it"
-    assert "+1.2 points [+0.4, +2.0]" in found.text
-
-
-def test_a_gain_without_any_interval_is_not_judged():
-    target = {"accuracy": 0.9}
-    found = verdict(scores({"target": target, "baselines": {"pooled": {"accuracy": 0.8}}}))
-    assert found.title == "Cannot be judged"
-
-
-def test_the_reference_is_the_oversampled_pool_even_where_another_scores_higher():
-    baselines = {"target_only": score(0.9), "pooled": score(0.85), "pooled_oversampled": score(0.8)}
-    assert reference(scores({"target": score(0.7), "baselines": baselines})).name == "pooled_oversampled"
-
-
-def test_wilson_interval_agrees_with_a_published_value():
-    # 81 of 263: [0.2553, 0.3662] (Newcombe 1998, Statistics in Medicine 17, table I, method 3)
-    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-
-
 def test_a_run_of_a_single_logged_step_has_no_curves(tmp_path):
     run = write_run(tmp_path / "run")
     (run / "metrics.jsonl").write_text(json.dumps(metrics_rows()[0]) + "\n")
     page = Page(write_report(run, pictures).read_text())
     assert "training" not in {attrs.get("id") for _, attrs in page.tags}
+
+
+def test_a_run_that_stopped_after_the_rates_has_a_report_without_a_verdict(tmp_path):
+    found = results() | {"headline": "none", "target": None, "baselines": {}}
+    page = Page(write_report(write_run(tmp_path / "run", found), pictures).read_text())
+    assert "Rates only: nothing was trained" in page.text
+    ids = {attrs.get("id") for _, attrs in page.tags}
+    assert {"pictures", "rates", "groups", "phi"} <= ids
+    assert "comparison" not in ids
+    assert not any("verdict" in (attrs.get("class") or "") for _, attrs in page.tags)

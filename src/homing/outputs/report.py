@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from homing.outputs.files import write_whole
 from homing.outputs.report_axis import Axis, axis_around
-from homing.outputs.report_curves import curves
-from homing.outputs.report_data import RunFolder, mapping, number, read_run
-from homing.outputs.report_figures import density_figure, histogram, lift_figure
+from homing.outputs.report_curves import constant_size, curves
+from homing.outputs.report_data import RateColumns, RunFolder, mapping, number, read_run
+from homing.outputs.report_figures import Picture, histogram, lift_figure
 from homing.outputs.report_pictures import Pictures, choose, doubtful_rows, galleries
+from homing.outputs.report_plane import density_figure, map_figures, scatter_of
 from homing.outputs.report_rates import density, group_table, lift_curve, ranked_rows, summarize
-from homing.outputs.report_tables import class_scores, confusion, cost, duration, flatten, judged, show
+from homing.outputs.report_tables import class_scores, confusion, cost, duration, flatten, judged, phi_rows, show
 from homing.outputs.report_verdict import points, reference, scores, verdict
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def _context(run: RunFolder, pictures: Pictures) -> dict[str, Any]:
         **_rate_model(run),
         **_run_itself(run),
         "curves": curves(run.metrics, str(run.results.get("method", ""))),
+        "constant_size": constant_size(run.metrics, str(run.results.get("method", ""))),
         "class_scores": class_scores(run.results),
         "confusion": confusion(run.results),
         "unit_axis": Axis(0.0, 1.0),
@@ -146,9 +148,10 @@ def _headline(run: RunFolder) -> dict[str, Any]:
         "reference": reference(rows),
         "verdict": verdict(rows),
         "method": str(run.results.get("method", "–")),
-        "num_test": number(mapping(run.results["target"]).get("num_test")),
+        "num_test": number(mapping(run.results.get("target")).get("num_test")),
         "num_target": number(mapping(data.get("target")).get("num_samples")),
         "num_classes": len(classes) if isinstance(classes, list) else None,
+        "is_rates_only": run.results.get("headline") == "none",
         "is_cross_validated": run.results.get("headline") == "cross_validated",
         "backbone": str(mapping(run.recipe.get("model")).get("backbone") or ""),
         "warnings": _warnings(run),
@@ -176,7 +179,6 @@ def _rate_numbers(run: RunFolder) -> dict[str, Any]:
         for name, values in rates.descriptors.items()
         if (curve := lift_curve(name, values, rates.rate)) is not None
     ]
-    binned = density(rates, "target_likeness", "label_consistency")
     return {
         "summary": summary,
         "histogram": histogram("histogram", rates.rate, summary),
@@ -185,8 +187,20 @@ def _rate_numbers(run: RunFolder) -> dict[str, Any]:
             lift_figure(f"lift-{curve.name}", curve, DESCRIPTOR_TITLES[curve.name], is_small=len(lifts) == 3)
             for curve in lifts
         ],
-        "density": density_figure("density", binned, DESCRIPTOR_TITLES) if binned else None,
+        "planes": [*_descriptor_plane(rates), *map_figures(run.places)],
     }
+
+
+def _descriptor_plane(rates: RateColumns) -> list[Picture]:
+    """Likeness against consistency: dots where there are few images, bins where there are many."""
+    names = ("target_likeness", "label_consistency")
+    if not set(names) <= set(rates.descriptors):
+        return []
+    x, y = (rates.descriptors[name] for name in names)
+    if dots := scatter_of(*names, x, y, rates.rate, DESCRIPTOR_TITLES):
+        return [dots]
+    binned = density(rates, *names)
+    return [density_figure("density", binned, DESCRIPTOR_TITLES)] if binned else []
 
 
 def _galleries(run: RunFolder, pictures: Pictures) -> dict[str, Any]:
@@ -212,9 +226,8 @@ def _rate_model(run: RunFolder) -> dict[str, Any]:
     """φ and the settings that it was chosen from."""
     settings = judged(run.results)
     ends = [end for row in settings.rows for end in (row.low, row.loss, row.high)] if settings else []
-    phi = mapping(mapping(run.results.get("rates")).get("phi"))
     return {
-        "phi": {name: show(value) for name, value in flatten(phi).items()},
+        "phi": phi_rows(run.results),
         "judged": settings,
         "judged_axis": axis_around(ends, 0.01),
     }

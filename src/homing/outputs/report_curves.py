@@ -38,6 +38,13 @@ def curves(metrics: list[dict[str, Any]], method: str) -> list[Picture]:
     ]
 
 
+def constant_size(metrics: list[dict[str, Any]], method: str) -> float | None:
+    """The effective sample size where it was the same from the first step to the last; None where it moved."""
+    own = [row for row in metrics if str(row.get("method", method)) == method]
+    sizes = [size for row in own if (size := number(row.get("effective_sample_size"))) is not None]
+    return sizes[-1] if sizes and not _effective_size(own) else None
+
+
 def _loss(own: list[dict[str, Any]]) -> list[Line]:
     names = (("source_loss", "source, weighted by rate"), ("target_loss", "target"), ("loss", "what is minimised"))
     return _known(_line(own, column, label, series) for series, (column, label) in enumerate(names))

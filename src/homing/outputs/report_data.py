@@ -63,6 +63,23 @@ class RateColumns:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Images on a plane by their features.
+
+    Attributes:
+        kind: "pca" or "umap".
+        source: Places of source images, shape (rows, 2).
+        rate: Their rates, shape (rows,).
+        target: Places of target images, shape (images, 2).
+    """
+
+    kind: str
+    source: Floats
+    rate: Floats
+    target: Floats
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """Everything that the report knows.
 
@@ -73,6 +90,7 @@ class RunFolder:
         recipe: `recipe.yaml` parsed; empty where it is missing or not a mapping.
         recipe_text: `recipe.yaml` as text.
         rates: `rates.parquet`.
+        places: A sample of source and target images on a plane, out of `map.parquet`; empty without the file.
     """
 
     name: str
@@ -81,6 +99,7 @@ class RunFolder:
     recipe: dict[str, Any]
     recipe_text: str
     rates: RateColumns
+    places: tuple[Places, ...]
 
 
 def read_run(run: Path) -> RunFolder:
@@ -94,13 +113,15 @@ def read_run(run: Path) -> RunFolder:
     """
     results = _read_results(run / "results.json")
     recipe_text = _read_text(run / "recipe.yaml")
+    rates = _read_rates(run / "rates.parquet", _dropped_ids(results))
     return RunFolder(
         name=run.resolve().name,
         results=results,
         metrics=_read_metrics(run / "metrics.jsonl"),
         recipe=_parse_recipe(recipe_text),
         recipe_text=recipe_text,
-        rates=_read_rates(run / "rates.parquet", _dropped_ids(results)),
+        rates=rates,
+        places=_read_map(run / "map.parquet", rates),
     )
 
 
@@ -125,12 +146,13 @@ def _read_results(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: is not valid JSON ({error}). Restore the file, or run the recipe again into a new folder."
         ) from None
-    if not isinstance(results, dict) or not isinstance(results.get("target"), dict):
+    is_rates_only = isinstance(results, dict) and results.get("headline") == "none"
+    if not is_rates_only and not (isinstance(results, dict) and isinstance(results.get("target"), dict)):
         raise DataError(
             f'{path}: expected a JSON object with a "target" object, found none. '
             "Restore the file, or run the recipe again into a new folder."
         )
-    return results
+    return mapping(results)
 
 
 def _unfinished(path: Path) -> str:
@@ -194,6 +216,28 @@ def _read_rates(path: Path, dropped: list[str]) -> RateColumns:
     if kept.num_rows == 0:
         raise DataError(f"{path}: none of its {table.num_rows} rows has a finite rate, so there is nothing to show.")
     return _columns(kept, table.num_rows - kept.num_rows)
+
+
+def _read_map(path: Path, rates: RateColumns) -> tuple[Places, ...]:
+    """The places of images that still have a rate; a map that cannot be read is left out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        is_target = pc.equal(table["role"].cast(pa.string()), "target")
+        source, target = table.filter(pc.invert(is_target)), table.filter(is_target)
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError, OSError):
+        return ()
+    row_of = pc.fill_null(pc.index_in(source["sample_id"], value_set=rates.sample_ids), -1).to_numpy()
+    found = []
+    for kind in ("pca", "umap"):
+        names = (f"{kind}_x", f"{kind}_y")
+        if set(names) <= set(table.column_names):
+            ours, theirs = (np.stack([_floats(part[name]) for name in names], axis=1) for part in (source, target))
+            found.append(Places(kind, ours[row_of >= 0], rates.rate[row_of[row_of >= 0]], theirs))
+    return tuple(places for places in found if len(places.source))
 
 
 def _columns(table: Any, num_dropped: int) -> RateColumns:

@@ -13,30 +13,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from homing.outputs.report_data import Floats
-from homing.outputs.report_rates import Density, LiftCurve, RateSummary
+from homing.outputs.report_rates import LiftCurve, RateSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
+INK, MUTED, _GRID = "#010101", "#020202", "#030303"
+DPI = 170  # of what is drawn as dots instead of lines
 _SERIES = ("#110101", "#110202", "#110303", "#110404", "#110505", "#110606")
-_CSS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--line)"} | {
+_CSS = {INK: "var(--ink)", MUTED: "var(--muted)", _GRID: "var(--line)"} | {
     color: f"var(--series-{index})" for index, color in enumerate(_SERIES, start=1)
 }
-_LOW_RGB, _MIDDLE_RGB, _HIGH_RGB = (0.80, 0.36, 0.12), (0.55, 0.57, 0.60), (0.10, 0.48, 0.82)
-_RC: Any = {  # matplotlib types its settings by literal keys
+STYLE: Any = {  # matplotlib types its settings by literal keys
     "svg.fonttype": "none",
     "svg.hashsalt": "homing",
     "font.size": 10.5,
-    "text.color": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _MUTED,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "grid.color": _GRID,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -93,8 +92,8 @@ def histogram(key: str, rate: Floats, summary: RateSummary) -> Picture:
     positive = rate[rate > 0]
     num_zero = len(rate) - len(positive)
     is_log = len(positive) > 0 and float(positive.max()) > 20 * float(positive.min())
-    with matplotlib.rc_context(_RC):
-        figure, axes = _canvas()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas()
         if is_log:
             edges = np.geomspace(positive.min(), positive.max(), 49)
             axes.set_xscale("log")
@@ -107,11 +106,11 @@ def histogram(key: str, rate: Floats, summary: RateSummary) -> Picture:
             bar.set_facecolor(_SERIES[0] if middle > mean else _SERIES[1])
         if counts.max() > 200 * max(1, float(np.median(counts[counts > 0]))):
             axes.set_yscale("log")
-        axes.axvline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axvline(mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_xlabel("rate (dashed: the mean)")
         axes.set_ylabel("source images")
         _plain_ticks(axes, x_log=is_log)
-        svg = _svg(figure, key)
+        svg = to_svg(figure, key)
     zeros = f" {num_zero:,} have the rate 0 and stand in no bar." if is_log and num_zero else ""
     return Picture(
         "How the rates are spread",
@@ -124,8 +123,8 @@ def lift_figure(key: str, curve: LiftCurve, title: str, *, is_small: bool) -> Pi
     """Draw the mean rate along the ranks of one descriptor."""
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
-        figure, axes = _canvas(is_small=is_small)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(is_small=is_small)
         x = 100 * curve.position
         axes.fill_between(x, curve.low, curve.high, color=_SERIES[0], alpha=0.18, linewidth=0)
         axes.plot(x, curve.mean_rate, color=_SERIES[0])
@@ -133,84 +132,13 @@ def lift_figure(key: str, curve: LiftCurve, title: str, *, is_small: bool) -> Pi
         axes.set_ylim(bottom=0)
         axes.set_xlabel("the pool in order, lowest to highest, in %")
         axes.set_ylabel("rate")
-        svg = _svg(figure, key)
+        svg = to_svg(figure, key)
     return Picture(
         title,
         svg,
         f"Mean rate {curve.mean_rate[0]:.2f} where it is lowest, {curve.mean_rate[-1]:.2f} where it is highest; "
         "the band holds 80 % of the images.",
     )
-
-
-def density_figure(key: str, binned: Density, titles: dict[str, str]) -> Picture:
-    """Draw two descriptors against each other; colour is the mean rate, strength the number of images."""
-    import matplotlib
-
-    spread = _rate_spread(binned.mean_rate)
-    with matplotlib.rc_context(_RC):
-        figure, axes = _canvas()
-        axes.grid(False)
-        extent = (binned.x_edges[0], binned.x_edges[-1], binned.y_edges[0], binned.y_edges[-1])
-        axes.imshow(
-            _density_pixels(binned, spread),
-            origin="lower",
-            extent=extent,
-            aspect="auto",
-            interpolation="nearest",
-        )
-        axes.set_xlabel(titles[binned.x_name])
-        axes.set_ylabel(titles[binned.y_name])
-        _color_scale(figure, axes, spread)
-        svg = _svg(figure, key)
-    x_title, y_title = titles[binned.x_name], titles[binned.y_name].lower()
-    return Picture(
-        f"{x_title} against {y_title}",
-        svg,
-        f"{int(binned.counts.sum()):,} source images by {x_title.lower()} and {y_title}; the more images, the stronger "
-        f"the colour; orange: mean rate below 1, grey: 1, blue: above 1.",
-    )
-
-
-def _rate_spread(mean_rate: Floats) -> float:
-    """Largest |log2 rate| worth telling apart, from 1 (half to double) to 4."""
-    finite = mean_rate[np.isfinite(mean_rate) & (mean_rate > 0)]
-    if len(finite) == 0:
-        return 1.0
-    return float(np.clip(np.ceil(np.quantile(np.abs(np.log2(finite)), 0.95)), 1, 4))
-
-
-def _density_pixels(binned: Density, spread: float) -> npt.NDArray[np.uint8]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        position = np.nan_to_num(np.log2(binned.mean_rate) / spread, nan=0.0, posinf=1.0, neginf=-1.0)
-    filled = binned.counts > 0
-    strength = np.sqrt(np.clip(binned.counts / max(np.quantile(binned.counts[filled], 0.95), 1.0), 0, 1))
-    alpha = np.where(filled, 0.35 + 0.65 * strength, 0.0)
-    pixels = np.concatenate([_diverging(position), alpha[..., None]], axis=-1)
-    return np.round(255 * pixels).astype(np.uint8)
-
-
-def _diverging(position: Floats) -> Floats:
-    """Colours from orange (-1) over grey (0) to blue (1); every one readable on white and on black."""
-    clipped = np.clip(position, -1, 1)[..., None]
-    low, middle, high = np.array(_LOW_RGB), np.array(_MIDDLE_RGB), np.array(_HIGH_RGB)
-    below, above = middle + (low - middle) * -clipped, middle + (high - middle) * clipped
-    return np.asarray(np.where(clipped < 0, below, above), dtype=np.float64)
-
-
-def _color_scale(figure: Figure, axes: Axes, spread: float) -> None:
-    strip = figure.add_axes((0.885, 0.16, 0.022, 0.69))
-    ramp = _diverging(np.linspace(-1, 1, 64))[:, None, :]
-    strip.imshow(ramp, origin="lower", aspect="auto", extent=(0, 1, -spread, spread))
-    strip.set_xticks([])
-    strip.grid(False)
-    ticks = [-spread, -spread / 2, 0.0, spread / 2, spread]
-    strip.set_yticks(ticks, [f"{2**tick:.1g}" if tick < 0 else f"{2**tick:.2g}" for tick in ticks])
-    strip.yaxis.tick_right()
-    strip.tick_params(length=0)
-    figure.text(0.995, 0.9, "mean rate", ha="right", color=_MUTED)
-    for spine in strip.spines.values():
-        spine.set_visible(False)
-    axes.set_position((0.13, 0.16, 0.69, 0.8))
 
 
 def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, pattern: str, *, is_small: bool) -> Picture:
@@ -227,8 +155,8 @@ def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, patte
     import matplotlib
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    with matplotlib.rc_context(_RC):
-        figure, axes = _canvas(is_small=is_small)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(is_small=is_small)
         for line in lines:
             style: dict[str, Any] = {"color": _SERIES[line.series % len(_SERIES)]}
             style |= {"linewidth": 1.3, "alpha": 0.8, "linestyle": (0, (4, 2))} if line.faint else {}
@@ -238,7 +166,7 @@ def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, patte
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         write = (lambda value, _: f"{100 * value:g} %") if "%" in pattern else (lambda value, _: _short(value))
         axes.yaxis.set_major_formatter(FuncFormatter(write))
-        svg = _svg(figure, key)
+        svg = to_svg(figure, key)
     ends = [
         (
             line.series % len(_SERIES) + 1,
@@ -250,7 +178,7 @@ def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, patte
     return Picture(title, svg, "; ".join(f"{label} {text}" for _, label, text in ends) + ".", tuple(ends))
 
 
-def _canvas(*, is_small: bool = False) -> tuple[Figure, Axes]:
+def canvas(*, is_small: bool = False) -> tuple[Figure, Axes]:
     """An empty drawing, as wide as half the page, or as a third of it; text comes out at 12 to 13 pixels."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -283,9 +211,10 @@ def _short(value: float) -> str:
     return f"{value:g}"
 
 
-def _svg(figure: Figure, key: str) -> str:
+def to_svg(figure: Figure, key: str) -> str:
+    """The drawing as inline SVG, its ids under `key`, its colours the page's."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(out, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

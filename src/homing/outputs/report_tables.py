@@ -106,6 +106,35 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def phi_rows(results: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    """The numbers of the rate model: name, value, and the 95 % interval of those that were judged.
+
+    The interval is that of the judge's posterior over the settings that it was given: held-out losses as
+    log-likelihoods, times its prior. It is made of values that were tried.
+    """
+    phi = flatten(mapping(mapping(results.get("rates")).get("phi")))
+    given = results.get("judged")
+    settings = [flatten(mapping(row)) for row in given] if isinstance(given, list) else []
+    rows = []
+    for name, value in phi.items():
+        pairs = [(number(row.get(name)), number(row.get("posterior"))) for row in settings]
+        known = sorted((at, mass) for at, mass in pairs if at is not None and mass is not None)
+        ends = _central(known) if len({at for at, _ in known}) > 1 else None
+        rows.append((name, show(value), None if ends is None else f"{show(ends[0])} – {show(ends[1])}"))
+    return rows
+
+
+def _central(masses: list[tuple[float, float]]) -> tuple[float, float]:
+    """The smallest values that 2.5 and 97.5 % of the mass do not exceed."""
+    total, reached = sum(mass for _, mass in masses), 0.0
+    ends: list[float] = []
+    for at, mass in masses:
+        reached += mass
+        while len(ends) < 2 and reached >= (0.025, 0.975)[len(ends)] * total:
+            ends.append(at)
+    return ends[0], ends[-1]
+
+
 def judged(results: dict[str, Any]) -> Judged | None:
     """Read the judged settings; None where the run has none."""
     given = results.get("judged")
@@ -113,7 +142,7 @@ def judged(results: dict[str, Any]) -> Judged | None:
     rated = [row for row in flat if number(row.get("nll")) is not None]
     if not rated:
         return None
-    not_settings = {"nll", "standard_error", "chosen"}
+    not_settings = {"nll", "standard_error", "posterior", "chosen"}
     columns = tuple(dict.fromkeys(key for row in rated for key in row if key not in not_settings))
     rows = sorted((_judged_row(row, columns) for row in rated), key=lambda row: row.loss)
     kept = [row for index, row in enumerate(rows) if index < MAX_ROWS or row.chosen]

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from homing.evaluation.metrics import confusion, metrics, paired_difference, per_class
 from homing.memory import peak_rss_mb
+from homing.outputs.feature_map import write_map
 from homing.outputs.files import write_json, write_whole
 from homing.outputs.model_card import model_card
 from homing.outputs.model_folder import save_model
+from homing.outputs.pool_warnings import overlap_warnings, target_warnings
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report import write_report
 from homing.outputs.thumbnails import pictures_of
+from homing.rates.plan import effective_sample_size
 
 if TYPE_CHECKING:
     from homing.evaluation.outcome import Outcome
@@ -64,7 +67,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         card=model_card(results, bench.recipe),
     )
     write_json(folder / "results.json", results)
-    write_report(folder, pictures_of(source))
+    _write_page(bench)
     for path in (folder / "checkpoints").iterdir():
         if not path.name.startswith("step-"):  # of baselines, folds and rates: they served until the run was complete
             shutil.rmtree(path, ignore_errors=True)
@@ -72,7 +75,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
 
 
 def write_rates_only(bench: Workbench, plan: RatePlan, *, seconds: float) -> dict[str, Any]:
-    """What a run leaves behind that stops after the rates: `rates.parquet` and `results.json`, which is returned."""
+    """What a run leaves behind that stops after the rates: rates, report, and `results.json`, which is returned."""
     folder, count = bench.folder, len(bench.problem.source)
     write_rates(
         folder / "rates.parquet",
@@ -92,8 +95,17 @@ def write_rates_only(bench: Workbench, plan: RatePlan, *, seconds: float) -> dic
         "warnings": [*bench.recipe.settings_without_effect(), *plan.warnings, *data_warnings(bench)],
     }
     write_json(folder / "results.json", results)
+    _write_page(bench)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the rates served until the run was complete
     return results
+
+
+def _write_page(bench: Workbench) -> None:
+    """The map of the features, where there are any, and the report, which shows all that lies in the folder."""
+    folder, problem = bench.folder, bench.problem
+    if bench.scanned is not None:
+        write_map(folder / "map.parquet", problem.source, problem.target, bench.scanned, seed=bench.recipe.seed)
+    write_report(folder, pictures_of(problem.source))
 
 
 def groups_of(bench: Workbench) -> list[str]:
@@ -136,7 +148,7 @@ def collect(bench: Workbench, outcomes: Sequence[Outcome], seconds: float) -> di
 
 def described(bench: Workbench, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
     """What `results.json` says of any run: what was asked, of which data, and the rates."""
-    recipe, squares = bench.recipe, float(rates.double().square().sum())
+    recipe = bench.recipe
     return {
         "version": version("homing"),
         "recipe_sha256": recipe.sha256(),
@@ -144,7 +156,7 @@ def described(bench: Workbench, plan: RatePlan, rates: Tensor) -> dict[str, Any]
         "method": recipe.rates.method,
         "seed": recipe.seed,
         "rates": {
-            "effective_sample_size": float(rates.double().sum()) ** 2 / squares if squares else 0.0,
+            "effective_sample_size": effective_sample_size(rates),
             "phi": plan.phi,
         },
         "data": describe_data(bench.problem),
@@ -183,12 +195,7 @@ def data_warnings(bench: Workbench) -> list[str]:
         found.append(
             f"{len(bench.bad):,} images could not be read and were left out; results.json lists them under dropped."
         )
-    absent = sorted(set(problem.classes) - set(problem.target.classes))
-    if absent:
-        found.append(
-            f"The target has no image of {len(absent)} of {len(problem.classes)} classes: {', '.join(absent)}."
-        )
-    return found
+    return [*found, *target_warnings(problem), *overlap_warnings(problem)]
 
 
 def suggested_labels(suggested: Tensor | None, problem: Problem) -> list[str | None] | None:

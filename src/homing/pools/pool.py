@@ -22,6 +22,10 @@ class ImageStore(Protocol):
         """The encoded bytes (JPEG, PNG, ...) of one row; raises OSError where they cannot be had."""
         ...
 
+    def size(self, row: int) -> int:
+        """How many bytes `read` gives; raises OSError where they cannot be had."""
+        ...
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -56,6 +60,10 @@ class Pool:
     def read(self, row: int) -> bytes:
         """Encoded image of a row of this pool."""
         return self.store.read(int(self.rows[row]))
+
+    def size(self, row: int) -> int:
+        """Bytes of the encoded image of a row of this pool."""
+        return self.store.size(int(self.rows[row]))
 
     def select(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Pool:
         """The pool with only these rows, in this order."""
@@ -120,8 +128,17 @@ class JoinedImages:
 
     def read(self, row: int) -> bytes:
         """Encoded image of a row, counted over all stores."""
+        store, inside = self._place(row)
+        return store.read(inside)
+
+    def size(self, row: int) -> int:
+        """Bytes of the encoded image of a row, counted over all stores."""
+        store, inside = self._place(row)
+        return store.size(inside)
+
+    def _place(self, row: int) -> tuple[ImageStore, int]:
         position = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.stores[position].read(int(row - self.starts[position]))
+        return self.stores[position], int(row - self.starts[position])
 
 
 def join(pools: Sequence[Pool]) -> Pool:

@@ -129,23 +129,40 @@ def _each(steps: dict[str, Callable[[], _Result]]) -> list[_Result]:
 
 def overlaps(problem: Problem, at_most: int = 20) -> list[str]:
     """The same picture in two roles, by the bytes of the file; one sentence a pair, at most 20 a pair of roles."""
-    roles = dict(zip(("source", "target", "test"), problem.pools, strict=False))
-    by_digest = {role: _rows_by_digest(pool) for role, pool in roles.items()}
     found = []
-    for first, second in (("target", "test"), ("source", "test"), ("source", "target")):
-        ours, theirs = by_digest.get(first, {}), by_digest.get(second, {})
-        shared = sorted(ours.keys() & theirs.keys(), key=ours.__getitem__)
+    for first, second, shared in shared_pictures(problem):
         found += [
-            f"the same picture is in {first} ({ours[key]}) and {second} ({theirs[key]})" for key in shared[:at_most]
+            f"the same picture is in {first} ({ours}) and {second} ({theirs})" for ours, theirs in shared[:at_most]
         ]
         if len(shared) > at_most:
             found.append(f"... and {len(shared) - at_most:,} further pictures of {first} in {second}")
     return found
 
 
-def _rows_by_digest(pool: Pool) -> dict[bytes, str]:
+def shared_pictures(problem: Problem) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Pictures that two roles share: (role, role, their ids in each); pairs of roles that share none are left out.
+
+    A file of the source is read only where one of the target or test is as long.
+    """
+    roles = dict(zip(("source", "target", "test"), problem.pools, strict=False))
+    by_digest = {role: _by_digest(pool, None) for role, pool in roles.items() if role != "source"}
+    lengths = {length for found in by_digest.values() for length, _ in found}
+    by_digest["source"] = _by_digest(problem.source, lengths)
+    found = []
+    for first, second in (("target", "test"), ("source", "test"), ("source", "target")):
+        ours, theirs = by_digest[first], by_digest.get(second, {})
+        shared = sorted((ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
+        if shared:
+            found.append((first, second, shared))
+    return found
+
+
+def _by_digest(pool: Pool, lengths: set[int] | None) -> dict[tuple[int, bytes], str]:
+    """(length, sha256) → id of each picture, of those of some lengths only."""
     found = {}
     for row, sample_id in enumerate(pool.ids):
         with contextlib.suppress(OSError):
-            found[hashlib.sha256(pool.read(row)).digest()] = sample_id
+            if lengths is None or pool.size(row) in lengths:
+                data = pool.read(row)
+                found[len(data), hashlib.sha256(data).digest()] = sample_id
     return found

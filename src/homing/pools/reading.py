@@ -39,6 +39,10 @@ class FolderImages:
         """The file's bytes."""
         return (self.root / self.names[row]).read_bytes()
 
+    def size(self, row: int) -> int:
+        """The file's size, without reading it."""
+        return (self.root / self.names[row]).stat().st_size
+
 
 class TableImages:
     """Images inside a Hugging Face dataset, `Image(decode=False)`; files that it names must lie in its folder."""
@@ -60,6 +64,10 @@ class TableImages:
         if not path.is_relative_to(self.root):  # a table from elsewhere must not pick files of this machine
             raise OSError(f"the table names {value['path']!r}, a file outside the pool; only files inside are read")
         return path.read_bytes()
+
+    def size(self, row: int) -> int:
+        """The size of the bytes, which are read for it."""
+        return len(self.read(row))
 
 
 def read_pool(spec: PoolSpec) -> Pool:

@@ -33,10 +33,17 @@ class Verdict:
     Attributes:
         losses: `[S, n]` temperature-scaled held-out cross entropy of each target image under each candidate, nats.
         chosen: Index of the chosen candidate.
+        log_prior: `[S]` in nats, up to a constant.
     """
 
     losses: Tensor
     chosen: int
+    log_prior: Tensor
+
+    @property
+    def posterior(self) -> Tensor:
+        """`[S]` probability of each candidate, held-out losses taken as log-likelihoods; the chosen one has most."""
+        return (self.log_prior.double() - self.losses.double().sum(dim=1)).softmax(dim=0)
 
     @property
     def paired_errors(self) -> Tensor:
@@ -76,7 +83,8 @@ def judge(
         if progress is not None:
             progress((index + 1) / (folds * REPEATS))
     losses = _temperature_scaled_losses(scores, evidence.target_labels)
-    return Verdict(losses, choose(losses, torch.zeros(len(losses)) if log_prior is None else log_prior))
+    prior = torch.zeros(len(losses)) if log_prior is None else log_prior
+    return Verdict(losses, choose(losses, prior), prior)
 
 
 def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor) -> Tensor:

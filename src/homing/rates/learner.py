@@ -115,10 +115,15 @@ def _plan(evidence: Evidence, description: Description, settings: list[Setting],
 
 
 def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, float | bool]]:
-    means, errors = verdict.losses.mean(dim=1).tolist(), verdict.paired_errors.tolist()
+    columns = {
+        "nll": verdict.losses.mean(dim=1).tolist(),
+        "standard_error": verdict.paired_errors.tolist(),
+        "posterior": verdict.posterior.tolist(),
+        "chosen": [index == verdict.chosen for index in range(len(settings))],
+    }
     return [
-        {**setting.as_dict(), "nll": mean, "standard_error": error, "chosen": index == verdict.chosen}
-        for index, (setting, mean, error) in enumerate(zip(settings, means, errors, strict=True))
+        {**setting.as_dict(), **{name: values[index] for name, values in columns.items()}}
+        for index, setting in enumerate(settings)
     ]
 
 

@@ -35,9 +35,14 @@ class RatePlan:
 
     @property
     def effective_sample_size(self) -> float:
-        """`(sum r)^2 / sum r^2` in rows, N for uniform rates and 0 where no source is trained on (Kish 1965)."""
-        squares = float(self.rates.double().square().sum())
-        return float(self.rates.double().sum()) ** 2 / squares if squares else 0.0
+        """That of `rates`, in rows."""
+        return effective_sample_size(self.rates)
+
+
+def effective_sample_size(rates: Tensor) -> float:
+    """`(sum r)^2 / sum r^2` of rates `[N]`: N for uniform ones, 0 where no source is trained on (Kish 1965)."""
+    squares = float(rates.double().square().sum())
+    return float(rates.double().sum()) ** 2 / squares if squares else 0.0
 
 
 def balanced_within_classes(rates: Tensor, labels: Tensor, num_classes: int) -> Tensor:

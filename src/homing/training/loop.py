@@ -20,6 +20,7 @@ from homing.errors import DivergedError, Interrupted
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast, set_training_mode
 from homing.pools.order import Rows, key_to_seed
+from homing.rates.plan import effective_sample_size
 from homing.training.average import running_average
 from homing.training.distributed import everywhere, over_processes
 from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch
@@ -330,13 +331,11 @@ class FineTuning:
         """A row of metrics every few steps and at the end."""
         if self.record is None or not self.record.is_due(self.step, self.settings.num_steps):
             return
-        rates = self.rates_now().double()
-        squares = float(rates.square().sum())
         self.record.write(
             step=self.step,
             epoch=round(self.epoch + (self.step - self.epoch_start) * self.settings.batch_size / self._epoch_rows(), 4),
             learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
-            effective_sample_size=float(rates.sum()) ** 2 / squares if squares else 0.0,
+            effective_sample_size=effective_sample_size(self.rates_now()),
             **self.tally.take(self.accelerator),
         )
 

@@ -133,6 +133,11 @@ class Workbench:
             check_head_on_features(self.model, self.pictures, features, rows)
         return features
 
+    @property
+    def scanned(self) -> Tensor | None:
+        """The features, where something needed them."""
+        return vars(self).get("features")
+
     @cached_property
     def inputs(self) -> Inputs:
         """What the trained part is fed."""

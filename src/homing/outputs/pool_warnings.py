@@ -1,0 +1,44 @@
+"""What the reader must know of the pools before the figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from homing.pools.problem import Problem, shared_pictures
+
+SMALL = 5
+"""Images a class below which a target is called small."""
+
+
+def target_warnings(problem: Problem) -> list[str]:
+    """Where the target is too small, or lacks a class."""
+    counts, found = Counter(problem.target.labels), []
+    if absent := sorted(set(problem.classes) - set(counts)):
+        found.append(
+            f"The target has no image of {len(absent)} of {len(problem.classes)} classes: {', '.join(absent)}."
+        )
+    if single := sorted(name for name, count in counts.items() if count == 1):
+        found.append(f"The target has a single image of {', '.join(single)}: its folds cannot judge such a class.")
+    if len(problem.target) < SMALL * len(counts):
+        found.append(
+            f"The target is small: {len(problem.target)} images in {len(counts)} classes. What is chosen on so few"
+            f" changes from one choice of images to the next; {SMALL} a class are the least that was measured."
+        )
+    return found
+
+
+def overlap_warnings(problem: Problem) -> list[str]:
+    """Where two roles hold the same pictures, and what that does to the figures."""
+    harm = {
+        ("target", "test"): "the model was trained on them, so the figures above are too good",
+        ("source", "test"): "the model may have been trained on them, so the figures above may be too good",
+        ("source", "target"): "they count twice",
+    }
+    found = []
+    for first, second, shared in shared_pictures(problem):
+        ours, theirs = shared[0]
+        found.append(
+            f"{len(shared):,} pictures are both in the {first} and in the {second} (first: {ours} and {theirs}):"
+            f" {harm[first, second]}."
+        )
+    return found
