@@ -1,8 +1,10 @@
 """Take the README's pictures of a report in a real browser, and fail where the page writes to its console.
 
     python docs/report_pictures.py RUN docs/images
+    python docs/report_pictures.py RUN FOLDER --size 500,9000 --print     (phone width, and report.pdf)
 
 Needs Chromium or Chrome on the PATH (Debian: apt-get install chromium). Writes report-light.png and report-dark.png.
+The page's own policy forbids every outside request, and the browser writes each attempt to the console.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="run folder with a report.html")
     parser.add_argument("output", type=Path, help="folder for the pictures")
     parser.add_argument("--size", default="1280,1500", help="window as WIDTH,HEIGHT (default %(default)s)")
+    parser.add_argument("--print", action="store_true", help="also print it, to report.pdf")
     given = parser.parse_args()
     browser = next((found for name in _NAMES if (found := shutil.which(name))), None)
     page = given.run / "report.html"
@@ -46,24 +49,25 @@ def main() -> int:
     complaints = [
         line
         for scheme in _SCHEMES
-        for line in take(browser, page, given.output / f"report-{scheme}.png", scheme, given.size)
+        for line in look(
+            browser,
+            page,
+            f"--blink-settings=preferredColorScheme={_SCHEMES[scheme]}",
+            f"--window-size={given.size}",
+            f"--screenshot={(given.output / f'report-{scheme}.png').resolve()}",
+        )
     ]
+    if given.print:
+        place = (given.output / "report.pdf").resolve()
+        complaints += look(browser, page, "--no-pdf-header-footer", f"--print-to-pdf={place}")
     print("\n".join(complaints), file=sys.stderr)
     return 1 if complaints else 0
 
 
-def take(browser: str, page: Path, picture: Path, scheme: str, size: str) -> list[str]:
-    """Take one picture; return what the page wrote to its console."""
+def look(browser: str, page: Path, *wanted: str) -> list[str]:
+    """Open the page with some options of the browser; return what it wrote to its console."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [
-            browser,
-            *_QUIET,
-            f"--user-data-dir={profile}",
-            f"--blink-settings=preferredColorScheme={_SCHEMES[scheme]}",
-            f"--window-size={size}",
-            f"--screenshot={picture.resolve()}",
-            page.resolve().as_uri(),
-        ]
+        command = [browser, *_QUIET, f"--user-data-dir={profile}", *wanted, page.resolve().as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 

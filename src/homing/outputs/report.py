@@ -85,7 +85,10 @@ def _share(value: float) -> str:
 
 
 def _rate(value: float) -> str:
-    return f"{value:.2f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.2g}"
+    """Write a rate in few characters."""
+    if 0 < value < 0.001:
+        return "< 0.001"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.1g}"
 
 
 def _thousands(value: Any) -> str:
@@ -179,14 +182,15 @@ def _rate_numbers(run: RunFolder) -> dict[str, Any]:
         for name, values in rates.descriptors.items()
         if (curve := lift_curve(name, values, rates.rate)) is not None
     ]
+    lifts = [] if summary.is_uniform else lifts
+    drawn = [
+        lift_figure(f"lift-{curve.name}", curve, DESCRIPTOR_TITLES[curve.name], is_small=len(lifts) == 2)
+        for curve in lifts
+    ]
     return {
         "summary": summary,
-        "histogram": histogram("histogram", rates.rate, summary),
+        "spread": [histogram("histogram", rates.rate, summary, is_small=len(lifts) == 2), *drawn],
         "groups": [group_table(title, column, rates.rate) for title, column in columns if len(column.names) > 1],
-        "lifts": [
-            lift_figure(f"lift-{curve.name}", curve, DESCRIPTOR_TITLES[curve.name], is_small=len(lifts) == 3)
-            for curve in lifts
-        ],
         "planes": [*_descriptor_plane(rates), *map_figures(run.places)],
     }
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, _GRID = "#010101", "#020202", "#030303"
+_LEAST = 1e-3  # rates below this are all as good as 0
 DPI = 170  # of what is drawn as dots instead of lines
 _SERIES = ("#110101", "#110202", "#110303", "#110404", "#110505", "#110606")
 _CSS = {INK: "var(--ink)", MUTED: "var(--muted)", _GRID: "var(--line)"} | {
@@ -85,21 +86,21 @@ class Line:
     faint: bool = False
 
 
-def histogram(key: str, rate: Floats, summary: RateSummary) -> Picture:
+def histogram(key: str, rate: Floats, summary: RateSummary, *, is_small: bool) -> Picture:
     """Draw how the rates are spread; on a logarithmic axis where they span more than a factor of 20."""
     import matplotlib
 
     positive = rate[rate > 0]
-    num_zero = len(rate) - len(positive)
     is_log = len(positive) > 0 and float(positive.max()) > 20 * float(positive.min())
+    low = max(float(positive.min()), _LEAST) if is_log else min(0.0, summary.lowest)
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas()
+        figure, axes = canvas(is_small=is_small)
         if is_log:
-            edges = np.geomspace(positive.min(), positive.max(), 49)
+            edges = np.geomspace(low, max(summary.highest, 2 * low), 49)
             axes.set_xscale("log")
         else:
-            edges = np.linspace(min(0.0, float(rate.min())), max(float(rate.max()), 1e-9) * 1.02, 49)
-        counts, _ = np.histogram(positive if is_log else rate, edges)
+            edges = np.linspace(low, max(summary.highest, 1e-9) * 1.02, 49)
+        counts, _ = np.histogram(np.clip(rate, edges[0], edges[-1]), edges)
         mean = float(rate.mean())
         bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", alpha=0.9)
         for bar, middle in zip(bars, (edges[:-1] + edges[1:]) / 2, strict=True):
@@ -111,12 +112,13 @@ def histogram(key: str, rate: Floats, summary: RateSummary) -> Picture:
         axes.set_ylabel("source images")
         _plain_ticks(axes, x_log=is_log)
         svg = to_svg(figure, key)
-    zeros = f" {num_zero:,} have the rate 0 and stand in no bar." if is_log and num_zero else ""
-    return Picture(
-        "How the rates are spread",
-        svg,
-        f"{len(rate):,} rates from {summary.lowest:.3g} to {summary.highest:.3g}, median {summary.median:.3g}.{zeros}",
-    )
+    text = f"{len(rate):,} rates, median {summary.median:.3g}, the highest {summary.highest:.3g}."
+    if is_log and (num_below := int((rate < low).sum())):
+        num_zero = len(rate) - len(positive)
+        text += (
+            f" {num_below:,} are smaller than {low:.3g} and stand in the leftmost bar; {num_zero:,} have the rate 0."
+        )
+    return Picture("How the rates are spread", svg, text)
 
 
 def lift_figure(key: str, curve: LiftCurve, title: str, *, is_small: bool) -> Picture:
@@ -134,7 +136,7 @@ def lift_figure(key: str, curve: LiftCurve, title: str, *, is_small: bool) -> Pi
         axes.set_ylabel("rate")
         svg = to_svg(figure, key)
     return Picture(
-        title,
+        f"Rate by {title.lower()}",
         svg,
         f"Mean rate {curve.mean_rate[0]:.2f} where it is lowest, {curve.mean_rate[-1]:.2f} where it is highest; "
         "the band holds 80 % of the images.",

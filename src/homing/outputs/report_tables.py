@@ -120,7 +120,7 @@ def phi_rows(results: dict[str, Any]) -> list[tuple[str, str, str | None]]:
         pairs = [(number(row.get(name)), number(row.get("posterior"))) for row in settings]
         known = sorted((at, mass) for at, mass in pairs if at is not None and mass is not None)
         ends = _central(known) if len({at for at, _ in known}) > 1 else None
-        rows.append((name, show(value), None if ends is None else f"{show(ends[0])} – {show(ends[1])}"))
+        rows.append((name, show(value), None if ends is None else " – ".join(dict.fromkeys(map(show, ends)))))
     return rows
 
 
