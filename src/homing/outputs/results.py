@@ -67,7 +67,8 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         card=model_card(results, bench.recipe),
     )
     write_json(folder / "results.json", results)
-    _write_page(bench)
+    _write_map(bench)
+    write_report(folder, pictures_of(source))
     for path in (folder / "checkpoints").iterdir():
         if not path.name.startswith("step-"):  # of baselines, folds and rates: they served until the run was complete
             shutil.rmtree(path, ignore_errors=True)
@@ -75,7 +76,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
 
 
 def write_rates_only(bench: Workbench, plan: RatePlan, *, seconds: float) -> dict[str, Any]:
-    """What a run leaves behind that stops after the rates: rates, report, and `results.json`, which is returned."""
+    """What a run leaves behind that stops after the rates: rates, map, and `results.json`, which is returned."""
     folder, count = bench.folder, len(bench.problem.source)
     write_rates(
         folder / "rates.parquet",
@@ -95,17 +96,16 @@ def write_rates_only(bench: Workbench, plan: RatePlan, *, seconds: float) -> dic
         "warnings": [*bench.recipe.settings_without_effect(), *plan.warnings, *data_warnings(bench)],
     }
     write_json(folder / "results.json", results)
-    _write_page(bench)
+    _write_map(bench)  # the report is made of it when it is asked for: `homing report`
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the rates served until the run was complete
     return results
 
 
-def _write_page(bench: Workbench) -> None:
-    """The map of the features, where there are any, and the report, which shows all that lies in the folder."""
-    folder, problem = bench.folder, bench.problem
+def _write_map(bench: Workbench) -> None:
+    """The map of the features, where something needed them."""
+    place, problem = bench.folder / "map.parquet", bench.problem
     if bench.scanned is not None:
-        write_map(folder / "map.parquet", problem.source, problem.target, bench.scanned, seed=bench.recipe.seed)
-    write_report(folder, pictures_of(problem.source))
+        write_map(place, problem.source, problem.target, bench.scanned, seed=bench.recipe.seed)
 
 
 def groups_of(bench: Workbench) -> list[str]:
