@@ -6,23 +6,28 @@ import csv
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from homing.cli import app
 from homing.compare import as_text, compare
+from homing.errors import DataError, RecipeError
 from small_run import draw_problem, small_recipe
+
+METHODS = ("pooled_oversampled", "target_only", "sequential", "l2rw", "meta_weight_net", "instance")
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     recipe = small_recipe(draw_problem(folder / "pools"), "training.steps=4")
-    methods = ("pooled_oversampled", "target_only")
+    methods = METHODS
     return compare(recipe, methods, 2, folder / "out", quiet=True), folder / "out", recipe
 
 
 def test_each_method_has_its_mean_spread_and_paired_gain(compared):
     table, folder, _ = compared
     rows = {row["method"]: row for row in table["methods"]}
-    assert set(rows) == {"hierarchical", "pooled_oversampled", "target_only"}
+    assert set(rows) == {"hierarchical", *METHODS}
     runs = [json.loads((folder / f"seed-{seed}" / "results.json").read_text()) for seed in (0, 1)]
     ours = [run["target"]["accuracy"] for run in runs]
     theirs = [run["baselines"]["pooled_oversampled"]["accuracy"] for run in runs]
@@ -41,5 +46,39 @@ def test_the_files_hold_what_is_printed(compared):
 
 def test_a_finished_comparison_is_not_run_again(compared):
     table, folder, recipe = compared
-    again = compare(recipe, ("pooled_oversampled", "target_only"), 2, folder, resume=True, quiet=True)
+    again = compare(recipe, METHODS, 2, folder, resume=True, quiet=True)
     assert again == table
+
+
+def test_no_method_takes_more_gradients_of_training_images_than_another(compared):
+    rows = {row["method"]: row for row in compared[0]["methods"]}
+    budget = rows["pooled_oversampled"]["gradients"]
+    assert budget == 4 * 8  # steps, batch size
+    for name in ("target_only", "sequential", "hierarchical"):
+        assert rows[name]["gradients"] <= budget
+    for name in ("l2rw", "meta_weight_net", "instance"):  # with the guide's, told but not held against them
+        assert budget <= rows[name]["gradients"] <= budget + 2
+
+
+def test_the_report_of_each_seed_shows_every_method_with_its_interval(compared):
+    page = (compared[1] / "seed-0" / "report.html").read_text(encoding="utf-8")
+    table = page[page.index('id="table-comparison"') :]
+    table = table[: table.index("</table>")]
+    for title in ("Pooled, target oversampled", "Target only", "Source, then target", "L2RW", "Meta-Weight-Net"):
+        assert title in table
+    assert table.count('class="chart"') == 2 + len(METHODS)  # the head, this run, the others
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"), [("pooled,magic", "magic"), ("oracle", "needs data.truth"), ("pooled,pooled,", None)]
+)
+def test_methods_that_cannot_be_run_are_refused_before_anything_is_done(tmp_path, methods, message):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {source: {path: a}, target: {path: b}}\ntraining: {steps: 1}\n")
+    result = CliRunner().invoke(app, ["compare", str(recipe), "--methods", methods, "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    if message is not None:
+        assert isinstance(result.exception, RecipeError)
+        assert message in str(result.exception)
+    else:
+        assert isinstance(result.exception, DataError)  # the pools are looked for only then

@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_COMPARED = "target_only,pooled,pooled_oversampled,sequential,density_ratio"
+_COMPARED = "target_only,pooled,pooled_oversampled,sequential,density_ratio,l2rw,meta_weight_net,instance"
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="run folder")]

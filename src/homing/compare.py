@@ -69,6 +69,7 @@ def side_by_side(results: Sequence[dict[str, Any]], correct: Sequence[dict[str, 
             row[figure] = statistics.mean(values)
             row[f"{figure}_sd"] = statistics.stdev(values) if len(values) > 1 else None
         row["seconds"] = statistics.mean(one["cost"]["method_seconds"][name] for one in results)
+        row["gradients"] = statistics.mean(one["cost"]["method_gradients"][name] for one in results)
         if REFERENCE in correct[0] and name != REFERENCE:
             gains = torch.cat([hits[name].double() - hits[REFERENCE].double() for hits in correct])
             row["gain"] = paired_bootstrap(gains, seed=results[0]["seed"])
@@ -100,14 +101,13 @@ def as_csv(table: dict[str, Any]) -> str:
 def as_text(table: dict[str, Any]) -> str:
     """The comparison for a terminal."""
     count = len(table["seeds"])
-    lines = [
-        f"{'method':22}{'accuracy':>16}{'macro F1':>10}{'NLL':>8}{'seconds':>9}   against {table['reference']} (95 %)"
-    ]
+    head = f"{'method':22}{'accuracy':>16}{'macro F1':>10}{'NLL':>8}{'seconds':>9}{'gradients':>11}"
+    lines = [f"{head}   against {table['reference']} (95 %)"]
     for row in table["methods"]:
         spread = f" ± {100 * row['accuracy_sd']:.1f}" if row["accuracy_sd"] is not None else ""
         gain = row.get("gain")
         shown = f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]" if gain else ""
         accuracy = f"{100 * row['accuracy']:.1f}{spread}"
-        figures = f"{row['macro_f1']:>10.3f}{row['nll']:>8.3f}{row['seconds']:>9.1f}"
+        figures = f"{row['macro_f1']:>10.3f}{row['nll']:>8.3f}{row['seconds']:>9.1f}{row['gradients']:>11,.0f}"
         lines.append(f"{row['method']:22}{accuracy:>16}{figures}   {shown}")
     return "\n".join([*lines, f"{count} seed{'s' if count > 1 else ''}, {table['num_test']:,} images each"])

@@ -196,13 +196,15 @@ def cost(results: dict[str, Any]) -> list[tuple[str, str]]:
     """Write the cost of the run for people."""
     given = mapping(results.get("cost"))
     rows = []
-    for key, value in flatten({key: item for key, item in given.items() if key != "method_seconds"}).items():
+    for key, value in flatten({key: item for key, item in given.items() if not key.startswith("method_")}).items():
         title, write = _COSTS.get(key, (key.replace("_", " "), show))
         amount = number(value)
         rows.append((title, show(value) if amount is None else write(amount)))
     for name, value in mapping(given.get("method_seconds")).items():
         seconds = number(value)
         rows += [] if seconds is None else [(f"Time of “{title_of(name)}”", duration(seconds))]
+    for name, value in mapping(given.get("method_gradients")).items():
+        rows.append((f"Gradients of single images in “{title_of(name)}”", f"{number(value) or 0:,.0f}"))
     return rows
 
 

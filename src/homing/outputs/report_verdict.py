@@ -21,8 +21,9 @@ _TITLES = {
     "sequential": "Source, then target",
     "oracle": "Oracle rates",
     "l2rw": "L2RW",
-    "mw_net": "Meta-Weight-Net",
     "meta_weight_net": "Meta-Weight-Net",
+    "instance": "homing, instance rates",
+    "hierarchical": "homing",
 }
 
 

@@ -134,7 +134,10 @@ def collect(bench: Workbench, outcomes: Sequence[Outcome], seconds: float) -> di
         "headline": "test" if problem.test is not None else "cross_validated",
         "target": scores[main.method.name],
         "cost": cost(bench, seconds, source_gradients=gradients)
-        | {"method_seconds": {item.method.name: round(item.seconds, 2) for item in outcomes}},
+        | {
+            "method_seconds": {item.method.name: round(item.seconds, 2) for item in outcomes},
+            "method_gradients": {item.method.name: item.fitted.gradients for item in outcomes},
+        },
         "baselines": {
             item.method.name: scores[item.method.name]
             | {"ours_minus_this": paired_difference(main.logits, item.logits, labels, seed=recipe.seed)}

@@ -13,6 +13,8 @@ _TITLES = {
     "pooled_oversampled": "pooled, target oversampled",
     "sequential": "source, then target",
     "density_ratio": "density ratio",
+    "l2rw": "L2RW",
+    "meta_weight_net": "Meta-Weight-Net",
     "oracle": "oracle (true rates)",
 }
 
