@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from homing.errors import DataError, DivergedError, Interrupted
+from homing.errors import DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
 from homing.interrupts import StopOnSignal, stoppable
@@ -73,6 +73,8 @@ def run(
     Raises:
         HomingError: Its subclasses say what was wrong and carry the exit code.
     """
+    if allow_change and not resume:
+        raise RecipeError("--allow-change goes with --resume: it is about what a checkpoint knows")
     folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
     on_main(accelerator, lambda: check_run_folder(folder, recipe, resume=resume, overwrite=overwrite))

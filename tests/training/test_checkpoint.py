@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -80,6 +83,71 @@ def test_a_manifest_cannot_reach_outside_its_folder(tmp_path):
     manifest["files"]["../secret"] = {"bytes": 1, "sha256": "0" * 64}
     path.write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}))
     with pytest.raises(CheckpointError, match="outside the checkpoint"):
+        load_checkpoint(path.parent)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *("make folder", "write model.safetensors", "fsync model.safetensors", "write rates.safetensors"),
+        *("write state.json", "fsync state.json", "write manifest.json", "fsync manifest.json", "flush folder"),
+        *("set the old one aside", "rename"),
+    ],
+)
+@pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_write_flush_or_rename_that_fails_leaves_what_was_there(tmp_path, stage, failure):
+    """The checkpoint of the same step too, which was about to be replaced."""
+    older = some_checkpoint()
+    for step in (2, 3):
+        save_checkpoint(tmp_path, step, older, keep=2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def reached(name: str) -> None:
+        if name == stage:
+            raise OSError(failure, os.strerror(failure))
+
+    newer = Checkpoint({**older.tensors, "model": {"weight": torch.zeros(9)}}, older.state)
+    with pytest.raises(CheckpointError, match=f"{os.strerror(failure)}.*earlier checkpoints are untouched.*--resume"):
+        save_checkpoint(tmp_path, 3, newer, 2, reached)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert sorted(os.listdir(tmp_path)) == ["step-000002", "step-000003"]
+
+
+class Bomb:
+    """Unpickling it would make a file."""
+
+    def __init__(self, canary) -> None:
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.canary),)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "rates.safetensors", "state.json", "manifest.json"])
+def test_a_pickle_in_any_file_is_never_executed_even_with_digests_that_fit(tmp_path, file):
+    bomb = pickle.dumps(Bomb(tmp_path / "canary"))
+    path = save_checkpoint(tmp_path / "run", 3, some_checkpoint(), keep=2)
+    (path / file).write_bytes(bomb)
+    if file != "manifest.json":
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["files"][file] = {"bytes": len(bomb), "sha256": hashlib.sha256(bomb).hexdigest()}
+        (path / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}))
+    with pytest.raises(CheckpointError, match=r"step-000003.*--overwrite"):
+        load_checkpoint(path)
+    assert not (tmp_path / "canary").exists()
+    pickle.loads(bomb)  # noqa: S301 - it does bite
+    assert (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [None, [], {"model.safetensors": None}, {"model.safetensors": {"bytes": 1}}, {"a\0b": {"bytes": 1, "sha256": ""}}],
+)
+def test_a_manifest_that_makes_no_sense_is_refused_even_with_a_digest_that_fits(tmp_path, files):
+    path = save_checkpoint(tmp_path, 3, some_checkpoint(), keep=2) / "manifest.json"
+    manifest = {"format": 1, "files": files}
+    path.write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}))
+    with pytest.raises(CheckpointError, match="step-000003"):
         load_checkpoint(path.parent)
 
 
