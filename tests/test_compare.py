@@ -57,7 +57,7 @@ def test_no_method_takes_more_gradients_of_training_images_than_another(compared
     for name in ("target_only", "sequential", "hierarchical"):
         assert rows[name]["gradients"] <= budget
     for name in ("l2rw", "meta_weight_net", "instance"):  # with the guide's, told but not held against them
-        assert budget <= rows[name]["gradients"] <= budget + 2
+        assert budget <= rows[name]["gradients"] <= budget + 4 * 2
 
 
 def test_the_report_of_each_seed_shows_every_method_with_its_interval(compared):

@@ -106,7 +106,7 @@ class Guide(Section):
     """How the target's gradient is taken, for methods that use alignments."""
 
     batch_size: Positive | None = Field(None, description="target images a gradient; default: batch_size / 4")
-    refresh_every: Positive = Field(8, description="steps between two target gradients")
+    refresh_every: Positive = Field(8, description="steps between two target gradients; l2rw, meta_weight_net: 1")
     window: Positive = Field(4, description="target gradients averaged (exponentially)")
 
 

@@ -30,6 +30,7 @@ class Guide:
         refresh_every: Steps between two gradients.
         window: Gradients averaged (exponentially).
         precision: As the training's.
+        preconditioned: Whether alignments are with the optimizer's step, or with that of plain SGD.
         seed: Of the order of target images.
     """
 
@@ -44,16 +45,18 @@ class Guide:
         refresh_every: int = 8,
         window: int = 4,
         precision: str = "fp32",
+        preconditioned: bool = True,
         seed: int = 0,
     ) -> None:
         self.inputs, self.labels, self.num_source, self.accelerator = inputs, labels, num_source, accelerator
         self.batch_size = min(batch_size, len(labels) - num_source)
         self.refresh_every, self.window, self.precision, self.seed = refresh_every, window, precision, seed
+        self.preconditioned = preconditioned
 
     def attach(self, model: nn.Module, optimizer: optim.Optimizer) -> None:
         """Take the model and the optimizer whose steps are to be guided."""
         self.model = model
-        self.direction = Direction(model, optimizer, window=self.window)
+        self.direction = Direction(model, optimizer if self.preconditioned else None, window=self.window)
 
     def refresh(self, step: int) -> None:
         """Every few steps, the target's gradient on a few of its images, without augmentation."""

@@ -261,19 +261,21 @@ class Workbench:
 
     def _online(self, kind: str, rows: Rows, settings: Settings) -> Online:
         rates, num_source = self.recipe.rates, len(self.problem.source)
+        keeps = kind == "instance"  # what has no memory follows the target step by step, by plain SGD as published
         guide = Guide(
             RowsOf(self.inputs, rows),
             self.labels[rows],
             num_source,
             self.accelerator,
             batch_size=rates.guide.batch_size or max(1, settings.batch_size // 4),
-            refresh_every=rates.guide.refresh_every,
+            refresh_every=rates.guide.refresh_every if keeps else 1,
             window=rates.guide.window,
             precision=settings.precision,
+            preconditioned=keeps,
             seed=settings.seed,
         )
         observer = Observer(guide, "all" if self.head_only else rates.scope)
-        if kind != "instance":
+        if not keeps:
             return Reweighting(observer, WeightNet(settings.seed) if kind == "meta_weight_net" else None)
         wanted = OnlineSettings(**{name: getattr(rates, name) for name in OnlineSettings.__dataclass_fields__})
         return OnlineRates(wanted, observer, len(self.problem.classes))
