@@ -116,7 +116,14 @@ def run_once(name: str, seed: int, data: Path | None, overrides: list[str], want
         own = read_recipe(path).evaluation.baselines
         baselines = wanted if wanted is not None else [*own, *(["oracle"] if "oracle" not in own else [])]
         roles = [f"data.{role}.path={folder / 'data' / role}" for role in ("source", "target", "test")]
-        changes = [f"seed={seed}", *roles, *truth, f"evaluation.baselines=[{', '.join(baselines)}]", *overrides]
+        changes = [
+            f"seed={seed}",
+            "output.cache=none",
+            *roles,
+            *truth,
+            f"evaluation.baselines=[{', '.join(baselines)}]",
+            *overrides,
+        ]
         result = run(read_recipe(path, changes), folder / "run", quiet=True)
         return row_of(name, seed, overrides, result.results, folder / "run")
 

@@ -40,7 +40,8 @@ def timed_run(data: Path, folder: Path, method: str, steps: int) -> float:
     roles = [f"data.{role}.path={data / role}" for role in ("source", "target", "test")]
     changes = [*roles, f"rates.method={method}", f"training.steps={steps}", f"model.image_size={SIZE}"]
     recipe = read_recipe(
-        shipped_recipes()["quickstart"], [*changes, "evaluation.baselines=[]", "training.target_weight=10"]
+        shipped_recipes()["quickstart"],
+        [*changes, "evaluation.baselines=[]", "training.target_weight=10", "output.cache=none"],
     )
     started = time.perf_counter()
     run(recipe, folder / method, quiet=True, overwrite=True)

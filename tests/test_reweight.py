@@ -36,8 +36,13 @@ def test_a_run_without_training_leaves_the_rates_that_one_with_training_has(prob
     assert (ours.sample_id == theirs.sample_id).all()
     assert ours.rate.to_numpy() == pytest.approx(theirs.rate.to_numpy(), rel=1e-3)
     assert (ours.visits == 0).all()
-    left = {"recipe.yaml", "results.json", "rates.parquet", "map.parquet"}
-    assert {path.name for path in bare.folder.iterdir()} == left
+    assert {path.name for path in bare.folder.iterdir()} == {
+        "recipe.yaml",
+        "results.json",
+        "rates.parquet",
+        "scorer",
+        "map.parquet",
+    }
     results = json.loads((bare.folder / "results.json").read_text())
     assert (results["headline"], results["target"], results["baselines"]) == ("none", None, {})
     assert results["cost"]["source_gradients"] == 0

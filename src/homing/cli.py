@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from homing.cli_corpus import register as register_corpus
 from homing.cli_models import register
 from homing.errors import HomingError, RecipeError
 from homing.recipe_reader import read_recipe, recipe_of_run, shipped_recipes
@@ -140,37 +141,7 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run
 
 
 register(app)
-
-
-@app.command()
-def corpus(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")],
-    keep: Annotated[float | None, typer.Option(help="only the share with the highest rates, for example 0.3")] = None,
-    per_class: Annotated[bool, typer.Option(help="--keep: that share of every class, or of all together")] = True,
-    draw: Annotated[int | None, typer.Option("--resample", help="draw so many rows by rate, with copies")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of --resample")] = 0,
-    column_only: Annotated[bool, typer.Option("--column-only", help="a parquet file of ids and rates alone")] = False,
-    form: Annotated[str, typer.Option("--format", help="parquet (a dataset), folder (images) or metadata")] = "parquet",
-    copy: Annotated[bool, typer.Option("--copy", help="--format folder: copy the files instead of linking")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write the source pool of a run with its rates: whole, the best share, or drawn by rate."""
-    from homing.outputs.corpus import Wanted, write_corpus
-    from homing.outputs.files import json_line
-    from homing.outputs.rates_reader import RatesFile
-    from homing.progress import Progress
-
-    wanted = Wanted(keep, per_class, draw, seed, form, column_only, copy)
-    wanted.check()
-    sources = recipe_of_run(run_folder).data.sources
-    with Progress(quiet=quiet).stage("write corpus", len(RatesFile(run_folder / "rates.parquet"))) as advance:
-        summary = write_corpus(run_folder, sources, output, wanted, advance)
-    if as_json:
-        print(json_line(summary))
-    else:
-        print(f"{output}: {summary['num_rows']:,} of {summary['num_pool']:,} rows", file=sys.stderr)
+register_corpus(app)
 
 
 @app.command()

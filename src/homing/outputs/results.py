@@ -21,6 +21,7 @@ from homing.outputs.model_folder import save_model
 from homing.outputs.pool_warnings import overlap_warnings, target_warnings
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report import write_report
+from homing.outputs.scorer_folder import SavedScorer, save_scorer
 from homing.outputs.thumbnails import pictures_of
 from homing.rates.plan import effective_sample_size
 
@@ -57,6 +58,7 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         suggested=suggested_labels(main.method.rates.suggested, bench.problem),
         dropped=bench.dropped,
     )
+    keep_scorer(bench, main.method.rates)
     write_whole(folder / "predictions.safetensors", save_tensors(predictions(bench, outcomes)))
     save_model(
         folder / "model",
@@ -88,6 +90,7 @@ def write_rates_only(bench: Workbench, plan: RatePlan, *, seconds: float) -> dic
         suggested=suggested_labels(plan.suggested, bench.problem),
         dropped=bench.dropped,
     )
+    keep_scorer(bench, plan)
     results = described(bench, plan, plan.rates) | {
         "headline": "none",
         "target": None,
@@ -106,6 +109,15 @@ def _write_map(bench: Workbench) -> None:
     place, problem = bench.folder / "map.parquet", bench.problem
     if bench.scanned is not None:
         write_map(place, problem.source, problem.target, bench.scanned, seed=bench.recipe.seed)
+
+
+def keep_scorer(bench: Workbench, plan: RatePlan) -> None:
+    """Save what rates new images, where rates were learned from features."""
+    if plan.scorer is not None:
+        recipe, classes = bench.recipe, bench.problem.classes
+        saved = SavedScorer(bench.model, bench.preprocessing, classes, plan.scorer, recipe.training.precision)
+        place, model = bench.folder / "scorer", recipe.model
+        save_scorer(place, saved, backbone=model.backbone, image_size=model.image_size)
 
 
 def groups_of(bench: Workbench) -> list[str]:

@@ -19,6 +19,7 @@ _OURS = (
     "predictions.safetensors",
     "map.parquet",
     "model",
+    "scorer",
     "checkpoints",
     "trackers",
 )

@@ -38,11 +38,13 @@ class Likeness:
         log_ratio: `[N]` calibrated log density ratio of target to source.
         match: `[N]` in 0..1, probability that the row is of the target's domain.
         share: Share of the pool that matches, 0..1.
+        probe: `[D + 1]` log density ratio of a row that no fit has seen, linear in its features and 1.
     """
 
     log_ratio: Tensor
     match: Tensor
     share: float
+    probe: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,16 @@ class Consistency:
         right: `[N]` in 0..1, probability that the label is right.
         wrong_share: Share of the pool's labels that are wrong, 0..1.
         best: `[N]` int64, the class that an out-of-fold probe finds likeliest.
+        pool_probe: `[D + 1, C]` mean of the cross-fitted probes of the pool, for rows that none of them has seen.
+        lean_probe: `[D + 1, C]` the same of the probes that lean to the target.
     """
 
     log_probability: Tensor
     right: Tensor
     wrong_share: float
     best: Tensor
+    pool_probe: Tensor | None = None
+    lean_probe: Tensor | None = None
 
 
 def target_likeness(evidence: Evidence, seed: int) -> Likeness:
@@ -79,16 +85,21 @@ def target_likeness(evidence: Evidence, seed: int) -> Likeness:
     weights = torch.cat([_class_weights(evidence) / num_source, torch.full((num_target,), 1 / num_target)])
     kept = fold != torch.arange(num_fits)[:, None]
     probes = fit_probes(features, side, weights * kept, 2, ridge=LIKENESS_RIDGE)
-    scores = torch.zeros(len(side))
+    scores, mean_probe = torch.zeros(len(side)), torch.zeros(features.shape[1])
     for index, probe in enumerate(probes):
         score = features @ (probe[:, 1] - probe[:, 0])
         # Each fit has its own scale; its unseen source rows are the common yardstick.
         unseen = score[(fold == index) & (side == 0)]
         spread = unseen.std(correction=0).clamp(min=1e-6)
         scores = torch.where(fold == index, (score - unseen.mean()) / spread, scores)
+        mean_probe += (probe[:, 1] - probe[:, 0]) / (spread * num_fits)
+        mean_probe[-1] -= unseen.mean() / (spread * num_fits)
     source, target = scores[:num_source], scores[num_source:]
     share = _matching_share(source, target)
-    return Likeness(_log_density_ratio(source, target), _match_probability(source, target, share), share)
+    slope, shift = _calibration(source, target)
+    probe = slope * mean_probe
+    probe[-1] += shift
+    return Likeness(slope * source + shift, _match_probability(source, target, share), share, probe)
 
 
 def pool_consistency(evidence: Evidence, seed: int) -> Consistency:
@@ -111,7 +122,11 @@ def pool_consistency(evidence: Evidence, seed: int) -> Consistency:
     log_probs = _out_of_fold(features, probes, fold)
     own = _own(log_probs, labels)
     return Consistency(
-        own, _right_from_clean(own.exp(), wrong_share, num_classes), wrong_share, log_probs.argmax(dim=1)
+        own,
+        right_from_clean(own.exp(), wrong_share, num_classes),
+        wrong_share,
+        log_probs.argmax(dim=1),
+        pool_probe=probes.mean(dim=0),
     )
 
 
@@ -145,9 +160,11 @@ def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed
         probes = fit_probes(features, all_labels, weights, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
         log_probs = _out_of_fold(features, probes, fold)
         own = match * _own(log_probs, labels).exp() + (1 - match) * pool.log_probability.exp()
-        right = _right_from_clean(own, pool.wrong_share, num_classes)
+        right = right_from_clean(own, pool.wrong_share, num_classes)
     best = torch.where(match > 0.5, log_probs.argmax(dim=1), pool.best)
-    return Consistency(own.clamp(min=torch.finfo(own.dtype).tiny).log(), right, pool.wrong_share, best)
+    log_own = own.clamp(min=torch.finfo(own.dtype).tiny).log()
+    assert probes is not None
+    return Consistency(log_own, right, pool.wrong_share, best, pool.pool_probe, lean_probe=probes.mean(dim=0))
 
 
 def _cross_fits(evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:
@@ -194,13 +211,14 @@ def _match_probability(source: Tensor, target: Tensor, share: float) -> Tensor:
     return match
 
 
-def _log_density_ratio(source: Tensor, target: Tensor) -> Tensor:
-    """Platt's calibration of the out-of-fold scores: logistic regression on one number, pools weighted alike."""
+def _calibration(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and shift from out-of-fold scores to the log density ratio, pools weighted alike (Platt 1999)."""
     scores = with_bias(torch.cat([source, target])[:, None])
     side = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).long()
     weights = torch.cat([torch.full_like(source, 1 / len(source)), torch.full_like(target, 1 / len(target))])
     probe = fit_probes(scores, side, weights[None], 2, ridge=1e-3)[0]
-    return with_bias(source[:, None]) @ (probe[:, 1] - probe[:, 0])
+    slope, shift = probe[:, 1] - probe[:, 0]
+    return slope, shift
 
 
 def _spread(scores: Tensor) -> Tensor:
@@ -226,7 +244,7 @@ def _wrong_share(log_probs: Tensor, labels: Tensor) -> float:
     return float((predicted[surest] != labels[surest]).float().mean())
 
 
-def _right_from_clean(own: Tensor, wrong_share: float, num_classes: int) -> Tensor:
+def right_from_clean(own: Tensor, wrong_share: float, num_classes: int) -> Tensor:
     """Bayes' rule for "the label is right", from the probability of the label's class being the true one."""
     other = wrong_share / (num_classes - 1)
     chance = 1 - 1 / num_classes
@@ -240,4 +258,4 @@ def _right_from_noisy(own: Tensor, wrong_share: float, num_classes: int) -> Tens
     """The same where a probe of noisy labels gives the probability of the *label*: wrong ones are unmixed first."""
     other = wrong_share / (num_classes - 1)
     true = ((own - other) / max(1 - wrong_share - other, 1e-6)).clamp(0, 1)
-    return _right_from_clean(true, wrong_share, num_classes)
+    return right_from_clean(true, wrong_share, num_classes)

@@ -71,17 +71,29 @@ class Evidence:
         Args:
             width: Components to keep; fewer where the features have fewer columns.
         """
+        return self.projected_by(self.projection(width))
+
+    def projected_by(self, projection: tuple[Tensor, Tensor]) -> Evidence:
+        """The same evidence through a projection that is known already."""
+        matrix, offset = projection
+        return replace(
+            self,
+            source_features=self.source_features @ matrix + offset,
+            target_features=self.target_features @ matrix + offset,
+        )
+
+    def projection(self, width: int) -> tuple[Tensor, Tensor]:
+        """Matrix `[D, width]` and offset `[width]` of `projected`: features @ matrix + offset."""
         mean = self.source_features.mean(dim=0)
         # Without a centred copy: the features of a large pool are held in memory once.
         covariance = self.source_features.T @ self.source_features / self.num_source - torch.outer(mean, mean)
-        variances, directions = torch.linalg.eigh(covariance)
+        try:
+            variances, directions = torch.linalg.eigh(covariance)
+        except RuntimeError:  # most features are 0 throughout: a backbone far from its image size
+            variances, directions = (part.float() for part in torch.linalg.eigh(covariance.double()))
         kept = directions[:, -width:]
         scale = variances[-width:].mean().clamp(min=torch.finfo(torch.float32).tiny).sqrt()
-        return replace(
-            self,
-            source_features=(self.source_features @ kept - mean @ kept) / scale,
-            target_features=(self.target_features @ kept - mean @ kept) / scale,
-        )
+        return kept / scale, -(mean @ kept) / scale
 
     def thinned(self, num_rows: int, by: Tensor) -> Evidence:
         """A smaller source that keeps every class's share and the distribution of a descriptor in it.

@@ -22,6 +22,7 @@ from homing.rates.rate_model import (
     log_prior,
     rates_of,
 )
+from homing.rates.scorer import fit_scorer
 
 WIDTH = 128
 """Principal components that probes work on."""
@@ -61,7 +62,8 @@ def learn_rates(
     """
     names = _checked(descriptors, folds, target_weight)
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
-    reduced = evidence.projected(WIDTH)
+    projection = evidence.projection(WIDTH)
+    reduced = evidence.projected_by(projection)
     pool = pool_consistency(reduced, seed)
     description = describe(reduced, names, pool, seed)
     judged = reduced.thinned(JUDGED_ROWS, by=description.likeness.log_ratio)
@@ -77,7 +79,7 @@ def learn_rates(
         seed=seed,
         progress=progress,
     )
-    return _plan(evidence, description, settings, verdict)
+    return _plan(evidence, description, settings, verdict, projection)
 
 
 def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None) -> tuple[str, ...]:
@@ -91,7 +93,13 @@ def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None
     return tuple(descriptors)
 
 
-def _plan(evidence: Evidence, description: Description, settings: list[Setting], verdict: Verdict) -> RatePlan:
+def _plan(
+    evidence: Evidence,
+    description: Description,
+    settings: list[Setting],
+    verdict: Verdict,
+    projection: tuple[Tensor, Tensor],
+) -> RatePlan:
     chosen = settings[verdict.chosen]
     rates = rates_of([chosen], description, evidence)[0]
     likeness, consistency = description.likeness, description.consistency
@@ -111,6 +119,16 @@ def _plan(evidence: Evidence, description: Description, settings: list[Setting],
         judged=_judged_rows(settings, verdict),
         warnings=_warnings(rates, description, verdict, evidence),
         suggested=torch.where(consistency.right < 0.5, consistency.best, evidence.source_labels),
+        scorer=fit_scorer(
+            likeness,
+            consistency,
+            projection,
+            evidence.source_labels,
+            rates,
+            num_classes=evidence.num_classes,
+            match_lift=chosen.match_lift,
+            let_go=chosen.let_go,
+        ),
     )
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from homing.rates.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class RatePlan:
         descriptors: Name to `[N]` float32, what the rates were computed from, for `rates.parquet`.
         judged: One row per setting that was judged on held-out target images, the chosen one marked.
         warnings: What the reader of the report should know.
+        scorer: Gives rates to rows that were not there, by the same descriptors and numbers.
         suggested: `[N]` int64, the class that fits each row best; its own label unless that is probably wrong.
         source_share: Share of the steps that train on the whole source alone, before the rates hold.
     """
@@ -32,6 +37,7 @@ class RatePlan:
     warnings: list[str] = field(default_factory=list)
     suggested: Tensor | None = None
     source_share: float = 0.0
+    scorer: Scorer | None = None
 
     @property
     def effective_sample_size(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed
     likeness = target_likeness(evidence, seed)
     neutral = torch.zeros(evidence.num_source)
     if "target_likeness" not in names:
-        likeness = Likeness(likeness.log_ratio, neutral, 0.0)
+        likeness = replace(likeness, match=neutral, share=0.0)
     if "label_consistency" in names:
         consistency = label_consistency(evidence, likeness.match, pool, seed)
     else:

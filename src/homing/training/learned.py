@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from homing.rates.plan import RatePlan
+from homing.rates.scorer import Scorer
 from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
 
 
@@ -37,8 +38,9 @@ def remembered(
 
 def _to_checkpoint(plan: RatePlan, identity: dict[str, str]) -> Checkpoint:
     own = {"rates": plan.rates} | ({} if plan.suggested is None else {"suggested": plan.suggested})
+    scorer = {} if plan.scorer is None else {"scorer": plan.scorer.tensors()}
     state = {name: getattr(plan, name) for name in ("target_weight", "phi", "judged", "warnings")}
-    return Checkpoint({"plan": own, "descriptors": plan.descriptors}, {**state, "identity": identity})
+    return Checkpoint({"plan": own, "descriptors": plan.descriptors, **scorer}, {**state, "identity": identity})
 
 
 def _to_plan(saved: Checkpoint) -> RatePlan:
@@ -51,4 +53,5 @@ def _to_plan(saved: Checkpoint) -> RatePlan:
         judged=state["judged"],
         warnings=state["warnings"],
         suggested=own.get("suggested"),
+        scorer=Scorer.from_tensors(saved.tensors["scorer"]) if "scorer" in saved.tensors else None,
     )

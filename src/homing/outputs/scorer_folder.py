@@ -1,0 +1,119 @@
+"""`scorer/`: all that is needed to rate images that a run never saw. safetensors and JSON, no pickle.
+
+`scorer.safetensors` holds the fitted descriptors and φ, `backbone.safetensors` the backbone of the scan without its
+head, `scorer.json` how pictures become inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from homing.errors import DataError
+from homing.models.backbone import Preprocessing, build_model
+from homing.models.feature_cache import backbone_digest
+from homing.models.parts import classifiers_of
+from homing.outputs.files import write_json, write_whole
+from homing.rates.scorer import Scorer
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedScorer:
+    """A scorer with the backbone that its features come from.
+
+    Attributes:
+        model: In evaluation mode, on the CPU; its head means nothing.
+        preprocessing: From canvas to input.
+        classes: Of the run, in the order of labels.
+        scorer: From features to rates.
+        precision: fp32 or bf16.
+    """
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    scorer: Scorer
+    precision: str
+
+
+def save_scorer(
+    folder: Path,
+    saved: SavedScorer,
+    *,
+    backbone: str,
+    image_size: int | None,
+) -> None:
+    """Write the folder; `scorer.json` comes last."""
+    folder.mkdir(exist_ok=True)
+    head = {id(value) for part in classifiers_of(saved.model) for value in part.state_dict(keep_vars=True).values()}
+    state = saved.model.state_dict(keep_vars=True)
+    body = {name: _plain(value) for name, value in state.items() if id(value) not in head}
+    write_whole(folder / "backbone.safetensors", save_tensors(body))
+    write_whole(folder / "scorer.safetensors", save_tensors(_contiguous(saved.scorer)))
+    about = {
+        "format": FORMAT,
+        "backbone": backbone,
+        "image_size": image_size,
+        "backbone_digest": backbone_digest(saved.model),
+        "preprocessing": asdict(saved.preprocessing),
+        "precision": saved.precision,
+        "classes": list(saved.classes),
+    }
+    write_json(folder / "scorer.json", about)
+
+
+def open_scorer(folder: Path) -> SavedScorer:
+    """Read what `save_scorer` wrote.
+
+    Raises:
+        DataError: It is missing, damaged, or of another version.
+    """
+    path = folder / "scorer.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise DataError(
+                f"{path}: has format {about['format']!r}, this version reads {FORMAT}; run the recipe again"
+            )
+        preprocessing = _preprocessing(about["preprocessing"])
+        model, _, _ = build_model(
+            about["backbone"], "none", num_classes=len(about["classes"]), image_size=about["image_size"], seed=0
+        )
+        model.load_state_dict(load_file(folder / "backbone.safetensors"), strict=False)
+        if backbone_digest(model) != about["backbone_digest"]:
+            raise DataError(f"{folder}: the backbone is not the one that was saved; run the recipe again")
+        scorer = Scorer.from_tensors(load_file(folder / "scorer.safetensors"))
+        classes, precision = tuple(map(str, about["classes"])), str(about["precision"])
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename or folder}: no such file; only runs with rates.method: hierarchical can rate new images,"
+            " and only when they are complete"
+        ) from error
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: is damaged ({str(error).splitlines()[0]}); run the recipe again") from error
+    return SavedScorer(model.eval(), preprocessing, classes, scorer, precision)
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _contiguous(scorer: Scorer) -> dict[str, Any]:
+    return {name: value.contiguous() for name, value in scorer.tensors().items()}
+
+
+def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    return Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})

@@ -1,0 +1,153 @@
+"""Rates for rows that the learner never saw: its fitted descriptors and φ, folded into a few matrices.
+
+The learner scores its own rows out of fold; a new row is scored by the mean of the cross-fitted probes, none of which
+saw it either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from homing.rates.descriptors import Consistency, Likeness, right_from_clean
+from homing.rates.probe import with_bias
+
+_KNOTS = 512
+_SCALARS = ("match_lift", "let_go", "wrong_share")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is known of M new rows, each [M]: rate, log density ratio, own label's log-probability (NaN: unknown)."""
+
+    rates: Tensor
+    target_likeness: Tensor
+    label_consistency: Tensor
+    best: Tensor | None
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Everything that a rate depends on. D features, C classes.
+
+    Attributes:
+        likeness: `[D + 1]` log density ratio of target to source, linear in features and 1.
+        match_at: `[K]` log density ratios, ascending, at which `match` is known; between them it is interpolated.
+        match: `[K]` probability that a row of this likeness is of the target's domain.
+        pool_probe: `[D + 1, C]` logits of the class as the pool tells it; empty where labels play no part.
+        lean_probe: `[D + 1, C]` the same by the probe that leans to the target; empty where nothing matches.
+        class_scale: `[C]` factor that gave each class its mean rate in the learner's source; the mean one for
+            rows without a label stands behind them, so `[C + 1]`.
+        match_lift: φ, see `Setting`.
+        let_go: φ, see `Setting`.
+        wrong_share: Of the pool's labels.
+    """
+
+    likeness: Tensor
+    match_at: Tensor
+    match: Tensor
+    pool_probe: Tensor
+    lean_probe: Tensor
+    class_scale: Tensor
+    match_lift: float
+    let_go: float
+    wrong_share: float
+
+    def __call__(self, features: Tensor, labels: Tensor | None) -> Scores:
+        """Score some rows.
+
+        Args:
+            features: `[M, D]` float32, of the backbone that the learner's features came from.
+            labels: `[M]` int64 in 0..C-1; None where the rows have none: likeness alone then decides.
+        """
+        inputs = with_bias(features)
+        likeness = inputs @ self.likeness
+        match = self._match(likeness)
+        rates = 1 + (self.match_lift - 1) * match
+        consistency, best = torch.full_like(rates, torch.nan), None
+        if labels is not None and self.pool_probe.numel():
+            log_probs = self._log_probs(inputs, match)
+            consistency, best = log_probs.gather(1, labels[:, None]).squeeze(1), log_probs.argmax(dim=1)
+            right = right_from_clean(consistency.exp(), self.wrong_share, log_probs.shape[1])
+            rates = rates * right**self.let_go
+            best = torch.where(right < 0.5, best, labels)
+        scale = self.class_scale[-1] if labels is None else self.class_scale[labels]
+        return Scores(rates * scale, likeness, consistency, best)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as tensors by name, for safetensors."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: torch.tensor(value) if name in _SCALARS else value for name, value in values.items()}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> Scorer:
+        """The opposite of `tensors`; raises KeyError where one is missing."""
+        values = {field.name: tensors[field.name] for field in fields(Scorer)}
+        return Scorer(**{name: float(value) if name in _SCALARS else value for name, value in values.items()})  # type: ignore[arg-type]
+
+    def _match(self, likeness: Tensor) -> Tensor:
+        right = torch.searchsorted(self.match_at, likeness.contiguous()).clamp(1, len(self.match_at) - 1)
+        low, high = self.match_at[right - 1], self.match_at[right]
+        share = ((likeness - low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)).clamp(0, 1)
+        return self.match[right - 1] + share * (self.match[right] - self.match[right - 1])
+
+    def _log_probs(self, inputs: Tensor, match: Tensor) -> Tensor:
+        """`[M, C]`: each row among its like, matching rows by the leaning probe."""
+        pool = (inputs @ self.pool_probe).log_softmax(dim=1)
+        if not self.lean_probe.numel():
+            return pool
+        lean = (inputs @ self.lean_probe).log_softmax(dim=1)
+        mixed = match[:, None] * lean.exp() + (1 - match[:, None]) * pool.exp()
+        return mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log()
+
+
+def fit_scorer(
+    likeness: Likeness,
+    consistency: Consistency,
+    projection: tuple[Tensor, Tensor],
+    labels: Tensor,
+    rates: Tensor,
+    *,
+    num_classes: int,
+    match_lift: float,
+    let_go: float,
+) -> Scorer:
+    """Fold what a learner fitted on projected features into one step from features.
+
+    Args:
+        likeness: Of the source rows, with its probe.
+        consistency: Of the source rows, with its probes where labels play a part.
+        projection: Matrix `[D, W]` and offset `[W]` that the probes' features came from.
+        labels: `[N]` of the source rows.
+        rates: `[N]` that they were given.
+        num_classes: C.
+        match_lift: φ.
+        let_go: φ.
+    """
+
+    def unfolded(probe: Tensor | None) -> Tensor:
+        if probe is None:
+            return torch.empty(0)
+        matrix, offset = projection
+        return torch.cat([matrix @ probe[:-1], (probe[-1] + offset @ probe[:-1])[None]])
+
+    raw = (1 + (match_lift - 1) * likeness.match) * consistency.right**let_go
+    totals = torch.zeros(2, num_classes).index_add_(1, labels, torch.stack([rates, raw]))
+    scale = torch.where(totals[1] > 0, totals[0] / totals[1].clamp(min=torch.finfo(raw.dtype).tiny), 1.0)
+    order = likeness.log_ratio.argsort()
+    knots = order[torch.linspace(0, len(order) - 1, max(2, min(_KNOTS, len(order)))).round().long()]
+    whole = (rates.sum() / raw.sum().clamp(min=torch.finfo(raw.dtype).tiny))[None]
+    return Scorer(
+        likeness=unfolded(torch.zeros(projection[0].shape[1] + 1) if likeness.probe is None else likeness.probe),
+        match_at=likeness.log_ratio[knots].clone(),
+        match=likeness.match[knots].clone(),
+        pool_probe=unfolded(consistency.pool_probe),
+        lean_probe=unfolded(consistency.lean_probe),
+        class_scale=torch.cat([scale, whole]),
+        match_lift=match_lift,
+        let_go=let_go,
+        wrong_share=consistency.wrong_share,
+    )
