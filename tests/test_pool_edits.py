@@ -39,6 +39,7 @@ EDITS = {
     "shrunk": lambda rows: [row for number, row in enumerate(rows) if number % 7],
     "relabelled": lambda rows: [(name, "disk" if name == "bar/003.png" else label) for name, label in rows],
 }
+EDITS["all of these"] = lambda rows: EDITS["relabelled"](_grown(EDITS["shrunk"](rows[::-1])))
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,8 @@ def test_an_edited_pool_is_refused_without_consent_and_mapped_by_id_with_it(stop
     targets = len(seen["visits"]) - len(rows)
     assert torch.equal(seen["visits"][-targets:], started["loop"]["visits"][-targets:])
 
+    if name != "all of these":
+        return
     result = run(recipe, tmp_path / "run", resume=True, allow_change=True, quiet=True)
     table = pq.read_table(result.folder / "rates.parquet").to_pandas().set_index("sample_id")
     assert sorted(table.index) == sorted(new)

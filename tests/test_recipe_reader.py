@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from homing.errors import RecipeError
 from homing.recipe import Recipe
 from homing.recipe_reader import parse_recipe, read_recipe
+from long_runs import often
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
 MISTAKEN = """\
@@ -183,13 +184,13 @@ def reads_or_refuses(text, overrides=()) -> Recipe | None:
     return None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=often(120, 12_000), deadline=None, database=None)
 @given(st.text(max_size=60))
 def test_no_text_does_anything_but_read_or_be_refused(text):
     reads_or_refuses(text)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=often(120, 12_000), deadline=None, database=None)
 @given(st.dictionaries(keys, anything, max_size=4))
 def test_no_tree_does_anything_but_read_or_be_refused(tree):
     import yaml
@@ -201,7 +202,7 @@ def test_no_tree_does_anything_but_read_or_be_refused(tree):
     reads_or_refuses(text)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=often(120, 12_000), deadline=None, database=None)
 @given(st.lists(st.builds("{}={}".format, st.lists(keys, min_size=1, max_size=4).map(".".join), anything), max_size=3))
 def test_no_override_does_anything_but_take_effect_or_be_refused(overrides):
     recipe = reads_or_refuses(SMALL, overrides)

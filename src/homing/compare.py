@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from homing.errors import DataError
 from homing.evaluation.metrics import paired_bootstrap
 from homing.outputs.files import write_json, write_whole
 from homing.progress import Progress
@@ -53,8 +55,12 @@ def compare(
 
 def correct_predictions(folder: Path) -> dict[str, Tensor]:
     """Method → whether each judged image was classified right, bool [M]."""
-    saved = load_file(folder / "predictions.safetensors")
-    labels = saved.pop("labels")
+    path = folder / "predictions.safetensors"
+    try:
+        saved = load_file(path)
+        labels = saved.pop("labels")
+    except (SafetensorError, OSError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read as predictions ({error}); run the recipe again") from error
     return {name: logits.argmax(1) == labels for name, logits in saved.items()}
 
 

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from homing.errors import DataError, DivergedError, Interrupted, RecipeError
+from homing.errors import CheckpointError, DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
 from homing.interrupts import StopOnSignal, stoppable
@@ -80,7 +80,7 @@ def run(
     on_main(accelerator, lambda: check_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
     if resume and (folder / "results.json").exists():
         progress.say(f"{folder}: this run is complete")
-        return RunResult(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")))
+        return RunResult(folder, read_results(folder / "results.json"))
     with StopOnSignal() as stop, endings(folder, accelerator, stop):
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
         bench = set_up(
@@ -108,6 +108,19 @@ def run(
         (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
     bench.images.close()
     return RunResult(folder, results)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What a finished run came to.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); remove it, and --resume writes it again") from error
+    return results
 
 
 @contextmanager
