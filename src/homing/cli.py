@@ -180,8 +180,14 @@ def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None
     if as_json:
         print(json_line({"folder": str(folder), **results}))
         return
-    from homing.outputs.table import rates_table, results_table
+    from homing.outputs.table import rates_table, results_table, targets_table
 
+    if "targets" in results:
+        print(targets_table(results), file=sys.stderr)
+        print(
+            f"\nrates: {folder / 'NAME' / 'rates.parquet'}; who shares data: {folder / 'targets.csv'}", file=sys.stderr
+        )
+        return
     if results["target"] is None:
         print(rates_table(results), file=sys.stderr)
         print(f"\nrates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR", file=sys.stderr)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from homing.errors import DataError
+from homing.errors import DataError, RecipeError
 from homing.evaluation.metrics import paired_bootstrap
 from homing.outputs.files import write_json, write_whole
 from homing.progress import Progress
@@ -41,6 +41,8 @@ def compare(
     Returns:
         The content of `comparison.json`.
     """
+    if several := recipe.by_target():
+        raise RecipeError(f"data.target names {', '.join(several)}; homing compare takes one target at a time")
     progress, runs = Progress(quiet=quiet), []
     for seed in range(recipe.seed, recipe.seed + num_seeds):
         progress.say(f"seed {seed}")

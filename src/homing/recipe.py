@@ -68,18 +68,46 @@ OneOrMorePools = Annotated[
 ]
 
 
+def _is_one_pool(value: Any) -> bool:
+    named = isinstance(value, dict) and value and "path" not in value
+    return not (named and all(isinstance(pool, dict | PoolSpec) for pool in value.values()))
+
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=80)]
+OneOrNamedPools = Annotated[
+    Annotated[PoolSpec, Tag("one pool")] | Annotated[dict[Name, PoolSpec], Tag("pools by name")],
+    Discriminator(lambda value: "one pool" if _is_one_pool(value) else "pools by name"),
+]
+
+
 class Data(Section):
     """The three roles of data."""
 
     source: OneOrMorePools = Field(description="the large pool, or a list of pools")
-    target: PoolSpec = Field(description="labelled images of the domain that the model is for")
-    test: PoolSpec | None = Field(None, description="held-out target images; without it: cross-validation")
+    target: OneOrNamedPools = Field(
+        description="labelled images of the domain that the model is for; or several such pools by name: a run for each"
+    )
+    test: OneOrNamedPools | None = Field(
+        None, description="held-out target images (by the targets' names); without it: cross-validation"
+    )
     on_bad_image: Literal["error", "drop"] = Field("error", description="stop, or leave out, count and list")
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(  # beyond it Pillow itself refuses
         64_000_000, description="a larger picture counts as bad"
     )
     cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="memory for decoded images, GB")
     truth: Truth | None = Field(None, description="known truth of a simulated source, for the oracle alone")
+
+    @property
+    def target_pool(self) -> PoolSpec:
+        """The one target; recipes with several are split by `Recipe.by_target` first."""
+        assert isinstance(self.target, PoolSpec)
+        return self.target
+
+    @property
+    def test_pool(self) -> PoolSpec | None:
+        """The one test, where there is any."""
+        assert not isinstance(self.test, dict)
+        return self.test
 
     @property
     def sources(self) -> tuple[PoolSpec, ...]:
@@ -247,6 +275,17 @@ class Recipe(Section):
         """Whether anything is trained; with `training.epochs: 0` the run stops after the rates."""
         return self.training.epochs != 0
 
+    def by_target(self) -> dict[str, Recipe]:
+        """A recipe of its own for each target by name; empty where the recipe has one target without a name."""
+        if isinstance(self.data.target, PoolSpec):
+            return {}
+        tests = self.data.test if isinstance(self.data.test, dict) else {}
+        recipes = {}
+        for name, pool in self.data.target.items():
+            data = self.data.model_copy(update={"target": pool, "test": tests.get(name)})
+            recipes[name] = self.model_copy(update={"name": f"{self.name[:60]} {name[:39]}", "data": data})
+        return recipes
+
     def to_yaml(self) -> str:
         """The whole recipe, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
@@ -301,6 +340,7 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
 
     if get("data", "source", None) in ([], ()):
         yield ("data", "source"), "data.source is an empty list, give at least one pool"
+    yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
     training = tree.get("training")
     given = [key for key in ("epochs", "steps") if get("training", key, None) is not None]
     if isinstance(training, dict) and len(given) != 1:
@@ -347,6 +387,22 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if "oracle" in methods and get("data", "truth", None) is None:
         where = ("rates", "method") if method == "oracle" else ("evaluation", "baselines")
         yield where, f"the oracle in {'.'.join(where)} needs data.truth, the columns of the source that hold the truth"
+
+
+def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, str], str]]:
+    if _is_one_pool(target):
+        if test is not None and not _is_one_pool(test):
+            yield ("data", "test"), "data.test names several pools, data.target is one; give one test, or name targets"
+    elif test is not None and _is_one_pool(test):
+        yield (
+            ("data", "test"),
+            f"data.test is one pool, data.target names several; give tests by the names {', '.join(target)}",
+        )
+    elif test is not None and (unknown := set(test) - set(target)):
+        yield (
+            ("data", "test"),
+            f"data.test.{min(unknown)}: there is no target of that name; there are {', '.join(target)}",
+        )
 
 
 def _conflicts_without_training(method: Any, baselines: Any) -> Iterator[tuple[tuple[str, str], str]]:

@@ -17,6 +17,7 @@ from homing.recipe import Recipe, conflicts
 
 KeyPath = tuple[str | int, ...]
 _MAX_BYTES = 100_000
+_NAMED = {("data", "target"), ("data", "test")}  # sections that may hold pools by name
 _SHOWN = 80  # characters of a wrong value
 
 
@@ -216,7 +217,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     """The section classes that an annotation allows."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Annotated, Union, UnionType, tuple):
+    if get_origin(annotation) in (Annotated, Union, UnionType, tuple, dict):
         return [model for part in get_args(annotation) for model in _models_in(part)]
     return []
 
@@ -225,11 +226,9 @@ def _fields_at(key: KeyPath) -> dict[str, Any]:
     """Field name → FieldInfo of the section that stands at a key path."""
     models: list[type[BaseModel]] = [Recipe]
     for part in key:
-        if isinstance(part, int):
-            continue
-        models = [
-            m for model in models if part in model.model_fields for m in _models_in(model.model_fields[part].annotation)
-        ]
+        below = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        if below or not (isinstance(part, int) or key[:2] in _NAMED):  # else: a place in a list, or the name of a pool
+            models = [section for annotation in below for section in _models_in(annotation)]
     return {name: field for model in models for name, field in model.model_fields.items()}
 
 
@@ -250,13 +249,12 @@ def _dotted(key: KeyPath) -> str:
 def _resolve_paths(recipe: Recipe) -> Recipe:
     """Every path absolute, so that the recipe written to the run folder runs from anywhere."""
     data = recipe.data.model_dump(exclude_unset=True)
-    pools = [
-        *(data["source"] if isinstance(data["source"], tuple | list) else [data["source"]]),
-        data["target"],
-    ]
-    for pool in [*pools, data.get("test")]:
-        if pool is not None:
-            pool["path"] = _absolute(pool["path"])
+    pools = list(data["source"]) if isinstance(data["source"], tuple | list) else [data["source"]]
+    for role in ("target", "test"):
+        given = getattr(recipe.data, role)
+        pools += data[role].values() if isinstance(given, dict) else [data[role]] if given is not None else []
+    for pool in pools:
+        pool["path"] = _absolute(pool["path"])
     tree = recipe.model_dump(exclude_unset=True) | {"data": data}
     weights = recipe.model.weights
     if weights not in ("pretrained", "none", "bundled"):

@@ -20,13 +20,14 @@ from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
 from homing.interrupts import StopOnSignal, stoppable
 from homing.models.backbone import build_model
-from homing.models.feature_cache import FeatureCache, user_cache
+from homing.models.feature_cache import FeatureCache, HeldFeatures, user_cache
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms
 from homing.models.scan import Scanned
 from homing.outputs.files import write_json
 from homing.outputs.results import write_outputs, write_rates_only
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
+from homing.outputs.shared_data import write_shared
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
@@ -73,6 +74,40 @@ def run(
     Raises:
         HomingError: Its subclasses say what was wrong and carry the exit code.
     """
+    if recipe.by_target():
+        return _run_each(recipe, Path(output), resume, overwrite, allow_change, quiet)
+    return _run_one(recipe, output, None, resume, overwrite, allow_change, quiet)
+
+
+def _run_each(
+    recipe: Recipe, folder: Path, resume: bool, overwrite: bool, allow_change: bool, quiet: bool
+) -> RunResult:
+    """A run for each target, in a folder of its name; their source is scanned once."""
+    accelerator, held = Accelerator(), HeldFeatures(feature_cache(recipe))
+    on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
+    each = {}
+    for name, single in recipe.by_target().items():
+        Progress(quiet=quiet).say(f"target {name}")
+        begun = resume and (folder / name / "recipe.yaml").exists()
+        try:
+            each[name] = _run_one(single, folder / name, held, begun, overwrite, allow_change and begun, quiet)
+        except DataError as error:
+            on_main(accelerator, lambda: discard_stump(folder))
+            raise DataError(f"target {name}: {error}") from error
+    results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
+    return RunResult(folder, results)
+
+
+def _run_one(
+    recipe: Recipe,
+    output: str | Path,
+    held: HeldFeatures | None,
+    resume: bool,
+    overwrite: bool,
+    allow_change: bool,
+    quiet: bool,
+) -> RunResult:
+    """The run of a recipe with one target. held: features that runs over the same source share."""
     if allow_change and not resume:
         raise RecipeError("--allow-change goes with --resume: it is about what a checkpoint knows")
     folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
@@ -91,6 +126,7 @@ def run(
             resume=resume,
             allow_change=allow_change,
             stop_asked=lambda: stop.asked,
+            held=held,
         )
         accelerator.wait_for_everyone()
         on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
@@ -151,6 +187,7 @@ def set_up(
     resume: bool,
     allow_change: bool = False,
     stop_asked: Callable[[], bool] = lambda: False,
+    held: HeldFeatures | None = None,
 ) -> Workbench:
     """Pools, model and decoded images; bad images are told or left out as the recipe says."""
     for warning in recipe.settings_without_effect():
@@ -182,7 +219,7 @@ def set_up(
         len(problem.source),
         accelerator,
         precision=recipe.training.precision,
-        cache=feature_cache(recipe),
+        cache=feature_cache(recipe) if held is None or recipe.training.batch_norm == "adapt" else held,
         progress=progress,
         stop_asked=stop_asked,
     )

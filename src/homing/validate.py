@@ -43,13 +43,15 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
 
     The recipe itself was checked when it was read. Bad images are errors, or warnings where the recipe drops them.
     """
+    if each := recipe.by_target():
+        return _of_all({name: validate_data(single, progress) for name, single in each.items()})
     findings = Findings(warnings=recipe.settings_without_effect())
     try:
         problem = open_problem(recipe.data)
     except HomingError as error:
         findings.errors += str(error).splitlines()
         return findings
-    specs = {"source": recipe.data.sources, "target": (recipe.data.target,), "test": (recipe.data.test,)}
+    specs = {"source": recipe.data.sources, "target": (recipe.data.target_pool,), "test": (recipe.data.test_pool,)}
     for role, pool in zip(specs, problem.pools, strict=False):
         paths = ", ".join(spec.path for spec in specs[role] if spec is not None)
         findings.pools[role] = {"num_samples": len(pool), "num_classes": len(pool.classes), "path": paths}
@@ -66,6 +68,17 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
             findings.errors.append(str(error))
     _check_counts(recipe, problem, findings)
     return findings
+
+
+def _of_all(each: dict[str, Findings]) -> Findings:
+    """The findings of several targets as one, each told once."""
+    whole = Findings()
+    for name, one in each.items():
+        for kind in ("errors", "warnings"):
+            named = [text if text.startswith("source") else f"{name}: {text}" for text in getattr(one, kind)]
+            getattr(whole, kind).extend(text for text in named if text not in getattr(whole, kind))
+        whole.pools |= {role if role == "source" else f"{role} {name}": pool for role, pool in one.pools.items()}
+    return whole
 
 
 def _find_bad(recipe: Recipe, problem: Problem, progress: Progress) -> list[BadImage]:

@@ -118,6 +118,32 @@ class FeatureCache:
         return self.folder / f"{key}.safetensors"
 
 
+class HeldFeatures:
+    """The newest entry held in memory, for runs of one process over the same source; all others as the cache has them.
+
+    Args:
+        cache: Where entries go as well; None for nowhere.
+    """
+
+    def __init__(self, cache: FeatureCache | None) -> None:
+        self.cache = cache
+        self.folder = Path("memory") if cache is None else cache.folder
+        self._key = ""
+        self._entry: Scanned | None = None
+
+    def load(self, key: str) -> Scanned | None:
+        """An entry, or None where there is none."""
+        if key != self._key:
+            self._key, self._entry = key, None if self.cache is None else self.cache.load(key)
+        return self._entry
+
+    def save(self, key: str, scanned: Scanned) -> None:
+        """Hold an entry, and keep it."""
+        self._key, self._entry = key, scanned
+        if self.cache is not None:
+            self.cache.save(key, scanned)
+
+
 def feature_key(images_digest: str, model: nn.Module, preprocessing: Preprocessing, settings: Mapping[str, Any]) -> str:
     """Digest of everything that features depend on, 64 hexadecimal digits.
 

@@ -20,6 +20,7 @@ _OURS = (
     "map.parquet",
     "model",
     "scorer",
+    "targets.csv",
     "checkpoints",
     "trackers",
 )

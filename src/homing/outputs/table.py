@@ -28,6 +28,20 @@ def rates_table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"warning: {text}" for text in results["warnings"])])
 
 
+def targets_table(results: dict[str, Any]) -> str:
+    """Several targets of one source: what each got, and which of them share data."""
+    width = max(12, *(len(name) for name in results["targets"])) + 2
+    lines = [f"{'target':{width}}{'images':>7}{'effective sample size':>23}{'accuracy':>10}"]
+    for name, row in results["targets"].items():
+        accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+        lines.append(f"{name:{width}}{row['num_target']:7,}{row['effective_sample_size']:23,.0f}{accuracy:>10}")
+    lines += ["", f"{'who shares data':{2 * width}}{'rank correlation':>17}{'common mass':>13}"]
+    for pair in results["pairs"]:
+        correlation = "–" if pair["rank_correlation"] is None else f"{pair['rank_correlation']:.2f}"
+        lines.append(f"{pair['a']:{width}}{pair['b']:{width}}{correlation:>17}{pair['common_mass']:13.1%}")
+    return "\n".join(lines)
+
+
 def results_table(results: dict[str, Any]) -> str:
     """One row a method, worst first, the run's own marked: accuracy, its 95 % interval, NLL."""
     own = results["method"]

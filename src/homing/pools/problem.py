@@ -95,8 +95,8 @@ def open_problem(data: Data) -> Problem:
     source, target, test = _each(
         {
             "source": lambda: join([read_pool(spec) for spec in data.sources]),
-            "target": lambda: read_pool(data.target),
-            "test": lambda: None if data.test is None else read_pool(data.test),
+            "target": lambda: read_pool(data.target_pool),
+            "test": lambda: None if data.test_pool is None else read_pool(data.test_pool),
         }
     )
     assert source is not None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from homing.errors import DataError
 from homing.interrupts import stoppable
-from homing.models.feature_cache import FeatureCache, feature_key
+from homing.models.feature_cache import FeatureCache, HeldFeatures, feature_key
 from homing.models.inputs import ImageInputs
 from homing.models.scan import Scanned, scan
 from homing.pools.images import BadImage
@@ -41,7 +41,7 @@ class SourceFeatures:
         accelerator: Accelerator,
         *,
         precision: str,
-        cache: FeatureCache | None,
+        cache: FeatureCache | HeldFeatures | None,
         progress: Progress,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -102,7 +102,7 @@ class SourceFeatures:
             except OSError as error:
                 self.progress.say(f"warning: features cannot be kept in {self.cache.folder} ({error.strerror})")
 
-    def _look_up(self, cache: FeatureCache) -> tuple[str, Scanned | None]:
+    def _look_up(self, cache: FeatureCache | HeldFeatures) -> tuple[str, Scanned | None]:
         images = self.pictures.images
         with self.progress.stage("fingerprint source", self.num_rows) as advance:
             digest = images.digest(np.arange(self.num_rows), stoppable(advance, self.stop_asked))
