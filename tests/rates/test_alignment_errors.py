@@ -7,6 +7,7 @@ from torch import nn
 
 from homing.errors import DivergedError
 from homing.rates import Alignment, AlignmentError
+from homing.rates.references import per_sample_loop
 
 torch.set_num_threads(1)
 
@@ -151,6 +152,40 @@ def test_chance_that_does_not_repeat():
     model = DroppedPositions()
     with pytest.raises(AlignmentError, match="dropout"):
         step(model, Alignment(model), direction_of(model), torch.randn(3, 64), torch.arange(3))
+
+
+class Attending(nn.Module):
+    def __init__(self, batch_first=True, dropout=0.0, need_weights=True):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first, dropout=dropout)
+        self.head = nn.Linear(8, 3)
+        self.need_weights = need_weights
+
+    def forward(self, x):
+        x = x if self.attention.batch_first else x.transpose(0, 1)
+        y = self.attention(x, x, x, need_weights=self.need_weights)[0]
+        return self.head(y.mean(1 if self.attention.batch_first else 0))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_torch_s_own_attention_is_exact(batch_first, need_weights):
+    torch.manual_seed(0)
+    model = Attending(batch_first, need_weights=need_weights).double()
+    tokens, labels = torch.randn(4, 6, 8, dtype=torch.float64), torch.arange(4) % 3
+    direction, alignment = direction_of(model), Alignment(model)
+    found = step(model, alignment, direction, tokens, labels)
+    assert torch.allclose(found, per_sample_loop(model, losses_of, tokens, labels, direction), rtol=1e-10)
+    assert alignment.coverage().parameters == 1.0
+
+
+def test_dropout_inside_of_a_call_that_has_to_be_repeated():
+    model = Attending(dropout=0.5)
+    tokens, labels = torch.randn(4, 6, 8), torch.arange(4) % 3
+    with pytest.raises(AlignmentError, match=r"attention.*attention.in_proj_bias.*dropout"):
+        step(model, Alignment(model), direction_of(model), tokens, labels)
+    head = Alignment(model, scope=lambda name: name.startswith("head"))
+    assert step(model, head, direction_of(model), tokens, labels).isfinite().all()
 
 
 class Square(torch.autograd.Function):

@@ -91,6 +91,11 @@ def rule_for(call: Call) -> tuple[Rule, bool]:
     return _forward_mode, True
 
 
+def repeats(call: Call) -> bool:
+    """Whether calling again gives the same by the nature of the function, or nothing in the call moves."""
+    return rule_for(call)[0] is not _forward_mode or all(known.tangent is None for _, known in call.tracked.values())
+
+
 def _product(call: Call) -> Derivative:
     tangents = call.tangents()
 

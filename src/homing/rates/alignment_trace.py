@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from homing.rates import alignment_rules as rules
+from homing.rates.alignment_attention import batch_first_attention
 from homing.rates.alignment_call import Call, Tangent, Tracked, listed, take_apart
 from homing.rates.alignment_error import AlignmentError
 from homing.rates.loss_factors import LossFactors
@@ -193,8 +194,18 @@ class Trace(TorchFunctionMode):
     def _meet(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is F.scaled_dot_product_attention:
             return self._attend(args, kwargs)
+        if func is F.multi_head_attention_forward:
+            attended, weights = self._meet(batch_first_attention, args, kwargs)
+            return attended.transpose(0, 1), weights
         call, data = self._take_apart(func, args, kwargs)
+        repeats = rules.repeats(call)
+        state = None if repeats else _random_states(data)
         outputs = func(*args, **kwargs)
+        if not repeats and not all(map(torch.equal, state or (), _random_states(data))):
+            raise AlignmentError(
+                f"{call.name} with {listed(call.names)} draws random numbers (dropout?), so that it cannot be called "
+                "again alike; turn the chance off there, or leave the parameters out with scope="
+            )
         if isinstance(outputs, Tensor) and outputs._is_view() and not rules.is_in_place(func):
             # A later write into a view would cut the hooked node out of the graph; nobody else knows this base.
             outputs = torch.ops.aten._unsafe_view(outputs, outputs.shape)
@@ -273,6 +284,11 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
 
 def _constant(tangent: Tensor | None) -> Tangent | None:
     return None if tangent is None else lambda: tangent
+
+
+def _random_states(data: Sequence[Tensor]) -> list[Tensor]:
+    devices = {tensor.device for tensor in data if tensor.is_cuda}
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
 
 
 def _refuse_chance(call: Call, first: list[Any], again: list[Any]) -> None:
