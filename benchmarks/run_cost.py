@@ -1,7 +1,8 @@
 """What a whole run costs: learned rates against uniform ones, and against timm's own plain loop on the same images.
 
 Everything is counted: reading, scan, rates, fine-tuning, evaluation, report. All three take the same number of steps
-over the quickstart's pictures; rounds are interleaved, and medians of the ratios within a round are printed.
+over the quickstart's pictures; rounds are interleaved, and medians of the ratios within a round are printed, of wall
+time and, since other processes disturb that, of CPU time (this process, its threads and its children).
 
     python benchmarks/run_cost.py --rounds 3 --json benchmarks/results/run_cost.json
 """
@@ -13,8 +14,11 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,23 +38,37 @@ from homing.recipe_reader import read_recipe, shipped_recipes
 from homing.run import run
 
 SIZE, BATCH = 96, 32
+_CPU = ("user", "system", "children_user", "children_system")
 
 
-def timed_run(data: Path, folder: Path, method: str, steps: int) -> float:
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, and of the processors over all threads and finished children."""
+
+    wall: float
+    cpu: float
+
+
+def cost_of(work: Callable[[], None]) -> Cost:
+    wall, before = time.perf_counter(), os.times()
+    work()
+    after = os.times()
+    cpu = sum(getattr(after, kind) - getattr(before, kind) for kind in _CPU)
+    return Cost(round(time.perf_counter() - wall, 2), round(cpu, 2))
+
+
+def one_run(data: Path, folder: Path, method: str, steps: int) -> None:
     roles = [f"data.{role}.path={data / role}" for role in ("source", "target", "test")]
     changes = [*roles, f"rates.method={method}", f"training.steps={steps}", f"model.image_size={SIZE}"]
     recipe = read_recipe(
         shipped_recipes()["quickstart"],
         [*changes, "evaluation.baselines=[]", "training.target_weight=10", "output.cache=none"],
     )
-    started = time.perf_counter()
     run(recipe, folder / method, quiet=True, overwrite=True)
-    return time.perf_counter() - started
 
 
-def timed_plain_loop(data: Path, steps: int) -> float:
+def plain_loop(data: Path, steps: int) -> None:
     """Fine-tuning as timm's own script does it: ImageFolder, timm's transforms, a DataLoader with two workers."""
-    started = time.perf_counter()
     model, _, _ = build_model("tf_efficientnet_lite0", "bundled", num_classes=10, image_size=SIZE, seed=0)
     model = model.to(memory_format=torch.channels_last)
     config = timm.data.resolve_model_data_config(model, args={"input_size": (3, SIZE, SIZE)})
@@ -76,7 +94,6 @@ def timed_plain_loop(data: Path, steps: int) -> float:
     with torch.inference_mode():
         for images, _ in DataLoader(test, 64, num_workers=2):
             model(images.to(memory_format=torch.channels_last))
-    return time.perf_counter() - started
 
 
 def scan_ratio(data: Path, rounds: int) -> list[float]:
@@ -111,27 +128,37 @@ def scan_ratio(data: Path, rounds: int) -> list[float]:
     return [bare() / ours() for _ in range(rounds)]
 
 
+def ratio(rows: list[dict[str, Cost]], one: str, other: str, clock: str) -> float:
+    """Median over the rounds of one cost over another."""
+    return round(statistics.median(getattr(row[one], clock) / getattr(row[other], clock) for row in rows), 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Cost]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        draw_pools(folder / "data", 0)
-        timed_plain_loop(folder / "data", 5)  # warm the caches of files and kernels
+        data, steps = folder / "data", arguments.steps
+        draw_pools(data, 0)
+        plain_loop(data, 5)  # warm the caches of files and kernels
+        kinds: dict[str, Callable[[], None]] = {
+            "plain": lambda: plain_loop(data, steps),
+            "uniform": lambda: one_run(data, folder, "uniform", steps),
+            "hierarchical": lambda: one_run(data, folder, "hierarchical", steps),
+        }
         for _ in range(arguments.rounds):
-            plain = timed_plain_loop(folder / "data", arguments.steps)
-            uniform = timed_run(folder / "data", folder, "uniform", arguments.steps)
-            learned = timed_run(folder / "data", folder, "hierarchical", arguments.steps)
-            rows.append({"plain": round(plain, 2), "uniform": round(uniform, 2), "hierarchical": round(learned, 2)})
-            print(rows[-1], flush=True)
-        scans = [round(ratio, 3) for ratio in scan_ratio(folder / "data", 5)]
+            rows.append({})
+            for kind, work in kinds.items():
+                rows[-1][kind] = cost_of(work)
+                print(kind, rows[-1][kind], file=sys.stderr, flush=True)
+        scans = [round(ratio, 3) for ratio in scan_ratio(data, 5)]
     summary = {
-        "hierarchical_to_uniform": round(statistics.median(row["hierarchical"] / row["uniform"] for row in rows), 3),
-        "hierarchical_to_timm": round(statistics.median(row["hierarchical"] / row["plain"] for row in rows), 3),
+        **{f"hierarchical_to_{to}": ratio(rows, "hierarchical", to, "wall") for to in ("uniform", "plain")},
+        **{f"hierarchical_to_{to}_cpu": ratio(rows, "hierarchical", to, "cpu") for to in ("uniform", "plain")},
         "scan_to_bare_forward": statistics.median(scans),
     }
     print(summary)
@@ -139,7 +166,7 @@ def main() -> None:
         content = {
             "command": f"python benchmarks/run_cost.py --rounds {arguments.rounds} --steps {arguments.steps}",
             "summary": summary,
-            "rows": rows,
+            "rows": [{kind: asdict(cost) for kind, cost in row.items()} for row in rows],
             "scans": scans,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
             "versions": {"torch": torch.__version__, "timm": timm.__version__},

@@ -7,7 +7,8 @@ One row per architecture (training mode, batch norm frozen, AdamW, fp32, one thr
 * observed: every step observed, the direction at hand;
 * default: a block of 8 steps, every 4th observed, the direction refreshed once from a target batch of a quarter;
 * double backward: the alignments of one batch by a second graph (L2RW's way), not by observing (every 3rd round);
-* memory: peak resident memory of a fresh process with observed steps, over one with plain steps;
+* memory: peak resident memory of a fresh process with observed steps, over one with plain steps (glibc told to hand
+  freed blocks back at once in both, so that it is memory in use and no fragmentation of the heap);
 * growth: time of `rates[rows]` and `rates.update` at 10 million rows minus that at 1 thousand, over a plain step.
 
 Rounds are interleaved, times are CPU time; a ratio is the median over rounds of (that step / the plain step of the same
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -177,7 +179,8 @@ def growth(batch: int) -> float:
 def peak_memory(name: str, kind: str) -> int:
     """Peak resident memory of three steps in a process of their own, above that of a process that only imports."""
     command = [sys.executable, "-W", "ignore", __file__, "--peak", f"{name}:{kind}"]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def print_peak(task: str) -> None:

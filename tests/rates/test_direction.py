@@ -204,8 +204,11 @@ def test_bad_input():
     model = patches()
     with pytest.raises(HomingError, match="window is 0"):
         Direction(model, window=0)
+    direction = Direction(model)
     with pytest.raises(DivergedError, match="not finite"):
-        Direction(model).update(target_loss(model) * float("inf"))
+        direction.update(target_loss(model) * float("inf"))
+    assert not direction
+    assert "head.weight" not in direction
     with pytest.raises(HomingError, match="no trainable parameters"):
         Direction(patches().requires_grad_(False))
 

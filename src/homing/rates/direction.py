@@ -63,6 +63,9 @@ class Direction(Mapping[str, Tensor]):
             DivergedError: The gradient is not finite; the direction is left as it was.
         """
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
+        for name, parameter in self._parameters.items():
+            if name not in self._averages:  # in the parameter's own memory format, as it will be called with
+                self._averages[name] = torch.zeros_like(parameter, requires_grad=False)
         found = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
         if sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             found = tuple(_over_processes(p, g) for p, g in zip(live.values(), found, strict=True))
@@ -75,9 +78,6 @@ class Direction(Mapping[str, Tensor]):
         """Precondition and average: what is kept is corrected for its start and, where wanted, of length 1."""
         self._num_updates += 1
         share = (1 - self._keep) / (1 - self._keep**self._num_updates)
-        for name, parameter in self._parameters.items():
-            if name not in self._averages:  # in the parameter's own memory format, as it will be called with
-                self._averages[name] = torch.zeros_like(parameter, requires_grad=False)
         torch._foreach_mul_(list(self._averages.values()), self._length * (1 - share))
         pulls = self._preconditioner.apply([(self._parameters[name], g) for name, g in gradients.items()])
         for name, pull in zip(gradients, pulls, strict=True):
@@ -97,13 +97,13 @@ class Direction(Mapping[str, Tensor]):
         return self._averages[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._averages
+        return self.is_ready and name in self._averages
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._averages)
+        return iter(self._averages if self.is_ready else ())
 
     def __len__(self) -> int:
-        return len(self._averages)
+        return len(self._averages) if self.is_ready else 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages as plain tensors, for a checkpoint; the optimizer's state belongs to the optimizer."""
