@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 
@@ -148,9 +149,8 @@ def problem(tmp_path_factory):
 
 def test_features_that_are_not_finite_are_no_descriptors(problem, tmp_path, monkeypatch):
     """Weights that overflow: the run stops with the samples' names, before any rate is learned."""
-    import homing.run
-
-    real = homing.run.build_model
+    module = importlib.import_module("homing.run")
+    real = module.build_model
 
     def overflowing(*arguments, **settings):
         model, *rest = real(*arguments, **settings)
@@ -158,7 +158,7 @@ def test_features_that_are_not_finite_are_no_descriptors(problem, tmp_path, monk
             next(module for module in model.modules() if isinstance(module, nn.Conv2d)).weight.fill_(1e38)
         return model, *rest
 
-    monkeypatch.setattr(homing.run, "build_model", overflowing)
+    monkeypatch.setattr(module, "build_model", overflowing)
     with pytest.raises(DivergedError, match=r"features of \d+ of 54 samples are not finite, first bar/000\.png"):
         run(small_recipe(problem), tmp_path / "run", quiet=True)
     told = json.loads((tmp_path / "run" / "divergence.json").read_text())
