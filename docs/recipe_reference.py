@@ -54,14 +54,15 @@ def _section(path: str, schema: dict[str, Any], sections: dict[str, Any]) -> lis
 
 
 def _options(field: dict[str, Any]) -> list[dict[str, Any]]:
-    return [part for key in ("anyOf", "oneOf") for part in field.get(key, ())] or [field]
+    parts = [part for key in ("anyOf", "oneOf") for part in field.get(key, ())]
+    return [option for part in parts for option in _options(part)] or [field]
 
 
 def _allowed(option: dict[str, Any], sections: dict[str, Any]) -> str:
     if "$ref" in option:
         return "a pool" if option["$ref"].endswith("/PoolSpec") else "a section"
-    if "additionalProperties" in option and isinstance(option["additionalProperties"], dict):
-        return f"names, each with {_allowed(option['additionalProperties'], sections)}"
+    if "patternProperties" in option:
+        return f"a mapping of names, each to {_allowed(next(iter(option['patternProperties'].values())), sections)}"
     if option.get("type") == "array":
         return f"a list of {_allowed(option['items'], sections).replace('a pool', 'pools')}"
     if "const" in option:

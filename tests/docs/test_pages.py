@@ -17,7 +17,7 @@ ELSEWHERE = {
     "homing quickstart": ".ci/run, with --short; the whole of it is benchmarks/end_to_end.py",
 }
 # pages with tests of their own
-TOLD_ELSEWHERE = {"alignments.md": "test_alignments_page.py"}
+TOLD_ELSEWHERE = {"alignments.md": "test_alignments_page.py", "corpora.md": "test_corpora_page.py"}
 STORIES = ["README.md", "docs/tutorial.md", "docs/cookbook.md", "docs/python.md"]
 
 
