@@ -26,17 +26,16 @@ class RatesFile:
     """
 
     def __init__(self, path: Path) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.path = path
         try:
             self._file = pq.ParquetFile(path, buffer_size=1 << 20)
+            self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
         except FileNotFoundError:
             raise DataError(f"{path}: no such file; give the folder of a finished run") from None
-        except (pa.ArrowInvalid, OSError) as error:
+        except Exception as error:  # pyarrow raises many kinds on damaged files
             raise DataError(f"{path}: cannot be read as parquet ({error}); run the recipe again") from error
-        self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
         if missing := [name for name in NEEDED if name not in self.columns]:
             raise DataError(f"{path}: has no column {', '.join(missing)}; found {', '.join(self.columns)}")
 
@@ -44,14 +43,25 @@ class RatesFile:
         return int(self._file.metadata.num_rows)
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Record batches of `PIECE` rows at most, in the order of the file."""
-        import pyarrow as pa
+        """Record batches of `PIECE` rows at most, in the order of the file.
 
+        Raises:
+            DataError: The file is damaged.
+        """
+        count = 0
         try:
             for group in range(self._file.num_row_groups):  # one at a time: what was read of the others is freed
-                yield from self._file.iter_batches(batch_size=PIECE, row_groups=[group], columns=list(columns))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{self.path}: is damaged ({error}); run the recipe again") from error
+                for piece in self._file.iter_batches(batch_size=PIECE, row_groups=[group], columns=list(columns)):
+                    piece.validate(full=True)
+                    count += len(piece)
+                    yield piece
+        except Exception as error:
+            raise self._damaged(error) from error
+        if count != len(self):
+            raise self._damaged(f"{count:,} rows where {len(self):,} are announced")
+
+    def _damaged(self, why: object) -> DataError:
+        return DataError(f"{self.path}: is damaged ({why}); run the recipe again")
 
     def rates(self) -> npt.NDArray[np.float32]:
         """float32 [N], finite and at least 0.
@@ -59,11 +69,11 @@ class RatesFile:
         Raises:
             DataError: A rate is neither.
         """
-        rates = np.empty(len(self), np.float32)
-        start = 0
-        for piece in self.pieces(["rate"]):
-            rates[start : start + len(piece)] = piece.column(0).to_numpy(zero_copy_only=False)
-            start += len(piece)
+        try:
+            pieces = [piece.column(0).to_numpy(zero_copy_only=False) for piece in self.pieces(["rate"])]
+            rates = np.concatenate([np.empty(0), *pieces]).astype(np.float32)
+        except (ValueError, TypeError) as error:  # texts, or nested lists, where numbers are expected
+            raise error if isinstance(error, DataError) else self._damaged(error) from error
         if wrong := np.count_nonzero(~(np.isfinite(rates) & (rates >= 0))):
             raise DataError(f"{self.path}: {wrong:,} rates are negative or no numbers; run the recipe again")
         return rates
@@ -71,17 +81,17 @@ class RatesFile:
     def classes(self) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
         """Class of each row, int32 [N], and the names, sorted."""
         seen: dict[str, int] = {}
-        codes = np.empty(len(self), np.int32)
-        start = 0
+        codes = [np.empty(0, np.int32)]
         for piece in self.pieces(["label"]):
             column = piece.column(0)
             column = column if hasattr(column, "dictionary") else column.dictionary_encode()
+            if column.null_count:
+                raise self._damaged("a sample has no label")
             names = column.dictionary.to_pylist()
             own = np.array([seen.setdefault(str(name), len(seen)) for name in names], np.int32)
-            codes[start : start + len(piece)] = own[column.indices.to_numpy(zero_copy_only=False)]
-            start += len(piece)
+            codes.append(own[column.indices.to_numpy(zero_copy_only=False)])
         names = sorted(seen)
         place = np.empty(len(seen), np.int32)
         for position, name in enumerate(names):
             place[seen[name]] = position
-        return place[codes], tuple(names)
+        return place[np.concatenate(codes)], tuple(names)
