@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
+from digit_pools import save_digits
 from homing.errors import DataError
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.scorer_folder import open_scorer
@@ -29,14 +30,6 @@ from homing.training.learned import remembered
 QUIET = Progress(quiet=True)
 
 
-def save(folder, digits):
-    """Pictures `<digit>/<number>.png` of scans, ink 0 to 1."""
-    for number, (ink, digit) in enumerate(digits):
-        path = folder / str(digit) / f"{number:05d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.round(255 * (1 - ink)).astype(np.uint8)).resize((32, 32)).save(path)
-
-
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory):
     """A pool of printed digits with handwritten ones hidden in it; a handwritten target; new ones of both kinds."""
@@ -45,10 +38,10 @@ def pools(tmp_path_factory):
     scans, digits = handwritten()
     written = [(scans[row], int(digits[row])) for row in generator.permutation(len(scans)) if digits[row] < 4]
     machine = [pair for pair in printed(1_500, generator) if pair[1] < 4]
-    save(folder / "source", [*machine[:400], *written[:60]])
-    save(folder / "target", written[60:100])
-    save(folder / "new-written", written[100:180])
-    save(folder / "new-printed", machine[400:500])
+    save_digits(folder / "source", [*machine[:400], *written[:60]])
+    save_digits(folder / "target", written[60:100])
+    save_digits(folder / "new-written", written[100:180])
+    save_digits(folder / "new-printed", machine[400:500])
     return folder
 
 

@@ -51,6 +51,9 @@ class PoolSpec(Section):
     split: str | None = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
     id_column: str | None = Field(None, description="column with a unique id for each sample")
     label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
+    labels: Literal["shared", "other", "none"] = Field(
+        "shared", description="of the target's classes, of other classes (source), or none (source, target)"
+    )
     group_column: str | None = Field(None, description="column by which rates are also reported")
     limit: Positive | None = Field(None, description="use only so many samples, drawn by their ids")
 
@@ -108,6 +111,11 @@ class Data(Section):
         """The one test, where there is any."""
         assert not isinstance(self.test, dict)
         return self.test
+
+    @property
+    def shares_labels(self) -> bool:
+        """Whether source and target are labelled, with the same classes."""
+        return all(spec.labels == "shared" for spec in (*self.sources, self.target_pool))
 
     @property
     def sources(self) -> tuple[PoolSpec, ...]:
@@ -341,6 +349,8 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if get("data", "source", None) in ([], ()):
         yield ("data", "source"), "data.source is an empty list, give at least one pool"
     yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
+    trains = _number(get("training", "epochs", 1)) != 0
+    yield from _conflicts_of_labels(tree.get("data"), trains)
     training = tree.get("training")
     given = [key for key in ("epochs", "steps") if get("training", key, None) is not None]
     if isinstance(training, dict) and len(given) != 1:
@@ -387,6 +397,37 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if "oracle" in methods and get("data", "truth", None) is None:
         where = ("rates", "method") if method == "oracle" else ("evaluation", "baselines")
         yield where, f"the oracle in {'.'.join(where)} needs data.truth, the columns of the source that hold the truth"
+
+
+def _conflicts_of_labels(data: Any, trains: bool) -> Iterator[tuple[tuple[str, str], str]]:
+    found = {
+        role: _label_kinds(data.get(role)) if isinstance(data, dict) else set() for role in ("source", "target", "test")
+    }
+    if len(found["source"]) > 1:
+        yield (
+            ("data", "source"),
+            f"data.source: pools with labels {' and '.join(sorted(found['source']))} cannot be joined",
+        )
+    for role in ("target", "test"):
+        if "other" in found[role]:
+            yield ("data", role), f"data.{role}.labels: other is for the source; give shared or none"
+    if "none" in found["test"]:
+        yield ("data", "test"), "data.test.labels: none: a test without labels tests nothing; leave it out"
+    if trains and (kinds := (found["source"] | found["target"]) - {"shared"}):
+        yield (
+            ("data", "source" if found["source"] - {"shared"} else "target"),
+            f"labels: {', '.join(sorted(kinds))} gives rates, and no model can be trained or tested by them;"
+            " set training.epochs: 0",
+        )
+
+
+def _label_kinds(value: Any) -> set[str]:
+    """Kinds of labels that a role's pools say they have."""
+    if isinstance(value, list | tuple):
+        pools = list(value)
+    else:
+        pools = [value] if _is_one_pool(value) else list(value.values())
+    return {str(pool.get("labels", "shared")) for pool in pools if isinstance(pool, dict)}
 
 
 def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, str], str]]:

@@ -46,7 +46,7 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     """
     recipe = recipe_of_run(run)
     saved = open_scorer(run / "scorer")
-    pool = read_pool(data)
+    pool = read_pool(data.model_copy(update={"labels": recipe.data.sources[0].labels}))
     labels = torch.from_numpy(pool.label_indices(saved.classes))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved.model.to(device).to(memory_format=torch.channels_last)

@@ -100,6 +100,8 @@ def _find_bad(recipe: Recipe, problem: Problem, progress: Progress) -> list[BadI
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
     """Sizes that a run cannot work with, and sizes that make its figures weak."""
+    if not recipe.data.shares_labels:
+        return
     folds = recipe.rates.folds if recipe.rates.method == "hierarchical" else 0
     folds = max(folds, recipe.evaluation.folds if problem.test is None else 0)
     if len(problem.target) < folds:

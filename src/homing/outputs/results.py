@@ -210,7 +210,8 @@ def data_warnings(bench: Workbench) -> list[str]:
         found.append(
             f"{len(bench.bad):,} images could not be read and were left out; results.json lists them under dropped."
         )
-    return [*found, *target_warnings(problem), *overlap_warnings(problem)]
+    labelled = target_warnings(problem) if bench.recipe.data.shares_labels else []
+    return [*found, *labelled, *overlap_warnings(problem)]
 
 
 def suggested_labels(suggested: Tensor | None, problem: Problem) -> list[str | None] | None:

@@ -31,7 +31,8 @@ class Problem:
         target: Labelled images of the domain that the model is for.
         test: Held-out images of that domain; None where there are none.
         classes: Class names, sorted; the model's outputs are in this order.
-        labels: int64 [source + target + test], position in `classes`.
+        labels: int64 [source + target + test], position in `classes`; -1 for a target that shares no labels with the
+            source, whose classes these then are.
     """
 
     source: Pool
@@ -102,6 +103,9 @@ def open_problem(data: Data) -> Problem:
     assert source is not None
     assert target is not None
     classes = source.classes
+    if not data.shares_labels:
+        unknown = np.full(len(target), -1)
+        return Problem(source, target, None, classes, np.concatenate([source.label_indices(classes), unknown]))
     if len(classes) < 2:
         raise DataError(f"source: has the single class {classes[0]!r}; there is nothing to tell apart")
     labels = _each(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".mpo"}
 )
+UNLABELLED = "unlabelled"
+"""Class of every row of a pool without labels."""
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -130,7 +132,9 @@ def _read_folder(name: str, spec: PoolSpec) -> Pool:
         files = _image_files(root)
     columns = {key: tuple(map(_text, values)) for key, values in table.items() if key != "file_name"}
     label_column = spec.label_column or ("label" if "label" in columns else None)
-    if label_column is not None:
+    if spec.labels == "none":
+        labels = (UNLABELLED,) * len(files)
+    elif label_column is not None:
         labels = tuple(map(str, _column(columns, label_column, metadata or root)))
     else:
         labels = tuple(_folder_label(file, root) for file in files)
@@ -223,7 +227,10 @@ def _text(value: Any) -> str:
 def _read_table(root: Path, name: str, spec: PoolSpec) -> Pool:
     store, plain = open_table(root, spec.split)
     columns = {key: _texts(plain, key) for key in plain.column_names}
-    labels = _column(columns, spec.label_column or "label", root)
+    if spec.labels == "none":
+        labels = (UNLABELLED,) * len(store)
+    else:
+        labels = _column(columns, spec.label_column or "label", root)
     if spec.id_column:
         ids = _column(columns, spec.id_column, root)
     else:

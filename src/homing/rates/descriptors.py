@@ -135,7 +135,9 @@ def neutral_consistency(labels: Tensor) -> Consistency:
     return Consistency(torch.zeros(len(labels)), torch.ones(len(labels)), 0.0, labels)
 
 
-def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed: int) -> Consistency:
+def label_consistency(
+    evidence: Evidence, match: Tensor, pool: Consistency, seed: int, *, target_has_labels: bool = True
+) -> Consistency:
     """As the pool tells it for rows of the pool's own kind, as a probe that leans to the target does for the others.
 
     A probe of the pool as it is finds the rows that match inconsistent, being few and of another kind; one that
@@ -146,6 +148,7 @@ def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed
         match: `[N]` match probability of each source row.
         pool: What the pool alone tells.
         seed: Seed of the cross-fitting folds.
+        target_has_labels: Whether the target's labels are of the source's classes; else its images are left out.
     """
     labels, num_classes = evidence.source_labels, evidence.num_classes
     if num_classes == 1 or not match.any():
@@ -153,7 +156,7 @@ def label_consistency(evidence: Evidence, match: Tensor, pool: Consistency, seed
     features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
     all_labels = torch.cat([labels, evidence.target_labels])
     fold, kept = _cross_fits(evidence, seed)
-    target_weights = torch.full((len(kept), evidence.num_target), 1 + LEAN)
+    target_weights = torch.full((len(kept), evidence.num_target), (1 + LEAN) * target_has_labels)
     right, probes = match + (1 - match) * pool.right, None
     for _ in range(CONSISTENCY_ROUNDS):
         weights = torch.cat([kept * (1 + LEAN * match) * right, target_weights], dim=1)

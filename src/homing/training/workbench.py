@@ -26,6 +26,7 @@ from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem
 from homing.progress import Progress
+from homing.rates.apart import rates_apart
 from homing.rates.evidence import Evidence
 from homing.rates.learner import learn_rates
 from homing.rates.plan import RatePlan
@@ -171,14 +172,16 @@ class Workbench:
 
     def learned_rates(self, target: Rows, target_weight: float | None) -> RatePlan:
         """The hierarchical rates, learned with these rows of the target; every process has those of the main one."""
-        evidence = self.evidence(target)
+        data = self.recipe.data
+        learn = partial(self._learn if data.shares_labels else self._learn_apart, target, target_weight)
+        self.features  # noqa: B018 - every process takes part in the scan, before the main one learns from it
         place = self.folder / "checkpoints" / "rates" / self._fold(target)[:12]
         plan = on_main(
             self.accelerator,
             lambda: remembered(
                 place,
                 self._identity(target),
-                lambda: self._learn(evidence, target_weight),
+                learn,
                 resume=self.resume,
                 allow_change=self.allow_change,
             ),
@@ -188,7 +191,22 @@ class Workbench:
             self.stop_if_not_finite(name, values, self.problem.source_rows)
         return plan
 
-    def _learn(self, evidence: Evidence, target_weight: float | None) -> RatePlan:
+    def _learn_apart(self, target: Rows, target_weight: float | None) -> RatePlan:
+        """Rates where source and target share no labels."""
+        source, recipe = self.problem.source_rows, self.recipe
+        has_labels = recipe.data.sources[0].labels != "none"
+        return rates_apart(
+            self.features[source],
+            self.labels[source] if has_labels else None,
+            len(self.problem.classes),
+            self.features[target],
+            descriptors=recipe.rates.descriptors,
+            target_weight=target_weight,
+            seed=recipe.seed,
+        )
+
+    def _learn(self, target: Rows, target_weight: float | None) -> RatePlan:
+        evidence = self.evidence(target)
         done, rates, whole = 0.0, self.recipe.rates, len(self.problem.target)
         # a fold of the evaluation leaves fewer images than the recipe's folds were chosen for
         folds = rates.folds if evidence.num_target == whole else min(rates.folds, evidence.num_target)
