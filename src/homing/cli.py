@@ -118,8 +118,10 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
     checked = read_recipe(_recipe_path(recipe), overrides or [])
     from homing.outputs.files import json_line
     from homing.progress import Progress
+    from homing.training.trackers import check_trackers
     from homing.validate import validate_data
 
+    check_trackers(checked.output.trackers)
     findings = validate_data(checked, Progress(quiet=quiet))
     if as_json:
         print(json_line(findings.as_dict()))
