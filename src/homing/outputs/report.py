@@ -155,6 +155,7 @@ def _headline(run: RunFolder) -> dict[str, Any]:
         "num_target": number(mapping(data.get("target")).get("num_samples")),
         "num_classes": len(classes) if isinstance(classes, list) else None,
         "is_rates_only": run.results.get("headline") == "none",
+        "has_classes": not isinstance(classes, list) or len(classes) > 1,
         "is_cross_validated": run.results.get("headline") == "cross_validated",
         "backbone": str(mapping(run.recipe.get("model")).get("backbone") or ""),
         "warnings": _warnings(run),
