@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method):
         "training.learning_rate=0.02",
         "rates.observe_every=2",
         "rates.apply=weight",
+        "output.cache=none",  # both scan
     )
     recipe = small_recipe(problem, *overrides)
     one, two = tmp_path / "one", tmp_path / "two"
@@ -43,3 +45,24 @@ def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method):
     tables = [pq.read_table(folder / "rates.parquet").to_pandas().set_index("sample_id") for folder in (one, two)]
     assert (tables[0].rate - tables[1].rate).abs().max() < 1e-4
     assert (tables[0].visits == tables[1].visits).all()
+
+
+def test_two_processes_scan_as_one_does_and_both_leave_out_what_cannot_be_read(tmp_path):
+    problem = draw_problem(tmp_path / "pools", per_class=9)
+    (problem / "source" / "disk" / "003.png").write_bytes(b"no picture")
+    recipe = small_recipe(
+        problem, "training.epochs=0", "output.cache=none", "data.on_bad_image=drop", "rates.descriptors=[]"
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(recipe, one, quiet=True)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "homing", "run", str(tmp_path / "recipe.yaml"), "--output", str(two), "--quiet", "--json"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [item["image"] for item in results["dropped"]] == ["source disk/003.png"]
+    tables = [pq.read_table(folder / "rates.parquet").to_pandas().set_index("sample_id") for folder in (one, two)]
+    for column in ("rate", "target_likeness"):
+        assert (tables[0][column] - tables[1][column]).abs().max() < 1e-3
