@@ -13,6 +13,7 @@ import yaml
 
 from homing.cli import _print_results
 from homing.errors import DataError, RecipeError
+from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.shared_data import write_shared
 from homing.progress import Progress
 from homing.recipe_reader import parse_recipe, read_recipe
@@ -125,6 +126,14 @@ def test_bad_data_of_one_target_names_it(pools, tmp_path):
 def test_names_that_do_not_fit_are_told(pools, data, told):
     with pytest.raises(RecipeError, match=told):
         recipe_over(pools, data=data)
+
+
+def test_a_corpus_is_of_one_target(finished, pools, tmp_path):
+    sources = recipe_over(pools).data.sources
+    with pytest.raises(DataError, match="give one target's folder in it: dark, light, target"):
+        write_corpus(finished.folder, sources, tmp_path / "corpus", Wanted(column_only=True))
+    summary = write_corpus(finished.folder / "dark", sources, tmp_path / "corpus", Wanted(column_only=True))
+    assert summary["num_rows"] == 42
 
 
 def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):

@@ -33,7 +33,9 @@ class RatesFile:
             self._file = pq.ParquetFile(path, buffer_size=1 << 20)
             self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
         except FileNotFoundError:
-            raise DataError(f"{path}: no such file; give the folder of a finished run") from None
+            several = sorted(file.parent.name for file in path.parent.glob("*/rates.parquet"))
+            hint = f"one target's folder in it: {', '.join(several)}" if several else "the folder of a finished run"
+            raise DataError(f"{path}: no such file; give {hint}") from None
         except Exception as error:  # pyarrow raises many kinds on damaged files
             raise DataError(f"{path}: cannot be read as parquet ({error}); run the recipe again") from error
         if missing := [name for name in NEEDED if name not in self.columns]:
