@@ -1,9 +1,13 @@
 """What an alignment is invariant to: the batch, the loss's weights and reduction, what happens before and after."""
 
+import gc
+import weakref
+
 import timm
 import torch
 from alignment_models import batch, direction_of, losses_of, patches
 from timm import loss as timm_loss
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from homing.rates import Alignment
@@ -219,3 +223,20 @@ def test_observation_leaves_no_hook_and_no_random_draw_behind():
 def test_due_every_kth_step():
     alignment = Alignment(patches(), observe_every=4)
     assert [step for step in range(10) if alignment.due(step)] == [0, 4, 8]
+
+
+def test_nothing_of_an_observed_step_outlives_the_next_one():
+    """Circles through autograd's graph are out of sight of Python's collector: each would keep its step for ever."""
+    model, images = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(6, 4)
+    alignment = Alignment(model)
+    direction = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+    steps = []
+    for _ in range(3):
+        with alignment.observe(direction):
+            losses = cross_entropy(model(images), torch.arange(6) % 3, reduction="none")
+            (torch.rand(6) * losses).mean().backward()
+        alignment.values()
+        steps.append(weakref.ref(alignment._step))
+        del losses
+    gc.collect()
+    assert [step() is None for step in steps] == [True, True, False]

@@ -86,8 +86,11 @@ class Alignment:
         step = _Step(self._model, direction, self._scope, self._head, probe=not self._probed)
         self._step = step
         eager = torch.compiler.set_stance("force_eager") if is_compiled(self._outer) else contextlib.nullcontext()
-        with eager, step.hooks(), step.trace:
-            yield
+        try:
+            with eager, step.hooks(), step.trace:
+                yield
+        finally:
+            step.losses.let_go()
         self._probed = self._probed or step.probed
 
     def losses(self, losses: Tensor) -> Tensor:

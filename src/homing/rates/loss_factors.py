@@ -40,11 +40,12 @@ class LossFactors:
         self.batch: int | None = None
         self.watching = False  # from the end of the model's forward pass
         self._explicit = False
-        self._candidates: dict[int, Tensor] = {}
+        self._candidates: dict[int, Tensor | None] = {}
         self._scaled: dict[int, tuple[Tensor, Tensor]] = {}  # losses times a number → (that, the losses themselves)
         self._reduced = object()
         self._fired: list[Tensor] = []
         self._problems: list[str] = []
+        self._hooks: list[Any] = []
 
     def declare(self, losses: Tensor) -> None:
         """Take these as the losses and look no further."""
@@ -126,7 +127,7 @@ class LossFactors:
         losses = self._unscaled(losses)
         if id(losses) not in self._candidates:
             self._candidates[id(losses)] = losses
-            losses.register_hook(self._lift)  # type: ignore[no-untyped-call]
+            self._hooks.append(losses.register_hook(self._lift))  # type: ignore[no-untyped-call]
 
     def _lift(self, gradient: Tensor) -> Tensor:
         if not _is_column(gradient):
@@ -162,7 +163,19 @@ class LossFactors:
         def note(gradient: Tensor) -> None:
             self._fired.append((gradient.detach() / count).expand(batch))
 
-        total.register_hook(note)  # type: ignore[no-untyped-call]
+        self._hooks.append(total.register_hook(note))  # type: ignore[no-untyped-call]
+
+    def let_go(self) -> None:
+        """Remove the hooks and forget the tensors after the backward pass.
+
+        The losses hold their graph, and its hooks hold this: a circle through autograd that Python's collector cannot
+        see, and that would keep every observed step for ever.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._scaled.clear()
+        self._candidates = dict.fromkeys(self._candidates)
 
 
 def _is_column(tensor: Tensor) -> bool:
