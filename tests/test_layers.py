@@ -30,6 +30,7 @@ LAYERS = {
     "models": 1,
     "recipe_reader": 1,
     "recipe": 0,
+    "recipe_conflicts": -1,
 }
 SIDEWAYS = {
     ("evaluation", "training"): "a method is a plan of training, and its outcome a fitted model",
@@ -136,7 +137,17 @@ def test_pools_need_torch_for_augmentation_alone():
 
 
 @pytest.mark.parametrize(
-    "name", ["cli.py", "cli_models.py", "recipe.py", "recipe_reader.py", "errors.py", "progress.py", "validate.py"]
+    "name",
+    [
+        "cli.py",
+        "cli_models.py",
+        "recipe.py",
+        "recipe_conflicts.py",
+        "recipe_reader.py",
+        "errors.py",
+        "progress.py",
+        "validate.py",
+    ],
 )
 def test_what_answers_at_once_imports_nothing_heavy(name):
     heavy = {"torch", "timm", "datasets", "accelerate", "sklearn", "pyarrow", "matplotlib", "torchvision"}

@@ -7,12 +7,12 @@ The same tree is the reference of every key: its description, its default and wh
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from homing.recipe_conflicts import Conflict, conflicts, is_one_pool
 
 Method = Literal[
     "hierarchical",
@@ -28,8 +28,6 @@ Method = Literal[
     "meta_weight_net",
     "oracle",
 ]
-GUIDED = ("instance", "l2rw", "meta_weight_net")
-"""Methods that look at each sample's gradient while the model trains."""
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 Positive = Annotated[int, Field(ge=1)]
@@ -71,15 +69,10 @@ OneOrMorePools = Annotated[
 ]
 
 
-def _is_one_pool(value: Any) -> bool:
-    named = isinstance(value, dict) and value and "path" not in value
-    return not (named and all(isinstance(pool, dict | PoolSpec) for pool in value.values()))
-
-
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=80)]
 OneOrNamedPools = Annotated[
     Annotated[PoolSpec, Tag("one pool")] | Annotated[dict[Name, PoolSpec], Tag("pools by name")],
-    Discriminator(lambda value: "one pool" if _is_one_pool(value) else "pools by name"),
+    Discriminator(lambda value: "one pool" if is_one_pool(value) else "pools by name"),
 ]
 
 
@@ -252,14 +245,6 @@ class Output(Section):
     )
 
 
-class Conflict(ValueError):
-    """Settings that cannot go together; `found` has a (key path, what is wrong) for each."""
-
-    def __init__(self, found: list[tuple[tuple[str, str], str]]) -> None:
-        super().__init__("; ".join(message for _, message in found))
-        self.found = found
-
-
 class Recipe(Section):
     """A whole run."""
 
@@ -332,137 +317,3 @@ def _changed(section: Section) -> set[str]:
     """Names of the fields that differ from their defaults."""
     fields = type(section).model_fields
     return {name for name, field in fields.items() if getattr(section, name) != field.get_default()}
-
-
-def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Pairs of settings that cannot go together, as (key path, what is wrong).
-
-    Args:
-        tree: A recipe as a nested mapping; it need not be valid, so that these mistakes are told with all others.
-    """
-
-    def get(section: str, key: str, default: Any) -> Any:
-        part = tree.get(section)
-        value = part.get(key) if isinstance(part, dict) else None
-        return default if value is None else value
-
-    if get("data", "source", None) in ([], ()):
-        yield ("data", "source"), "data.source is an empty list, give at least one pool"
-    yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
-    trains = _number(get("training", "epochs", 1)) != 0
-    yield from _conflicts_of_labels(tree.get("data"), trains)
-    training = tree.get("training")
-    given = [key for key in ("epochs", "steps") if get("training", key, None) is not None]
-    if isinstance(training, dict) and len(given) != 1:
-        found = "both" if given else "neither"
-        yield ("training", "epochs"), f"give either training.epochs or training.steps, found {found}"
-    if given == ["epochs"] and _number(get("training", "epochs", 1)) == 0:
-        yield from _conflicts_without_training(
-            get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
-        )
-    parts, batch = _number(get("training", "accumulate", 1)), _number(get("training", "batch_size", 32))
-    if parts > batch:
-        yield (
-            ("training", "accumulate"),
-            f"training.accumulate ({parts:g}) is larger than training.batch_size ({batch:g})",
-        )
-    method, baselines = get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
-    methods = [method, *(baselines if isinstance(baselines, list | tuple) else ())]
-    mixes = _number(get("training", "mixup", 0)) > 0
-    if mixes and method != "uniform":
-        yield (
-            ("training", "mixup"),
-            f"training.mixup cannot go with rates.method: {method}, a mixed image has two owners, so no rate"
-            " could be learned for either; set training.mixup: 0 or rates.method: uniform",
-        )
-    if mixes and get("model", "trainable", "all") == "head":
-        yield (
-            ("training", "mixup"),
-            "training.mixup cannot go with model.trainable: head, which trains on features",
-        )
-    guided = ["rates.residuals"] if get("rates", "residuals", False) else []
-    guided += [f"rates.method: {name}" for name in GUIDED if name == method]
-    guided += [f"{name} among evaluation.baselines" for name in GUIDED if name in methods[1:]]
-    if mixes and method == "uniform" and guided:
-        yield (
-            ("evaluation", "baselines"),
-            f"{guided[0]} cannot go with training.mixup, a mixed image has two owners; set training.mixup: 0",
-        )
-    if get("training", "batch_norm", "frozen") == "train" and guided:
-        yield (
-            ("training", "batch_norm"),
-            f"training.batch_norm: train cannot go with {guided[0]}, batch statistics mix the samples, so no gradient"
-            " belongs to one of them; set training.batch_norm: frozen or adapt",
-        )
-    if "oracle" in methods and get("data", "truth", None) is None:
-        where = ("rates", "method") if method == "oracle" else ("evaluation", "baselines")
-        yield where, f"the oracle in {'.'.join(where)} needs data.truth, the columns of the source that hold the truth"
-
-
-def _conflicts_of_labels(data: Any, trains: bool) -> Iterator[tuple[tuple[str, str], str]]:
-    found = {
-        role: _label_kinds(data.get(role)) if isinstance(data, dict) else set() for role in ("source", "target", "test")
-    }
-    if len(found["source"]) > 1:
-        yield (
-            ("data", "source"),
-            f"data.source: pools with labels {' and '.join(sorted(found['source']))} cannot be joined",
-        )
-    for role in ("target", "test"):
-        if "other" in found[role]:
-            yield ("data", role), f"data.{role}.labels: other is for the source; give shared or none"
-    if "none" in found["test"]:
-        yield ("data", "test"), "data.test.labels: none: a test without labels tests nothing; leave it out"
-    if trains and (kinds := (found["source"] | found["target"]) - {"shared"}):
-        yield (
-            ("data", "source" if found["source"] - {"shared"} else "target"),
-            f"labels: {', '.join(sorted(kinds))} gives rates, and no model can be trained or tested by them;"
-            " set training.epochs: 0",
-        )
-
-
-def _label_kinds(value: Any) -> set[str]:
-    """Kinds of labels that a role's pools say they have."""
-    if isinstance(value, list | tuple):
-        pools = list(value)
-    else:
-        pools = [value] if _is_one_pool(value) else list(value.values())
-    return {str(pool.get("labels", "shared")) for pool in pools if isinstance(pool, dict)}
-
-
-def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, str], str]]:
-    if _is_one_pool(target):
-        if test is not None and not _is_one_pool(test):
-            yield ("data", "test"), "data.test names several pools, data.target is one; give one test, or name targets"
-    elif test is not None and _is_one_pool(test):
-        yield (
-            ("data", "test"),
-            f"data.test is one pool, data.target names several; give tests by the names {', '.join(target)}",
-        )
-    elif test is not None and (unknown := set(test) - set(target)):
-        yield (
-            ("data", "test"),
-            f"data.test.{min(unknown)}: there is no target of that name; there are {', '.join(target)}",
-        )
-
-
-def _conflicts_without_training(method: Any, baselines: Any) -> Iterator[tuple[tuple[str, str], str]]:
-    if method != "hierarchical":
-        yield (
-            ("rates", "method"),
-            f"rates.method: {method} learns no rates before training; with training.epochs: 0 set rates.method:"
-            " hierarchical",
-        )
-    if baselines:
-        yield (
-            ("evaluation", "baselines"),
-            "evaluation.baselines are trained, and with training.epochs: 0 nothing is; leave them out",
-        )
-
-
-def _number(value: Any) -> float:
-    """A setting as a number, also where YAML read it as text (1e-4); not a number where it is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

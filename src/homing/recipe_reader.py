@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from homing.errors import DataError, RecipeError
-from homing.recipe import Recipe, conflicts
+from homing.recipe import Recipe
+from homing.recipe_conflicts import conflicts
 
 KeyPath = tuple[str | int, ...]
 _MAX_BYTES = 100_000
