@@ -7,7 +7,9 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from homing.cli import app
 from homing.errors import DataError, RecipeError
 from homing.models.feature_cache import FeatureCache
 from homing.recipe_reader import read_recipe, shipped_recipes
@@ -141,3 +143,13 @@ def test_what_trains_cannot_go_with_no_training(problem):
 
 def test_the_shipped_recipe_trains_nothing():
     assert not read_recipe(shipped_recipes()["reweight"]).trains
+
+
+def test_the_cache_command_shows_and_clears(problem, tmp_path):
+    reweight(problem, tmp_path / "run", f"output.cache={tmp_path / 'cache'}", "rates.descriptors=[]")
+    arguments = ["cache", "--folder", str(tmp_path / "cache"), "--json"]
+    shown = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert (shown["entries"], shown["removed"]) == (1, 0)
+    assert shown["bytes"] > 0
+    assert json.loads(CliRunner().invoke(app, [*arguments, "--clear"]).stdout)["removed"] == 1
+    assert json.loads(CliRunner().invoke(app, arguments).stdout)["entries"] == 0
