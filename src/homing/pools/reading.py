@@ -206,11 +206,12 @@ def _read_metadata(path: Path) -> dict[str, list[Any]]:
             table = csv.read_csv(path, convert_options=options)
         else:
             table = json.read_json(path) if path.suffix == ".jsonl" else parquet.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError, OSError) as error:
+        names = list(table.column_names)
+        columns: dict[str, list[Any]] = table.to_pydict()
+    except Exception as error:  # pyarrow raises many kinds on damaged files
         raise DataError(f"{path}: cannot be read as a table: {error}") from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise DataError(f"{path}: a column occurs twice; columns: {', '.join(table.column_names)}")
-    columns: dict[str, list[Any]] = table.to_pydict()
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: a column occurs twice; columns: {', '.join(names)}")
     return columns
 
 
