@@ -152,7 +152,7 @@ class Rates(Section):
         False, description="hierarchical: let each sample's own rate go on moving by its alignments while training"
     )
     relearn_at: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        0.5,
+        None,
         description="hierarchical: share of the steps after which label consistency is measured again by the network"
         " as it is, where the pool has wrong labels; null: never",
     )
