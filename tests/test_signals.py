@@ -70,14 +70,14 @@ def test_a_signal_before_the_training_ends_the_run_too(whole, tmp_path):
 def _run_with_a_signal_in_the_scan(recipe: Path, folder: Path) -> None:
     from homing.models.inputs import ImageInputs
 
-    real = ImageInputs.evaluation
+    real = ImageInputs.scanning
 
-    def evaluation(self, rows):
+    def scanning(self, batches):
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, rows)
+        return real(self, batches)
 
-    ImageInputs.evaluation = evaluation
-    homing("run", recipe, "--output", folder / "run")
+    ImageInputs.scanning = scanning
+    homing("run", recipe, "output.cache=none", "--output", folder / "run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -111,6 +111,20 @@ def test_averages_over_the_window():
     assert torch.allclose(direction["head.weight"], (first + 2 * 4 * first) / 3)
 
 
+def test_in_bfloat16_it_takes_half_the_memory_and_points_the_same_way():
+    model = patches().float()
+    whole, half = Direction(model, window=4), Direction(model, window=4, dtype=torch.bfloat16)
+    for factor in (1.0, -0.5, 2.0, 0.3, 1.2):
+        for each in (whole, half):
+            each.update(factor * losses_of(model(batch()[0].float()), batch()[1]).mean())
+    for name, exact in whole.items():
+        assert half[name].nbytes * 2 == exact.nbytes
+        assert (half[name].float() - exact).norm() <= 2**-7 * exact.norm()  # 2⁻⁹ an update, over a window of 4
+    other = Direction(model, window=4, dtype=torch.bfloat16)
+    other.load_state_dict(half.state_dict())
+    assert all(torch.equal(other[name], half[name]) for name in half)
+
+
 def test_each_gradient_counts_as_the_optimizer_would_have_stepped_then():
     model = patches()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)

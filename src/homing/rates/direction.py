@@ -28,13 +28,21 @@ class Direction(Mapping[str, Tensor]):
         optimizer: The base optimizer; None leaves the direction unpreconditioned.
         window: Updates to average over, ≥ 1; 1 takes the newest alone.
         normalise: Scale the direction to length 1 (as it was at the last update).
+        dtype: What the averages are kept in; None: the parameters' own. With `torch.bfloat16` the direction takes half
+            a copy of an fp32 model, and each element is rounded by up to 2⁻⁹ of itself at an update: little beside the
+            noise of a batch's gradient, for windows of up to some dozens.
 
     Raises:
         HomingError: The model has no trainable parameters, or the window is below 1.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer | None = None, window: float = 4, normalise: bool = False
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        window: float = 4,
+        normalise: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if window < 1:
             raise HomingError(f"window is {window}; allowed: 1 (the newest batch alone) and more")
@@ -44,7 +52,7 @@ class Direction(Mapping[str, Tensor]):
             raise HomingError("the model has no trainable parameters, so the target gives no direction; unfreeze some")
         self._preconditioner = Preconditioner(optimizer)
         self._keep = 1 - 1 / window
-        self._normalise = normalise
+        self._normalise, self._dtype = normalise, dtype
         self._averages: dict[str, Tensor] = {}
         self._num_updates = 0
         self._length = 1.0
@@ -65,7 +73,7 @@ class Direction(Mapping[str, Tensor]):
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
         for name, parameter in self._parameters.items():
             if name not in self._averages:  # in the parameter's own memory format, as it will be called with
-                self._averages[name] = torch.zeros_like(parameter, requires_grad=False)
+                self._averages[name] = self._like(parameter).zero_()
         found = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
         if sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             found = tuple(_over_processes(p, g) for p, g in zip(live.values(), found, strict=True))
@@ -78,15 +86,19 @@ class Direction(Mapping[str, Tensor]):
         """Precondition and average: what is kept is corrected for its start and, where wanted, of length 1."""
         self._num_updates += 1
         share = (1 - self._keep) / (1 - self._keep**self._num_updates)
-        torch._foreach_mul_(list(self._averages.values()), self._length * (1 - share))
         pulls = self._preconditioner.apply([(self._parameters[name], g) for name, g in gradients.items()])
-        for name, pull in zip(gradients, pulls, strict=True):
-            self._averages[name].add_(pull, alpha=share)
+        pull_of = dict(zip(gradients, pulls, strict=True))
+        for name, average in self._averages.items():
+            moved = average.to(self._parameters[name].dtype) * (self._length * (1 - share))
+            average.copy_(moved.add_(pull_of[name], alpha=share) if name in pull_of else moved)
         self._length = 1.0
         if self._normalise:
             squares = sum(average.double().square().sum() for average in self._averages.values())
             self._length = float(squares) ** 0.5 or 1.0
             torch._foreach_mul_(list(self._averages.values()), 1 / self._length)
+
+    def _like(self, parameter: Tensor) -> Tensor:
+        return torch.empty_like(parameter, dtype=self._dtype, requires_grad=False)
 
     @property
     def is_ready(self) -> bool:
@@ -128,7 +140,7 @@ class Direction(Mapping[str, Tensor]):
                 raise CheckpointError(f"direction state: {name} has shape {shapes[0]}, the parameter {shapes[1]}")
             if not bool(average.isfinite().all()):
                 raise CheckpointError(f"direction state: {name} has values that are not finite")
-        self._averages = {n: torch.empty_like(self._parameters[n]).copy_(a) for n, a in averages.items()}
+        self._averages = {n: self._like(self._parameters[n]).copy_(a) for n, a in averages.items()}
         self._num_updates = int(state["num_updates_and_length"][0])
         self._length = float(state["num_updates_and_length"][1])
 

@@ -56,7 +56,10 @@ class Guide:
     def attach(self, model: nn.Module, optimizer: optim.Optimizer) -> None:
         """Take the model and the optimizer whose steps are to be guided."""
         self.model = model
-        self.direction = Direction(model, optimizer if self.preconditioned else None, window=self.window)
+        steps_by = optimizer if self.preconditioned else None
+        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+        dtype = None if double else torch.bfloat16
+        self.direction = Direction(model, steps_by, window=self.window, dtype=dtype)
 
     def refresh(self, step: int) -> None:
         """Every few steps, the target's gradient on a few of its images, without augmentation."""
