@@ -66,7 +66,7 @@ class Workload:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-5)
         self.rates = RateTable(10_000)
         self.alignment = Alignment(self.model, observe_every=OBSERVE_EVERY)
-        self.direction = Direction(self.model, self.optimizer, dtype=torch.bfloat16)  # as the training loop does
+        self.direction = Direction(self.model, self.optimizer)
 
     def losses(self) -> torch.Tensor:
         """One loss per sample."""

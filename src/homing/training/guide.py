@@ -57,9 +57,7 @@ class Guide:
         """Take the model and the optimizer whose steps are to be guided."""
         self.model = model
         steps_by = optimizer if self.preconditioned else None
-        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-        dtype = None if double else torch.bfloat16
-        self.direction = Direction(model, steps_by, window=self.window, dtype=dtype)
+        self.direction = Direction(model, steps_by, window=self.window)
 
     def refresh(self, step: int) -> None:
         """Every few steps, the target's gradient on a few of its images, without augmentation."""
