@@ -20,7 +20,8 @@ def end_to_end() -> str:
     for row in json.loads((RESULTS / "end_to_end.json").read_text())["rows"]:
         groups[" ".join([row["scenario"], *row["overrides"]])].append(row)
     lines = [
-        "| scenario | n | target only | pooled, target oversampled | **homing** | oracle | homing − pooled (worst seed) |",
+        "| scenario | n | target only | pooled, target oversampled | **homing** | oracle |"
+        " homing − pooled (worst seed) |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, rows in groups.items():
