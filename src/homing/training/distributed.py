@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
@@ -15,6 +17,17 @@ from torch.nn.parallel import DistributedDataParallel
 from homing.errors import HomingError
 
 _Result = TypeVar("_Result")
+
+
+@atexit.register
+def leave_group() -> None:
+    """Take leave of the other processes before the interpreter goes.
+
+    Threads of a group that is still open are torn down with the interpreter, and now and then end the process by
+    SIGABRT when another process has gone first.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def over_processes(model: nn.Module, accelerator: Accelerator) -> nn.Module:
