@@ -90,7 +90,7 @@ def test_hidden_samples_of_the_targets_domain_are_lifted(pools, tmp_path, source
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"training": {"steps": 3}}, "no model can be trained or tested by them; set training.epochs: 0"),
+        ({"training": {"steps": 3}}, "no model can be trained by it; set training.epochs: 0"),
         ({"data": {"source": {"path": "a"}, "target": {"path": "b", "labels": "other"}}}, "other is for the source"),
         (
             {"data": {"source": [{"path": "a", "labels": "none"}, {"path": "c"}], "target": {"path": "b"}}},

@@ -190,11 +190,11 @@ def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None
             f"\nrates: {folder / 'NAME' / 'rates.parquet'}; who shares data: {folder / 'targets.csv'}", file=sys.stderr
         )
         return
-    if results["target"] is None:
+    if results["headline"] == "none":
         print(rates_table(results), file=sys.stderr)
         print(f"\nrates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR", file=sys.stderr)
         return
-    print(results_table(results), file=sys.stderr)
+    print((rates_table if results["target"] is None else results_table)(results), file=sys.stderr)
     print(f"\nreport: {folder / 'report.html'}", file=sys.stderr)
 
 

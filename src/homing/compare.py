@@ -19,6 +19,7 @@ from homing.evaluation.metrics import paired_bootstrap
 from homing.outputs.files import write_json, write_whole
 from homing.progress import Progress
 from homing.recipe import Recipe
+from homing.recipe_conflicts import conflicts
 from homing.run import run
 
 FIGURES = ("accuracy", "macro_f1", "nll")
@@ -48,6 +49,8 @@ def compare(
         progress.say(f"seed {seed}")
         evaluation = recipe.evaluation.model_copy(update={"baselines": tuple(methods)})
         seeded = recipe.model_copy(update={"seed": seed, "evaluation": evaluation})
+        if wrong := [message for _, message in conflicts(seeded.model_dump())]:
+            raise RecipeError("; ".join(wrong))
         runs.append(run(seeded, output / f"seed-{seed}", resume=resume, quiet=quiet))
     table = side_by_side([result.results for result in runs], [correct_predictions(result.folder) for result in runs])
     write_json(output / "comparison.json", table)

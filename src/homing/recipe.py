@@ -306,6 +306,9 @@ class Recipe(Section):
             found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
         if self.data.test is not None and "folds" in _changed(self.evaluation):
             found.append("evaluation.folds: no effect, data.test is given")
+        unlabelled = isinstance(self.data.target, PoolSpec) and self.data.target.labels == "none"
+        if self.trains and unlabelled and self.training.target_weight is not None:
+            found.append("training.target_weight: no effect, the target has no labels and is not trained on")
         if not self.trains:
             found += self._without_training()
         return found

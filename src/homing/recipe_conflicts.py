@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
 GUIDED = ("instance", "l2rw", "meta_weight_net")
 """Methods that look at each sample's gradient while the model trains."""
+
+
+APART = ("hierarchical", "uniform", "pooled", "pooled_oversampled", "target_only", "sequential")
+"""Methods for a source of other classes than the target's: the others compare labels of the two, or need no target."""
+UNLABELLED = ("hierarchical", "source_only")
+"""Methods for a target without labels."""
+
+_BASELINES = ("evaluation", "baselines")
 
 
 class Conflict(ValueError):
@@ -43,6 +51,8 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
     trains = _number(get("training", "epochs", 1)) != 0
     yield from _conflicts_of_labels(tree.get("data"), trains)
+    if trains:
+        yield from _conflicts_of_training_apart(tree, get)
     training = tree.get("training")
     given = [key for key in ("epochs", "steps") if get("training", key, None) is not None]
     if isinstance(training, dict) and len(given) != 1:
@@ -105,12 +115,36 @@ def _conflicts_of_labels(data: Any, trains: bool) -> Iterator[tuple[tuple[str, s
             yield ("data", role), f"data.{role}.labels: other is for the source; give shared or none"
     if "none" in found["test"]:
         yield ("data", "test"), "data.test.labels: none: a test without labels tests nothing; leave it out"
-    if trains and (kinds := (found["source"] | found["target"]) - {"shared"}):
+    if trains and "none" in found["source"]:
         yield (
-            ("data", "source" if found["source"] - {"shared"} else "target"),
-            f"labels: {', '.join(sorted(kinds))} gives rates, and no model can be trained or tested by them;"
-            " set training.epochs: 0",
+            ("data", "source"),
+            "data.source.labels: none gives rates, and no model can be trained by it; set training.epochs: 0",
         )
+
+
+def _conflicts_of_training_apart(
+    tree: dict[str, Any], get: Callable[[str, str, Any], Any]
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """What cannot be done in a training where source and target share no labels."""
+    kinds = {role: _label_kinds(get("data", role, None)) for role in ("source", "target")}
+    allowed: tuple[str, ...]
+    if "none" in kinds["target"]:
+        why, allowed = "data.target.labels: none", UNLABELLED
+    elif "other" in kinds["source"]:
+        why, allowed = "data.source.labels: other", APART
+    else:
+        return
+    given = get("evaluation", "baselines", ())
+    baselines = given if isinstance(given, list | tuple) else []
+    asked = [(("rates", "method"), get("rates", "method", "hierarchical")), *((_BASELINES, name) for name in baselines)]
+    for where, name in asked:
+        if name not in allowed:
+            yield where, f"{'.'.join(where)}: {name} cannot go with {why}; possible are {', '.join(allowed)}"
+    if baselines and allowed is UNLABELLED and get("data", "test", None) is None:
+        yield _BASELINES, f"evaluation.baselines cannot be measured with {why}; give a labelled data.test"
+    for key in ("residuals", "relearn_at"):
+        if get("rates", key, False):
+            yield ("rates", key), f"rates.{key} compares labels of source and target, and cannot go with {why}"
 
 
 def _label_kinds(value: Any) -> set[str]:

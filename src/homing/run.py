@@ -22,7 +22,7 @@ from homing.interrupts import StopOnSignal, stoppable
 from homing.models.backbone import build_model
 from homing.models.feature_cache import FeatureCache, HeldFeatures, user_cache
 from homing.models.inputs import ImageInputs, batches_of
-from homing.models.parts import adapt_batch_norms
+from homing.models.parts import adapt_batch_norms, classifier_of
 from homing.models.scan import Scanned
 from homing.outputs.files import write_json
 from homing.outputs.results import write_outputs, write_rates_only
@@ -139,7 +139,7 @@ def _run_one(
             names = dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines))
             outcomes = [fit_and_judge(name, bench) for name in names]
             results = on_main(accelerator, lambda: write_outputs(bench, outcomes, seconds=time.monotonic() - started))
-            scores = {f"target/{key}": value for key, value in results.get("target", {}).items()}
+            scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
             track(accelerator, scores, num_steps_for(bench))
         (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
     bench.images.close()
@@ -192,14 +192,16 @@ def set_up(
     """Pools, model and decoded images; bad images are told or left out as the recipe says."""
     for warning in recipe.settings_without_effect():
         progress.say(f"warning: {warning}")
-    problem = open_problem(recipe.data)
+    problem = open_problem(recipe.data, trains=recipe.trains)
     model, preprocessing, arguments = build_model(
         recipe.model.backbone,
         recipe.model.weights,
-        num_classes=len(problem.classes),
+        num_classes=len(problem.classes) + len(problem.own_classes),
         image_size=recipe.model.image_size,
         seed=recipe.seed,
     )
+    if problem.own_classes:
+        classifier_of(model)  # is cut down to the target's classes in the end
     store, rows, names = problem.joined()
     images = Images(
         store,
@@ -282,12 +284,16 @@ def leave_out_bad(
 
 
 def fit_and_judge(name: str, bench: Workbench) -> Outcome:
-    """Fit one method on the whole target, and judge it on the test, or on held-out folds where there is no test."""
+    """Fit one method on the whole target, and judge it on the test, or on held-out folds where there is no test.
+
+    A target without labels has no folds to be judged on.
+    """
     started, problem = time.monotonic(), bench.problem
     method, fitted = fit(name, bench, problem.target_rows, name, name)
+    logits = None
     if problem.test is not None:
         logits = bench.predict(fitted.model, problem.test_rows)
-    else:
+    elif problem.is_measured:
         logits = cross_validate(name, bench)
     return Outcome(method, fitted, logits, time.monotonic() - started)
 
@@ -303,6 +309,8 @@ def num_steps_for(bench: Workbench) -> int:
     """Steps of a method that takes each sample's gradient once, in every fold."""
     training, problem = bench.recipe.training, bench.problem
     nominal = 10.0 if training.target_weight is None else training.target_weight
+    if not problem.has_target_labels:
+        nominal = 0.0
     num_rows = len(problem.source) + nominal * len(problem.target)
     return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
 

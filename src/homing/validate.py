@@ -47,7 +47,7 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
         return _of_all({name: validate_data(single, progress) for name, single in each.items()})
     findings = Findings(warnings=recipe.settings_without_effect())
     try:
-        problem = open_problem(recipe.data)
+        problem = open_problem(recipe.data, trains=recipe.trains)
     except HomingError as error:
         findings.errors += str(error).splitlines()
         return findings
@@ -100,9 +100,10 @@ def _find_bad(recipe: Recipe, problem: Problem, progress: Progress) -> list[BadI
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
     """Sizes that a run cannot work with, and sizes that make its figures weak."""
-    if not recipe.data.shares_labels:
+    if not problem.has_target_labels:
         return
-    folds = recipe.rates.folds if recipe.rates.method == "hierarchical" else 0
+    is_judged = recipe.data.shares_labels and recipe.rates.method == "hierarchical"
+    folds = recipe.rates.folds if is_judged else 0
     folds = max(folds, recipe.evaluation.folds if problem.test is None else 0)
     if len(problem.target) < folds:
         findings.errors.append(

@@ -17,11 +17,12 @@ class Outcome:
     Attributes:
         method: Name and plan.
         fitted: Model, rates, visits.
-        logits: float32 [M, C], of the test's rows, or of the target's (cross-validated) where there is no test.
+        logits: float32 [M, C], of the test's rows, or of the target's (cross-validated) where there is no test; None
+            where neither has labels.
         seconds: Wall time of planning, fitting and judging.
     """
 
     method: Method
     fitted: Fitted
-    logits: Tensor
+    logits: Tensor | None
     seconds: float

@@ -25,9 +25,20 @@ def classifier_of(model: nn.Module) -> nn.Linear:
     if not isinstance(head, nn.Linear):
         raise RecipeError(
             f"model.backbone: its head is {type(head).__name__}, not one linear layer; training the head alone,"
-            " and starting it from the probe, need a linear head: set model.trainable: all and model.head_init: random"
+            " starting it from the probe, and data.source.labels: other need a linear head: set model.trainable: all"
+            " and model.head_init: random, or take another backbone"
         )
     return head
+
+
+@torch.no_grad()
+def keep_outputs(model: nn.Module, count: int) -> None:
+    """Cut the linear head of a timm model down to its first outputs."""
+    head = classifier_of(model)
+    head.weight = nn.Parameter(head.weight[:count].clone())
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias[:count].clone())
+    head.out_features = cast(Any, model).num_classes = count
 
 
 def classifiers_of(model: nn.Module) -> tuple[nn.Module, ...]:

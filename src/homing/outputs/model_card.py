@@ -73,17 +73,17 @@ def model_card(
 
 def _front_matter(results: dict[str, Any], recipe: Recipe, form: str, licence: str | None) -> dict[str, Any]:
     score, name = results["target"], _plain(recipe.name)
-    figures = [{"type": key, "value": round(score[key], 4)} for key in ("accuracy", "macro_f1")]
+    figures = [{"type": key, "value": round(score[key], 4)} for key in ("accuracy", "macro_f1") if score]
     task = {"type": "image-classification"}
     data = {"type": "private", "name": f"the target of {name}"}
+    measured = {"task": task, "dataset": data, "metrics": figures}
     return {
         "license": licence or recipe.output.license or "unknown",
         "library_name": form,
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", form, "homing"],
         **({"base_model": f"timm/{recipe.model.backbone}"} if recipe.model.weights == "pretrained" else {}),
-        "metrics": ["accuracy"],
-        "model-index": [{"name": name, "results": [{"task": task, "dataset": data, "metrics": figures}]}],
+        **({"metrics": ["accuracy"], "model-index": [{"name": name, "results": [measured]}]} if score else {}),
     }
 
 
@@ -104,6 +104,10 @@ def _what_it_is(results: dict[str, Any], recipe: Recipe) -> str:
 
 
 def _scores(results: dict[str, Any]) -> str:
+    if results["target"] is None:
+        return (
+            "Not measured: no image of the target's domain had a label. `homing evaluate` does it on images that have."
+        )
     rows = {"**this model**": results["target"], **{title_of(k): v for k, v in results["baselines"].items()}}
     where = "held-out test images" if results["headline"] == "test" else "target images, cross-validated"
     lines = [
@@ -121,20 +125,26 @@ def _scores(results: dict[str, Any]) -> str:
 
 def _use_of_target(results: dict[str, Any], recipe: Recipe) -> str:
     target = results["data"]["target"]
-    uses = ["to train the model, together with the source"]
+    is_labelled, judged = recipe.data.target_pool.labels != "none", recipe.data.shares_labels
+    uses = ["to train the model, together with the source"] if is_labelled else []
     if recipe.rates.method == "hierarchical":
-        uses.append("to learn the rates of the source, and to choose their settings on held-out folds of it")
+        choice = ", and to choose their settings on held-out folds of it" if judged else ", by their likeness to it"
+        uses.append(f"to learn the rates of the source{choice}")
     if recipe.rates.method == "instance":
         uses.append("to learn the rates of the source while training, by the direction of its gradient")
     if recipe.training.batch_norm == "adapt":
         uses.append("to re-estimate the statistics of batch norms")
     if results["headline"] == "test":
         end = "It was not used to measure the figures above: those are of other images."
+    elif not is_labelled:
+        end = "No label of it was known, and the model was trained on the source alone."
     else:
         uses.append("to measure the figures above, each image by a model that had not seen it (cross-validation)")
         end = "The model here was trained on all of it, so no figure measured on these images holds for it."
     listed = "".join(f"\n- {use};" for use in uses).rstrip(";") + "."
-    return f"Its {target['num_samples']:,} labelled images were used{listed}\n\n{end}"
+    if not uses:
+        listed = " for nothing."
+    return f"Its {target['num_samples']:,} {'labelled ' if is_labelled else ''}images were used{listed}\n\n{end}"
 
 
 def _data(results: dict[str, Any]) -> str:

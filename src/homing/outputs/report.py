@@ -27,6 +27,10 @@ DESCRIPTOR_TITLES = {
     "label_consistency": "Label consistency",
     "target_alignment": "Target alignment",
 }
+_NO_FIGURE = {
+    "none": "Rates only: nothing was trained, so nothing was measured",
+    "unmeasured": "Nothing was measured: no image of the target's domain has a label",
+}
 _SCORE_TITLES = {"macro_f1": "Macro F1", "nll": "Loss", "ece": "Calibration error"}
 
 
@@ -154,7 +158,8 @@ def _headline(run: RunFolder) -> dict[str, Any]:
         "num_test": number(mapping(run.results.get("target")).get("num_test")),
         "num_target": number(mapping(data.get("target")).get("num_samples")),
         "num_classes": len(classes) if isinstance(classes, list) else None,
-        "is_rates_only": run.results.get("headline") == "none",
+        "no_figure": _NO_FIGURE.get(str(run.results.get("headline")), ""),
+        "is_labelled": mapping(mapping(run.recipe.get("data")).get("target")).get("labels") != "none",
         "has_classes": not isinstance(classes, list) or len(classes) > 1,
         "is_cross_validated": run.results.get("headline") == "cross_validated",
         "backbone": str(mapping(run.recipe.get("model")).get("backbone") or ""),

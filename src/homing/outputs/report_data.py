@@ -146,8 +146,8 @@ def _read_results(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: is not valid JSON ({error}). Restore the file, or run the recipe again into a new folder."
         ) from None
-    is_rates_only = isinstance(results, dict) and results.get("headline") == "none"
-    if not is_rates_only and not (isinstance(results, dict) and isinstance(results.get("target"), dict)):
+    has_no_figure = isinstance(results, dict) and results.get("headline") in ("none", "unmeasured")
+    if not has_no_figure and not (isinstance(results, dict) and isinstance(results.get("target"), dict)):
         raise DataError(
             f'{path}: expected a JSON object with a "target" object, found none. '
             "Restore the file, or run the recipe again into a new folder."

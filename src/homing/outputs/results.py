@@ -59,7 +59,8 @@ def write_outputs(bench: Workbench, outcomes: Sequence[Outcome], *, seconds: flo
         dropped=bench.dropped,
     )
     keep_scorer(bench, main.method.rates)
-    write_whole(folder / "predictions.safetensors", save_tensors(predictions(bench, outcomes)))
+    if bench.problem.is_measured:
+        write_whole(folder / "predictions.safetensors", save_tensors(predictions(bench, outcomes)))
     save_model(
         folder / "model",
         main.fitted.model.cpu().to(memory_format=torch.contiguous_format),
@@ -114,7 +115,7 @@ def _write_map(bench: Workbench) -> None:
 def keep_scorer(bench: Workbench, plan: RatePlan) -> None:
     """Save what rates new images, where rates were learned from features."""
     if plan.scorer is not None:
-        recipe, classes = bench.recipe, bench.problem.classes
+        recipe, classes = bench.recipe, bench.problem.source_classes
         saved = SavedScorer(bench.model, bench.preprocessing, classes, plan.scorer, recipe.training.precision)
         place, model = bench.folder / "scorer", recipe.model
         save_scorer(place, saved, backbone=model.backbone, image_size=model.image_size)
@@ -127,7 +128,7 @@ def groups_of(bench: Workbench) -> list[str]:
 
 def predictions(bench: Workbench, outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
     """Logits of each method on the judged rows, and under `labels` what is right."""
-    logits = {item.method.name: item.logits.contiguous() for item in outcomes}
+    logits = {item.method.name: item.logits.contiguous() for item in outcomes if item.logits is not None}
     return {**logits, "labels": judged_labels(bench.problem, bench.labels).contiguous()}
 
 
@@ -138,26 +139,39 @@ def judged_labels(problem: Problem, labels: Tensor) -> Tensor:
 
 def collect(bench: Workbench, outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
     """The content of `results.json`."""
-    problem, recipe, main = bench.problem, bench.recipe, outcomes[0]
-    labels = judged_labels(problem, bench.labels)
-    scores = {item.method.name: metrics(item.logits, labels) for item in outcomes}
+    main = outcomes[0]
     gradients = int(main.fitted.visits.sum())
     return described(bench, main.method.rates, main.fitted.rates) | {
-        "headline": "test" if problem.test is not None else "cross_validated",
-        "target": scores[main.method.name],
+        "headline": "unmeasured",
+        "target": None,
         "cost": cost(bench, seconds, source_gradients=gradients)
         | {
             "method_seconds": {item.method.name: round(item.seconds, 2) for item in outcomes},
             "method_gradients": {item.method.name: item.fitted.gradients for item in outcomes},
         },
-        "baselines": {
-            item.method.name: scores[item.method.name]
-            | {"ours_minus_this": paired_difference(main.logits, item.logits, labels, seed=recipe.seed)}
-            for item in outcomes[1:]
-        },
+        "baselines": {},
         "warnings": warnings_of(bench, main),
-        "per_class": per_class(main.logits, labels, problem.classes),
-        "confusion": confusion(main.logits, labels, len(problem.classes)),
+        **_figures(bench, outcomes),
+    }
+
+
+def _figures(bench: Workbench, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What was measured on labelled images of the target's domain; nothing where there are none."""
+    problem, seed = bench.problem, bench.recipe.seed
+    labels, found = judged_labels(problem, bench.labels), predictions(bench, outcomes)
+    if not problem.is_measured:
+        return {}
+    scores = {item.method.name: metrics(found[item.method.name], labels) for item in outcomes}
+    own, *others = (item.method.name for item in outcomes)
+    return {
+        "headline": "test" if problem.test is not None else "cross_validated",
+        "target": scores[own],
+        "baselines": {
+            name: scores[name] | {"ours_minus_this": paired_difference(found[own], found[name], labels, seed=seed)}
+            for name in others
+        },
+        "per_class": per_class(found[own], labels, problem.classes),
+        "confusion": confusion(found[own], labels, len(problem.classes)),
     }
 
 
@@ -194,7 +208,12 @@ def cost(bench: Workbench, seconds: float, *, source_gradients: int) -> dict[str
 def warnings_of(bench: Workbench, main: Outcome) -> list[str]:
     """What the reader must know before the figures."""
     problem, found = bench.problem, [*bench.recipe.settings_without_effect(), *main.method.rates.warnings]
-    if problem.test is None:
+    if not problem.is_measured:
+        found.append(
+            "The target has no labels and there is no data.test: the model was trained on the rated source alone, and"
+            " nothing says how well it serves the target. Label some of its images and give them to `homing evaluate`."
+        )
+    elif problem.test is None:
         folds = bench.recipe.evaluation.folds
         found.append(
             f"There is no data.test: the headline is cross-validated on the target ({folds} folds, everything refitted"
@@ -210,7 +229,7 @@ def data_warnings(bench: Workbench) -> list[str]:
         found.append(
             f"{len(bench.bad):,} images could not be read and were left out; results.json lists them under dropped."
         )
-    labelled = target_warnings(problem) if bench.recipe.data.shares_labels else []
+    labelled = target_warnings(problem) if problem.has_target_labels else []
     return [*found, *labelled, *overlap_warnings(problem)]
 
 
@@ -218,8 +237,8 @@ def suggested_labels(suggested: Tensor | None, problem: Problem) -> list[str | N
     """Class names out of positions; None where the label itself fits best."""
     if suggested is None:
         return None
-    pairs = zip(suggested.tolist(), problem.labels[: len(problem.source)].tolist(), strict=True)
-    return [problem.classes[best] if best != own else None for best, own in pairs]
+    pairs = zip(suggested.tolist(), problem.source_labels.tolist(), strict=True)
+    return [problem.source_classes[best] if best != own else None for best, own in pairs]
 
 
 def describe_data(problem: Problem) -> dict[str, Any]:

@@ -31,8 +31,9 @@ class Problem:
         target: Labelled images of the domain that the model is for.
         test: Held-out images of that domain; None where there are none.
         classes: Class names, sorted; the model's outputs are in this order.
-        labels: int64 [source + target + test], position in `classes`; -1 for a target that shares no labels with the
-            source, whose classes these then are.
+        labels: int64 [source + target + test], position in `classes`, or behind them in `own_classes`; -1 for a target
+            whose labels are missing or play no part; `classes` are the source's then.
+        own_classes: Of the source, where they are others than the target's; empty where it shares those.
     """
 
     source: Pool
@@ -40,6 +41,27 @@ class Problem:
     test: Pool | None
     classes: tuple[str, ...]
     labels: Rows
+    own_classes: tuple[str, ...] = ()
+
+    @property
+    def source_classes(self) -> tuple[str, ...]:
+        """What the source's labels are of: its own classes, or those of all."""
+        return self.own_classes or self.classes
+
+    @property
+    def source_labels(self) -> Rows:
+        """Position of each source row's label in `source_classes`; int64 [source]."""
+        return self.labels[: len(self.source)] - (len(self.classes) if self.own_classes else 0)
+
+    @property
+    def has_target_labels(self) -> bool:
+        """Whether labels of the target are known and play a part."""
+        return bool((self.labels[self.target_rows] >= 0).all())
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are labelled images of the target's domain that a model can be measured on."""
+        return self.test is not None or self.has_target_labels
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -87,8 +109,12 @@ class Problem:
         return replace(self, source=parts[0], target=parts[1], test=test, labels=self.labels[keep])
 
 
-def open_problem(data: Data) -> Problem:
+def open_problem(data: Data, *, trains: bool = True) -> Problem:
     """Read all pools of a recipe and match their classes by name; no image is decoded.
+
+    Args:
+        data: Of the recipe.
+        trains: Whether a model is trained; rates alone look at no label that source and target do not share.
 
     Raises:
         DataError: A pool cannot be read, or the target or test has a class that the source lacks.
@@ -102,20 +128,24 @@ def open_problem(data: Data) -> Problem:
     )
     assert source is not None
     assert target is not None
-    classes = source.classes
-    if not data.shares_labels:
-        unknown = np.full(len(target), -1)
-        return Problem(source, target, None, classes, np.concatenate([source.label_indices(classes), unknown]))
-    if len(classes) < 2:
-        raise DataError(f"source: has the single class {classes[0]!r}; there is nothing to tell apart")
+    unknown = np.full(len(target), -1)
+    if not (data.shares_labels or trains):
+        labels = [source.label_indices(source.classes), unknown]
+        return Problem(source, target, None, source.classes, np.concatenate(labels))
+    is_labelled = data.target_pool.labels == "shared"
+    is_apart = is_labelled and data.sources[0].labels == "other"
+    classes, own = (target.classes, source.classes) if is_apart else (source.classes, ())
+    for role, names in (("source", source.classes), ("target", classes)):
+        if len(names) < 2:
+            raise DataError(f"{role}: has the single class {names[0]!r}; there is nothing to tell apart")
     labels = _each(
         {
-            "source": lambda: source.label_indices(classes),
-            "target": lambda: target.label_indices(classes),
+            "source": lambda: source.label_indices(source.classes) + (len(classes) if own else 0),
+            "target": lambda: target.label_indices(classes) if is_labelled else unknown,
             "test": lambda: np.empty(0, np.int64) if test is None else test.label_indices(classes),
         }
     )
-    return Problem(source, target, test, classes, np.concatenate(labels))
+    return Problem(source, target, test, classes, np.concatenate(labels), own)
 
 
 def _each(steps: dict[str, Callable[[], _Result]]) -> list[_Result]:

@@ -97,8 +97,7 @@ def _warnings(share: float, has_labels: bool) -> list[str]:
     basis = "likeness to the target" + (" and the source's own label consistency" if has_labels else " alone")
     found = [
         f"Rates come from {basis}: source and target share no labels, so no held-out target image could say whether"
-        " they help, and which classes the target needs more of is not known. Nothing was judged, and nothing is"
-        " evaluated."
+        " they help, and which classes the target needs more of is not known. Nothing was judged."
     ]
     if share < NOTHING:
         found.append("Nothing in the source pool looks like the target: no row is lifted.")

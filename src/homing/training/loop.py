@@ -24,6 +24,7 @@ from homing.rates.plan import effective_sample_size
 from homing.training.average import running_average
 from homing.training.distributed import everywhere, over_processes
 from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch
+from homing.training.head import of_own_side
 from homing.training.online import Online
 from homing.training.optimizer import build_optimizer, build_schedule
 from homing.training.plan import Phase, TrainingPlan
@@ -69,6 +70,7 @@ class FineTuning:
         record: Called with one row of metrics every few steps.
         names: Id of a row, for messages.
         relearned: Gives the source's rates [N] by the model as it is, where the plan learns them anew.
+        split: As in `of_own_side`: the source's classes stand behind the target's.
         stop_asked: Whether to save and stop after the step at hand.
     """
 
@@ -86,11 +88,12 @@ class FineTuning:
         record: Record | None = None,
         names: Callable[[int], str] = str,
         relearned: Callable[[], Tensor] | None = None,
+        split: int | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         # what is trained, and how
         self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
-        self.labels = labels.to(accelerator.device)
+        self.labels, self.split = labels.to(accelerator.device), split
         self.num_source = len(plan.phases[0].rates)
         self.accelerator, self.online, self.names, self.relearned = accelerator, online, names, relearned
         self.optimizer = build_optimizer(
@@ -287,12 +290,13 @@ class FineTuning:
     def forward(self, tensors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the loss of each sample [B], in float32."""
         if not self.settings.mixup:
-            logits = self.model(tensors).float()
+            logits = of_own_side(self.model(tensors).float(), labels, self.split)
             return logits, functional.cross_entropy(logits, labels, reduction="none")
         share = torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample().item()
         logits = self.model(share * tensors + (1 - share) * tensors.flip(0)).float()
-        losses = [functional.cross_entropy(logits, target, reduction="none") for target in (labels, labels.flip(0))]
-        return logits, share * losses[0] + (1 - share) * losses[1]
+        both = [(of_own_side(logits, target, self.split), target) for target in (labels, labels.flip(0))]
+        losses = [functional.cross_entropy(*pair, reduction="none") for pair in both]
+        return both[0][0], share * losses[0] + (1 - share) * losses[1]
 
     def masses(self, rows: Rows, losses: Tensor, idle: bool) -> Tensor:
         """What the loss of each row is multiplied by; float32 [B]."""

@@ -19,7 +19,7 @@ from homing.errors import DivergedError
 from homing.interrupts import stoppable
 from homing.models.backbone import Preprocessing
 from homing.models.inputs import FeatureInputs, ImageInputs, Inputs, RowsOf, batches_of
-from homing.models.parts import autocast, classifier_of, set_trainable
+from homing.models.parts import autocast, classifier_of, keep_outputs, set_trainable
 from homing.models.scan import check_head_on_features, gather_shares, scan
 from homing.pools.augmentation import CropFlipColor
 from homing.pools.images import BadImage, Images
@@ -160,15 +160,9 @@ class Workbench:
         )
 
     def no_evidence(self, target: Rows) -> Evidence:
-        """For methods that look at no feature: labels alone, features of width 1."""
-        source = self.problem.source_rows
-        return Evidence(
-            source_features=torch.zeros(len(source), 1),
-            source_labels=self.labels[source],
-            target_features=torch.zeros(len(target), 1),
-            target_labels=self.labels[target],
-            num_classes=len(self.problem.classes),
-        )
+        """For methods that look at no feature and no label: two numbers of rows."""
+        source, few = (torch.zeros(count, dtype=torch.int64) for count in (len(self.problem.source), len(target)))
+        return Evidence(source[:, None].float(), source, few[:, None].float(), few, num_classes=1)
 
     def learned_rates(self, target: Rows, target_weight: float | None) -> RatePlan:
         """The hierarchical rates, learned with these rows of the target; every process has those of the main one."""
@@ -193,15 +187,15 @@ class Workbench:
 
     def _learn_apart(self, target: Rows, target_weight: float | None) -> RatePlan:
         """Rates where source and target share no labels."""
-        source, recipe = self.problem.source_rows, self.recipe
+        problem, recipe = self.problem, self.recipe
         has_labels = recipe.data.sources[0].labels != "none"
         return rates_apart(
-            self.features[source],
-            self.labels[source] if has_labels else None,
-            len(self.problem.classes),
+            self.features[problem.source_rows],
+            torch.from_numpy(problem.source_labels) if has_labels else None,
+            len(problem.source_classes),
             self.features[target],
             descriptors=recipe.rates.descriptors,
-            target_weight=target_weight,
+            target_weight=target_weight if problem.has_target_labels or not recipe.trains else 0.0,
             seed=recipe.seed,
         )
 
@@ -239,9 +233,10 @@ class Workbench:
             title: What the progress says.
         """
         rows = np.concatenate([self.problem.source_rows, target])
+        split = len(self.problem.classes) if self.problem.own_classes else None
         model = copy.deepcopy(self.model)
         if self.recipe.model.head_init == "probe":
-            probe_head(model, self.features[rows], self.labels[rows], plan.phases[-1])
+            probe_head(model, self.features[rows], self.labels[rows], plan.phases[-1], split=split)
         set_trainable(model, self.recipe.model.trainable)
         trained = classifier_of(model) if self.head_only else model
         online = self._online(plan.online, rows, settings) if plan.online is not None else None
@@ -258,10 +253,13 @@ class Workbench:
             record=self._record(name),
             names=lambda row: names[rows[row]],
             relearned=None if plan.relearn is None else lambda: self._relearned(plan, model, target),
+            split=split,
             stop_asked=self.stop_asked,
         )
         with self.progress.stage(title, settings.num_steps) as advance:
             tuning.run(advance)
+        if split is not None:
+            keep_outputs(model, split)
         visits = tuning.visits[: len(self.problem.source)]
         return Fitted(model, tuning.rates_now(), visits, tuning.alignments(), tuning.gradients())
 
@@ -325,7 +323,7 @@ class Workbench:
         problem = self.problem
         return {
             "recipe": self.recipe.sha256(),
-            "classes": _digest(*problem.classes),
+            "classes": _digest(*problem.classes, *problem.own_classes),
             "source": _digest(*problem.source.ids, *problem.source.labels),
             "target": _digest(*problem.target.ids, *problem.target.labels),
             "fold": self._fold(target),
