@@ -50,7 +50,9 @@ class PoolSpec(Section):
     id_column: str | None = Field(None, description="column with a unique id for each sample")
     label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
     labels: Literal["shared", "other", "none"] = Field(
-        "shared", description="of the target's classes, of other classes (source), or none (source, target)"
+        "shared",
+        description="of the target's classes; other: a source's own, with their own head; none: rates alone (source),"
+        " not trained on (target)",
     )
     group_column: str | None = Field(None, description="column by which rates are also reported")
     limit: Positive | None = Field(None, description="use only so many samples, drawn by their ids")

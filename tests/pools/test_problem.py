@@ -62,6 +62,36 @@ def test_classes_that_the_source_lacks_are_told_for_target_and_test(root):
     assert test.startswith("test: class 'cat' is not among")
 
 
+def kinds_at(root, source, target, **more) -> Data:
+    roles = {"source": ("a", source), "target": ("target", target)}
+    pools = {role: PoolSpec(path=str(root / name), labels=labels) for role, (name, labels) in roles.items()}
+    return Data(**pools, **more)
+
+
+def test_classes_of_another_kind_stand_behind_the_targets(root):
+    problem = open_problem(kinds_at(root, "other", "shared"))
+    assert (problem.classes, problem.own_classes) == (("10", "2"), ("1", "10", "2"))
+    assert problem.source_classes == problem.own_classes
+    assert [problem.source_classes[label] for label in problem.source_labels] == list(problem.source.labels)
+    assert set(problem.labels[problem.source_rows]) == {2, 3, 4}
+    assert [problem.classes[label] for label in problem.labels[problem.target_rows]] == list(problem.target.labels)
+    assert problem.without([0, 7]).own_classes == problem.own_classes
+    with pytest.raises(DataError, match="test: class 'cat' is not among the target's classes"):
+        open_problem(kinds_at(root, "other", "shared", test=PoolSpec(path=str(root / "test"))))
+    alone = open_problem(kinds_at(root, "other", "shared"), trains=False)
+    assert (alone.classes, alone.own_classes, alone.has_target_labels) == (("1", "10", "2"), (), False)
+
+
+def test_an_unlabelled_target_has_no_labels_and_can_have_a_test(root):
+    problem = open_problem(kinds_at(root, "shared", "none"))
+    assert problem.labels[problem.target_rows].tolist() == [-1, -1, -1]
+    assert not problem.is_measured
+    test = PoolSpec(path=str(draw_pool(root / "fine", {"2": 2})))
+    problem = open_problem(kinds_at(root, "shared", "none", test=test))
+    assert problem.is_measured
+    assert [problem.classes[label] for label in problem.labels[problem.test_rows]] == ["2", "2"]
+
+
 def test_pools_that_cannot_be_read_are_told_together(root):
     shutil.rmtree(root / "b")
     shutil.rmtree(root / "target")

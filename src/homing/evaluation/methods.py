@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from homing.evaluation.baselines import BASELINES
-from homing.rates.apart import likeliest_setting
+from homing.rates.apart import even_weight
 from homing.rates.learner import finds_wrong_labels, relearn_rates
 from homing.rates.plan import RatePlan
 from homing.training.plan import Phase, TrainingPlan
@@ -80,8 +80,8 @@ def _rates(name: str, bench: Workbench, target: Rows) -> RatePlan:
     if name in NEEDS_NO_SCAN:
         return BASELINES[name](bench.no_evidence(target), seed=seed)
     if name in WEIGHED_AS_UNIFORM:
-        if not bench.recipe.data.shares_labels:  # a held-out target image says nothing of labels it does not share
-            weight = likeliest_setting((), len(bench.problem.source), len(target), weight).target_weight
+        if weight is None and not bench.recipe.data.shares_labels:
+            weight = even_weight(len(bench.problem.source), len(target))
         if weight is not None:
             return BASELINES["uniform"](bench.no_evidence(target), seed=seed, target_weight=weight)
         return BASELINES["uniform"](bench.evidence(target), seed=seed, target_weight=None)

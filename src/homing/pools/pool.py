@@ -78,8 +78,8 @@ class Pool:
             rows=self.rows[keep],
         )
 
-    def label_indices(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Position of each row's class in `classes`; int64 [len(self)].
+    def label_indices(self, classes: Sequence[str], role: str = "source") -> npt.NDArray[np.int64]:
+        """Position of each row's class in `classes`, which are those of a role; int64 [len(self)].
 
         Raises:
             DataError: A class of this pool is not among `classes`.
@@ -87,9 +87,9 @@ class Pool:
         index = {name: position for position, name in enumerate(classes)}
         if missing := [name for name in self.classes if name not in index]:
             raise DataError(
-                f"class {', '.join(map(repr, missing))} is not among the source's classes"
+                f"class {', '.join(map(repr, missing))} is not among the {role}'s classes"
                 f" ({', '.join(classes)}); classes are matched by name: rename the folder or label,"
-                " add such images to the source, or leave the class out"
+                f" add such images to the {role}, or leave the class out"
             )
         return np.array([index[name] for name in self.labels], dtype=np.int64)
 

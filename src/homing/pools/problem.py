@@ -142,7 +142,9 @@ def open_problem(data: Data, *, trains: bool = True) -> Problem:
         {
             "source": lambda: source.label_indices(source.classes) + (len(classes) if own else 0),
             "target": lambda: target.label_indices(classes) if is_labelled else unknown,
-            "test": lambda: np.empty(0, np.int64) if test is None else test.label_indices(classes),
+            "test": lambda: (
+                np.empty(0, np.int64) if test is None else test.label_indices(classes, "target" if own else "source")
+            ),
         }
     )
     return Problem(source, target, test, classes, np.concatenate(labels), own)

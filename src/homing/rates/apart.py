@@ -16,7 +16,7 @@ from homing.rates.descriptors import label_consistency, neutral_consistency, poo
 from homing.rates.evidence import Evidence
 from homing.rates.learner import NOTHING, WIDTH
 from homing.rates.plan import RatePlan, balanced_within_classes
-from homing.rates.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior
+from homing.rates.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, weight_ladder
 from homing.rates.scorer import fit_scorer
 
 
@@ -85,6 +85,14 @@ def rates_apart(
         suggested=torch.where(consistency.right < 0.5, consistency.best, labels),
         scorer=scorer,
     )
+
+
+def even_weight(num_source: int, num_target: int) -> float:
+    """How often a target image counts beside a source of other classes: together as much as the source, 10 at least.
+
+    Source rows teach nothing of the target's classes, so that the target must carry its own outputs.
+    """
+    return weight_ladder(num_source, num_target)[-1]
 
 
 def likeliest_setting(names: tuple[str, ...], num_source: int, num_target: int, target_weight: float | None) -> Setting:

@@ -26,7 +26,7 @@ from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem
 from homing.progress import Progress
-from homing.rates.apart import rates_apart
+from homing.rates.apart import even_weight, rates_apart
 from homing.rates.evidence import Evidence
 from homing.rates.learner import learn_rates
 from homing.rates.plan import RatePlan
@@ -189,13 +189,17 @@ class Workbench:
         """Rates where source and target share no labels."""
         problem, recipe = self.problem, self.recipe
         has_labels = recipe.data.sources[0].labels != "none"
+        if recipe.trains and not problem.has_target_labels:
+            target_weight = 0.0
+        elif recipe.trains and target_weight is None:
+            target_weight = even_weight(len(problem.source), len(target))
         return rates_apart(
             self.features[problem.source_rows],
             torch.from_numpy(problem.source_labels) if has_labels else None,
             len(problem.source_classes),
             self.features[target],
             descriptors=recipe.rates.descriptors,
-            target_weight=target_weight if problem.has_target_labels or not recipe.trains else 0.0,
+            target_weight=target_weight,
             seed=recipe.seed,
         )
 
@@ -236,7 +240,9 @@ class Workbench:
         split = len(self.problem.classes) if self.problem.own_classes else None
         model = copy.deepcopy(self.model)
         if self.recipe.model.head_init == "probe":
-            probe_head(model, self.features[rows], self.labels[rows], plan.phases[-1], split=split)
+            # two sets of classes start where each of them counts: of phases in turn the last has no source
+            phase = plan.phases[-1] if split is None else replace(plan.phases[-1], rates=plan.phases[0].rates)
+            probe_head(model, self.features[rows], self.labels[rows], phase, split=split)
         set_trainable(model, self.recipe.model.trainable)
         trained = classifier_of(model) if self.head_only else model
         online = self._online(plan.online, rows, settings) if plan.online is not None else None
