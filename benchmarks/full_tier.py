@@ -1,11 +1,12 @@
 """The targeting suite, full tier: end-to-end fine-tuning at 96 px, every method at the same budget of gradients.
 
 Each scenario is laid out as image folders of links and set up once a seed; each method is then planned, fine-tuned and
-judged on the test images, and leaves one small row. Settings are the same for all scenarios and methods. Resumable
-method by method: what has its row is not done again.
+judged on the test images, and leaves one small row. Settings are the same for all scenarios and methods; what `--set`
+changes for a question of its own is told in the row. Resumable method by method: what has its row is not done again.
 
     HOMING_DATA=... python benchmarks/full_tier.py --trainable last_stage --seeds 3
     HOMING_DATA=... python benchmarks/full_tier.py --trainable all --only cartoon --methods pooled_oversampled,oracle
+    HOMING_DATA=... python benchmarks/full_tier.py --only usps --methods hierarchical --set training.epochs=0.67
     python benchmarks/full_tier.py --table
 """
 
@@ -41,17 +42,24 @@ SCENARIOS = {
     "usps needle 0.1 noise 0.4": Scenario("personalize", "usps", ("mnist", "mnist_m"), 0.1, 0.4, collection="digits"),
     "photo needle 0 noise 0": Scenario("personalize", "photo", others("photo"), 0.0, 0.0),
     "usps needle 0.1 noise 0": Scenario("personalize", "usps", ("mnist", "mnist_m"), 0.1, 0.0, collection="digits"),
+    # The pool is of the target's own domain: nothing wrong with it, or its labels alone.
+    "mnist plain": Scenario("general", "mnist", (), 0.6, 0.0, shots=10, pool=1500, collection="digits"),
+    "cartoon plain": Scenario("general", "cartoon", (), 0.7, 0.0, shots=20, pool=1500),
+    "cartoon noise 0.4": Scenario("denoise", "cartoon", (), 0.7, 0.4, pool=1500),
 }
 TIERS = {
-    "last_stage": [name for name in SCENARIOS if name != "usps needle 0.1 noise 0"],
+    "last_stage": list(SCENARIOS)[:5],
     "all": ["cartoon needle 0.1 noise 0.2", "usps needle 0.1 noise 0"],
 }
+"""What each tier runs by itself; `--only` picks from all scenarios."""
 # No flips, since digits do not stand them, and what is set holds for every scenario; the rest is the recipe's.
 SETTINGS = ["training.learning_rate=null", "training.augmentation={horizontal_flip: 0, min_scale: 0.6}"]
 KEY = ("trainable", "scenario", "seed", "method")
 
 
-def run_missing(trainable: str, name: str, seed: int, data: Path, methods: list[str], results: Path) -> None:
+def run_missing(
+    trainable: str, name: str, seed: int, data: Path, methods: list[str], results: Path, extra: list[str]
+) -> None:
     """Set one scenario up, and add the row of each method that has none."""
     from accelerate import Accelerator
 
@@ -60,14 +68,14 @@ def run_missing(trainable: str, name: str, seed: int, data: Path, methods: list[
     from homing.run import fit_and_judge, set_up
 
     scenario = SCENARIOS[name]
-    missing = [method for method in methods if (trainable, name, seed, method) not in done(results)]
+    missing = [method for method in methods if (trainable, name, seed, method, *extra) not in done(results)]
     if not missing:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         lay_out(scenario, data, folder / "data", seed)
         roles = [f"data.{role}.path={folder / 'data' / role}" for role in ("source", "target", "test")]
-        changes = [f"seed={seed}", f"model.trainable={trainable}", "data.truth={}", *roles, *SETTINGS]
+        changes = [f"seed={seed}", f"model.trainable={trainable}", "data.truth={}", *roles, *SETTINGS, *extra]
         recipe = read_recipe(shipped_recipes()[scenario.recipe], changes)
         (folder / "run").mkdir()
         bench = set_up(recipe, folder / "run", Accelerator(), Progress(quiet=True), resume=False)
@@ -77,14 +85,14 @@ def run_missing(trainable: str, name: str, seed: int, data: Path, methods: list[
         for method in missing:
             outcome = fit_and_judge(method, bench)
             key = dict(zip(KEY, (trainable, name, seed, method), strict=True))
-            row = key | row_of(bench, outcome, scan)
+            row = key | {"changes": extra} | row_of(bench, outcome, scan)
             add(row, results)
             print(*key.values(), row["accuracy"], f"{row['seconds']:.0f} s", flush=True)
         bench.images.close()
 
 
-def done(results: Path) -> set[tuple[str, str, int, str]]:
-    return {tuple(row[part] for part in KEY) for row in read_rows(results)}
+def done(results: Path) -> set[tuple]:
+    return {(*(row[part] for part in KEY), *row["changes"]) for row in read_rows(results)}
 
 
 def add(row: dict, results: Path) -> None:
@@ -114,6 +122,7 @@ def row_of(bench, outcome, scan: float) -> dict:
         "phi": {name: round(value, 4) for name, value in plan.phi.items()},
         "auroc_match": auroc(pool.flags("matches"), rates),
         "auroc_clean": auroc(pool.flags("clean"), rates),
+        "gradients": outcome.fitted.gradients,
         "seconds": round(outcome.seconds, 1),
         "planning_seconds": round(outcome.method.seconds, 2),
         "scan_seconds": round(scan, 1),
@@ -133,15 +142,20 @@ def auroc(truth, rates) -> float | None:
 
 def table(rows: list[dict]) -> str:
     """Accuracy in %, mean and spread over seeds, of every method in every scenario."""
-    groups = defaultdict(list)
+    groups: dict = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[row["trainable"], row["scenario"], row["method"]].append(100 * row["accuracy"])
-    lines = [f"{'':44}" + "".join(f"{method[:12]:>15}" for method in METHODS)]
-    for trainable, scenario in dict.fromkeys((row["trainable"], row["scenario"]) for row in rows):
-        cells = [groups.get((trainable, scenario, method), []) for method in METHODS]
-        text = "".join(f"{_cell(values):>15}" for values in cells)
+        groups[heading(row)][row["method"]].append(100 * row["accuracy"])
+    methods = list(dict.fromkeys([*METHODS, *(row["method"] for row in rows)]))
+    lines = [f"{'':44}" + "".join(f"{method[:14]:>15}" for method in methods)]
+    for (trainable, scenario, *changes), cells in groups.items():
+        lines += ["  " + " ".join(changes)] * bool(changes)
+        text = "".join(f"{_cell(cells.get(method, [])):>15}" for method in methods)
         lines.append(f"{trainable:11}{scenario:33}{text}")
     return "\n".join(lines)
+
+
+def heading(row: dict) -> tuple[str, ...]:
+    return row["trainable"], row["scenario"], *row["changes"]
 
 
 def _cell(values: list[float]) -> str:
@@ -158,6 +172,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="changes to the settings")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what was measured so far and stop")
     arguments = parser.parse_args()
@@ -169,9 +184,9 @@ def main() -> None:
         data = Path(os.environ["HOMING_DATA"])
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for trainable in arguments.trainable or TIERS:
-                for name in TIERS[trainable]:
+                for name in SCENARIOS if arguments.only else TIERS[trainable]:
                     if arguments.only in name:
-                        run_missing(trainable, name, seed, data, arguments.methods, arguments.results)
+                        run_missing(trainable, name, seed, data, arguments.methods, arguments.results, arguments.set)
     print(table(read_rows(arguments.results)))
 
 

@@ -2,9 +2,12 @@
 
 import shutil
 
+import torch
+
 from drawn_pools import draw_pool
-from homing.outputs.pool_warnings import overlap_warnings, target_warnings
+from homing.outputs.pool_warnings import label_warnings, overlap_warnings, target_warnings
 from homing.pools.problem import open_problem
+from homing.rates.plan import RatePlan
 from homing.recipe import Data, PoolSpec
 
 
@@ -41,3 +44,14 @@ def test_pictures_that_two_roles_share_are_counted_and_their_harm_is_said(tmp_pa
         " trained on them, so the figures above are too good."
     )
     assert second.startswith("1 pictures are both in the source and in the target (first: emu/003.png and dog/odd.png)")
+
+
+def test_labels_that_the_folds_contradict_are_listed_by_name(tmp_path):
+    problem = problem_of(tmp_path, {"cat": 5, "dog": 5, "emu": 5}, {"cat": 2})
+    few = RatePlan(torch.ones(18), 1.0, doubted=[(0, 1), (5, 2)])
+    many = RatePlan(torch.ones(18), 1.0, doubted=[(7, 0), (0, 1), (5, 2)])
+    assert label_warnings(few, problem) == []
+    (warning,) = label_warnings(many, problem)
+    assert warning.startswith(
+        "The target's folds disagree with 3 of its 15 labels: dog/002.png (dog, rather cat), cat/000.png (cat, rather"
+    )

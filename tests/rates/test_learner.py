@@ -62,6 +62,16 @@ def test_a_target_whose_labels_make_no_sense_is_told_of():
     assert any("guessing" in warning for warning in learn_rates(evidence).warnings)
 
 
+def test_wrong_labels_of_the_target_are_doubted():
+    evidence = hidden_matches(seed=2, hidden=400, others=100)
+    wrong = torch.tensor([1, 6, 11, 16, 21])
+    assert len(learn_rates(evidence).doubted) <= 2
+    evidence.target_labels[wrong] = (evidence.target_labels[wrong] + 2) % NUM_CLASSES
+    doubted = {row for row, _ in learn_rates(evidence).doubted}
+    assert len(doubted & set(wrong.tolist())) >= 3
+    assert len(doubted - set(wrong.tolist())) <= 2
+
+
 def test_classes_that_the_target_lacks_are_told_of():
     evidence = hidden_matches(seed=3)
     plan = learn_rates(evidence.with_target(evidence.target_labels < 3))

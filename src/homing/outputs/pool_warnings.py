@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from homing.pools.problem import Problem, shared_pictures
+from homing.rates.plan import RatePlan
 
+DOUBTED_SHARE = 0.15
+"""Share of the target's labels that its folds may doubt unsaid: of right labels they doubted up to 14 %
+(docs/decisions/judge-rule.md)."""
+LISTED = 8
 SMALL = 5
 """Images a class below which a target is called small."""
 
@@ -25,6 +30,21 @@ def target_warnings(problem: Problem) -> list[str]:
             f" changes from one choice of images to the next; {SMALL} a class are the least that was measured."
         )
     return found
+
+
+def label_warnings(plan: RatePlan, problem: Problem) -> list[str]:
+    """Where more of the target's labels are doubted by its own folds than hard images alone would explain."""
+    target, doubted = problem.target, plan.doubted
+    if len(doubted) <= DOUBTED_SHARE * len(target):
+        return []
+    listed = ", ".join(
+        f"{target.ids[row]} ({target.labels[row]}, rather {problem.classes[other]})" for row, other in doubted[:LISTED]
+    )
+    return [
+        f"The target's folds disagree with {len(doubted)} of its {len(target)} labels: {listed}"
+        f"{', ...' if len(doubted) > LISTED else ''}. Look at these images: rates are judged by the target's labels,"
+        " and wrong ones mislead them more than wrong ones in the source do."
+    ]
 
 
 def overlap_warnings(problem: Problem) -> list[str]:

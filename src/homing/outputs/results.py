@@ -18,7 +18,7 @@ from homing.outputs.feature_map import write_map
 from homing.outputs.files import write_json, write_whole
 from homing.outputs.model_card import model_card
 from homing.outputs.model_folder import save_model
-from homing.outputs.pool_warnings import overlap_warnings, target_warnings
+from homing.outputs.pool_warnings import label_warnings, overlap_warnings, target_warnings
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report import write_report
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
@@ -97,7 +97,7 @@ def write_rates_only(bench: Workbench, plan: RatePlan, *, seconds: float) -> dic
         "target": None,
         "cost": cost(bench, seconds, source_gradients=0),
         "baselines": {},
-        "warnings": [*bench.recipe.settings_without_effect(), *plan.warnings, *data_warnings(bench)],
+        "warnings": [*bench.recipe.settings_without_effect(), *plan_warnings(bench, plan), *data_warnings(bench)],
     }
     write_json(folder / "results.json", results)
     _write_map(bench)  # the report is made of it when it is asked for: `homing report`
@@ -207,7 +207,7 @@ def cost(bench: Workbench, seconds: float, *, source_gradients: int) -> dict[str
 
 def warnings_of(bench: Workbench, main: Outcome) -> list[str]:
     """What the reader must know before the figures."""
-    problem, found = bench.problem, [*bench.recipe.settings_without_effect(), *main.method.rates.warnings]
+    problem, found = bench.problem, [*bench.recipe.settings_without_effect(), *plan_warnings(bench, main.method.rates)]
     if not problem.is_measured:
         found.append(
             "The target has no labels and there is no data.test: the model was trained on the rated source alone, and"
@@ -220,6 +220,11 @@ def warnings_of(bench: Workbench, main: Outcome) -> list[str]:
             " in each), so it is of models that saw fewer target images than the one saved."
         )
     return found + data_warnings(bench)
+
+
+def plan_warnings(bench: Workbench, plan: RatePlan) -> list[str]:
+    """What the rates have to say, of the source and of the target's labels."""
+    return [*plan.warnings, *label_warnings(plan, bench.problem)]
 
 
 def data_warnings(bench: Workbench) -> list[str]:

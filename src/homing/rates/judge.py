@@ -34,11 +34,13 @@ class Verdict:
         losses: `[S, n]` temperature-scaled held-out cross entropy of each target image under each candidate, nats.
         chosen: Index of the chosen candidate.
         log_prior: `[S]` in nats, up to a constant.
+        held_out: `[n, C]` log-probabilities of each target image, out of fold, under the chosen candidate.
     """
 
     losses: Tensor
     chosen: int
     log_prior: Tensor
+    held_out: Tensor
 
     @property
     def posterior(self) -> Tensor:
@@ -84,7 +86,8 @@ def judge(
             progress((index + 1) / (folds * REPEATS))
     losses = _temperature_scaled_losses(scores, evidence.target_labels)
     prior = torch.zeros(len(losses)) if log_prior is None else log_prior
-    return Verdict(losses, choose(losses, prior), prior)
+    chosen = choose(losses, prior)
+    return Verdict(losses, chosen, prior, scores[:, chosen].exp().mean(dim=0).log())
 
 
 def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor) -> Tensor:

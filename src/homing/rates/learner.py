@@ -32,6 +32,8 @@ JUDGED_ROWS = 20_000
 NOTHING = 0.005  # a share of matching rows, or of wrong labels, below this cannot matter
 UNIFORM = 0.01  # rates this close to 1 are called uniform
 NEAR_CHANCE = 0.95  # of the loss of guessing
+DOUBTFUL = 5.0
+"""A target label is doubted where, held out, another class is found to be this many times as likely."""
 
 
 def learn_rates(
@@ -147,6 +149,7 @@ def _plan(
         judged=_judged_rows(settings, verdict),
         warnings=_warnings(rates, description, verdict, evidence),
         suggested=torch.where(consistency.right < 0.5, consistency.best, evidence.source_labels),
+        doubted=doubted_labels(verdict.held_out, evidence.target_labels),
         scorer=fit_scorer(
             likeness,
             consistency,
@@ -158,6 +161,19 @@ def _plan(
             let_go=chosen.let_go,
         ),
     )
+
+
+def doubted_labels(held_out: Tensor, labels: Tensor) -> list[tuple[int, int]]:
+    """Rows whose label the held-out folds contradict, most contradicted first, each with the class that they find.
+
+    Args:
+        held_out: `[n, C]` log-probabilities of images that the fit has not seen.
+        labels: `[n]` int64.
+    """
+    likeliest, found = held_out.max(dim=1)
+    excess = likeliest - held_out.gather(1, labels[:, None]).squeeze(1)
+    doubted = [row for row in excess.argsort(descending=True).tolist() if excess[row] > math.log(DOUBTFUL)]
+    return [(row, int(found[row])) for row in doubted]
 
 
 def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, float | bool]]:

@@ -26,6 +26,7 @@ class RatePlan:
         warnings: What the reader of the report should know.
         scorer: Gives rates to rows that were not there, by the same descriptors and numbers.
         suggested: `[N]` int64, the class that fits each row best; its own label unless that is probably wrong.
+        doubted: Target images that the held-out folds find to be of another class: row of the target, that class.
         source_share: Share of the steps that train on the whole source alone, before the rates hold.
     """
 
@@ -36,6 +37,7 @@ class RatePlan:
     judged: list[dict[str, float | bool]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     suggested: Tensor | None = None
+    doubted: list[tuple[int, int]] = field(default_factory=list)
     source_share: float = 0.0
     scorer: Scorer | None = None
 

@@ -39,7 +39,7 @@ def remembered(
 def _to_checkpoint(plan: RatePlan, identity: dict[str, str]) -> Checkpoint:
     own = {"rates": plan.rates} | ({} if plan.suggested is None else {"suggested": plan.suggested})
     scorer = {} if plan.scorer is None else {"scorer": plan.scorer.tensors()}
-    state = {name: getattr(plan, name) for name in ("target_weight", "phi", "judged", "warnings")}
+    state = {name: getattr(plan, name) for name in ("target_weight", "phi", "judged", "warnings", "doubted")}
     return Checkpoint({"plan": own, "descriptors": plan.descriptors, **scorer}, {**state, "identity": identity})
 
 
@@ -53,5 +53,6 @@ def _to_plan(saved: Checkpoint) -> RatePlan:
         judged=state["judged"],
         warnings=state["warnings"],
         suggested=own.get("suggested"),
+        doubted=[(row, other) for row, other in state["doubted"]],
         scorer=Scorer.from_tensors(saved.tensors["scorer"]) if "scorer" in saved.tensors else None,
     )
