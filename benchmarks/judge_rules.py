@@ -1,7 +1,9 @@
 """Which rule should pick a setting from its held-out losses? Every rule, on the same losses, against the truth.
 
 For each scenario and seed, all candidate settings are judged on folds of the target and all are tested as well; a
-rule sees the held-out losses alone. Seeds start at 100: rules are not chosen on the draws that the suite reports.
+rule sees the held-out losses alone. Beside them the same numbers learned by meta-gradient, the mean over the pool of
+what alignments with the target say, while a probe trains. Seeds start at 100: rules are not chosen on the draws that
+the suite reports.
 
     HOMING_DATA=... python benchmarks/judge_rules.py --cache DIR [--seeds 1] [--output FILE]
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,13 +25,25 @@ from scenarios import Scenario, all_scenarios, draw_study
 from torch import Tensor
 
 from homing.evaluation.baselines import BASELINES
+from homing.evaluation.online_probe import trained_rates
+from homing.rates import Evidence
 from homing.rates.descriptors import pool_consistency
 from homing.rates.judge import choose, fit_candidates, judge
 from homing.rates.learner import WIDTH
+from homing.rates.plan import balanced_within_classes
 from homing.rates.probe import log_probabilities, with_bias
-from homing.rates.rate_model import DESCRIPTORS, Setting, candidate_settings, describe, log_prior, rates_of
+from homing.rates.rate_model import (
+    DESCRIPTORS,
+    Description,
+    Setting,
+    candidate_settings,
+    describe,
+    log_prior,
+    rates_of,
+)
 
 FIRST_SEED = 100
+META_RATE, MAX_POWER = 0.02, 16.0
 
 
 def main() -> None:
@@ -70,16 +85,60 @@ def _gains(scenario: Scenario, seed: int, cache: Path) -> dict[str, float]:
     verdict = judge(
         evidence, weights, lambda part: rates_of(settings, describe(part, DESCRIPTORS, pool, seed), part), seed=seed
     )
-    rates = rates_of(settings, describe(evidence, DESCRIPTORS, pool, seed), evidence)
-    probes = fit_candidates(evidence, weights, rates)
+    description, prior = describe(evidence, DESCRIPTORS, pool, seed), log_prior(settings, *sizes)
+    weight = settings[choose(verdict.losses, prior)].target_weight
+    by_gradient = {
+        "meta-gradient, target trained on": by_meta_gradient(evidence, description, settings, weight, weight, seed),
+        "meta-gradient, target kept out": by_meta_gradient(evidence, description, settings, weight, 0.0, seed),
+    }
+    tested = [*settings, *by_gradient.values()]
+    weights = torch.tensor([setting.target_weight for setting in tested])
+    probes = fit_candidates(evidence, weights, rates_of(tested, description, evidence))
     test = replace(study.evidence, target_features=study.test_features, target_labels=study.test_labels)
     log_probs = log_probabilities(with_bias(test.projected(WIDTH).target_features), probes)
     accuracies = 100 * (log_probs.argmax(dim=2) == study.test_labels).float().mean(dim=1)
     pooled = BASELINES["pooled_oversampled"](study.evidence, seed=seed, target_weight=None)
     yardstick = accuracies[settings.index(Setting(pooled.target_weight))]
-    prior = log_prior(settings, *sizes)
     gains = {name: float(accuracies[rule(verdict.losses, prior)] - yardstick) for name, rule in RULES.items()}
-    return gains | {"(best setting on the test)": float(accuracies.max() - yardstick)}
+    learned = zip(by_gradient, (accuracies[len(settings) :] - yardstick).tolist(), strict=True)
+    return gains | dict(learned) | {"(best setting on the test)": float(accuracies[: len(settings)].max() - yardstick)}
+
+
+def by_meta_gradient(
+    evidence: Evidence, description: Description, settings: list[Setting], weight: float, mass: float, seed: int
+) -> Setting:
+    """Lift and power, moved by Adam along what the alignments of each minibatch say of them, from the prior's middle.
+
+    Args:
+        evidence: Both pools.
+        description: Of the source's rows.
+        settings: Candidates, whose lifts bound the one that is learned.
+        weight: Of the target, as the judge chose it; a greedy step on the target's own loss would only raise it.
+        mass: The target's weight while they are learned: the same, or 0 where the target is only a guide.
+        seed: Of the minibatches.
+    """
+    top = max(setting.match_lift for setting in settings)
+    numbers = torch.tensor([0.5 * math.log(top), 1.0], requires_grad=True)  # log lift, power
+    optimizer = torch.optim.Adam([numbers], lr=META_RATE)
+
+    def rates() -> Tensor:
+        raw = (1 + (numbers[0].exp() - 1) * description.likeness.match) * description.consistency.right ** numbers[1]
+        return balanced_within_classes(raw, evidence.source_labels, evidence.num_classes)
+
+    def weigh(rows: Tensor, losses: Tensor, alignments: Tensor) -> Tensor:
+        with torch.enable_grad():
+            of_rows = rates()[rows]
+            optimizer.zero_grad()
+            (-(alignments * of_rows).mean() / alignments.abs().mean()).backward()
+            optimizer.step()
+        with torch.no_grad():
+            numbers[0].clamp_(0, math.log(top))
+            numbers[1].clamp_(0, MAX_POWER)
+        return of_rows.detach()
+
+    trained_rates(evidence, mass, seed, weigh)
+    log_lift, power = numbers.tolist()
+    return Setting(weight, math.exp(log_lift), power)
 
 
 def _within_one_error(losses: Tensor, prior: Tensor, *, paired: bool) -> int:

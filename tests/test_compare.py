@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -32,7 +33,7 @@ def test_each_method_has_its_mean_spread_and_paired_gain(compared):
     ours = [run["target"]["accuracy"] for run in runs]
     theirs = [run["baselines"]["pooled_oversampled"]["accuracy"] for run in runs]
     assert rows["hierarchical"]["accuracy"] == pytest.approx(sum(ours) / 2)
-    assert rows["hierarchical"]["gain"]["mean"] == pytest.approx((sum(ours) - sum(theirs)) / 2)
+    assert rows["hierarchical"]["gain"]["accuracy"]["mean"] == pytest.approx((sum(ours) - sum(theirs)) / 2)
     assert "gain" not in rows["pooled_oversampled"]
 
 
@@ -42,6 +43,16 @@ def test_the_files_hold_what_is_printed(compared):
     with (folder / "comparison.csv").open() as file:
         assert [row["method"] for row in csv.DictReader(file)] == [row["method"] for row in table["methods"]]
     assert "2 seeds, 18 images each" in as_text(table)
+
+
+def test_the_picture_shows_every_seed_of_every_method(compared):
+    table, folder, _ = compared
+    picture = ElementTree.parse(folder / "comparison.svg")
+    texts = ["".join(node.itertext()).strip() for node in picture.iter("{http://www.w3.org/2000/svg}text")]
+    for title in ("Pooled, target oversampled", "Target only", "L2RW"):
+        assert title in texts
+    dots = [node for node in picture.iter("{http://www.w3.org/2000/svg}use") if "fill-opacity" in node.get("style", "")]
+    assert len(dots) == 2 * len(table["methods"])
 
 
 def test_a_finished_comparison_is_not_run_again(compared):

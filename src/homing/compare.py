@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from homing.errors import DataError, RecipeError
-from homing.evaluation.metrics import paired_bootstrap
+from homing.evaluation.paired import paired_intervals
+from homing.outputs.comparison_picture import comparison_svg
 from homing.outputs.files import write_json, write_whole
 from homing.progress import Progress
 from homing.recipe import Recipe
@@ -35,7 +36,7 @@ def compare(
         recipe: Its own method is always among those compared.
         methods: Baselines; `pooled_oversampled` is the reference that the others are held against.
         num_seeds: Seeds from the recipe's own upwards, at least 1.
-        output: A folder for each seed's run, `comparison.json` and `comparison.csv`.
+        output: A folder for each seed's run, `comparison.json`, `comparison.csv` and `comparison.svg`.
         resume: Go on with what is there.
         quiet: Say nothing on stderr.
 
@@ -52,38 +53,40 @@ def compare(
         if wrong := [message for _, message in conflicts(seeded.model_dump())]:
             raise RecipeError("; ".join(wrong))
         runs.append(run(seeded, output / f"seed-{seed}", resume=resume, quiet=quiet))
-    table = side_by_side([result.results for result in runs], [correct_predictions(result.folder) for result in runs])
+    table = side_by_side([result.results for result in runs], [predictions_of(result.folder) for result in runs])
     write_json(output / "comparison.json", table)
     write_whole(output / "comparison.csv", as_csv(table).encode())
+    write_whole(output / "comparison.svg", comparison_svg(table).encode())
     return table
 
 
-def correct_predictions(folder: Path) -> dict[str, Tensor]:
-    """Method → whether each judged image was classified right, bool [M]."""
+def predictions_of(folder: Path) -> dict[str, Tensor]:
+    """Method → logits [M, C] of the judged images, and under `labels` what is right, int64 [M]."""
     path = folder / "predictions.safetensors"
     try:
         saved = load_file(path)
-        labels = saved.pop("labels")
+        saved["labels"]
     except (SafetensorError, OSError, KeyError) as error:
         raise DataError(f"{path}: cannot be read as predictions ({error}); run the recipe again") from error
-    return {name: logits.argmax(1) == labels for name, logits in saved.items()}
+    return saved
 
 
-def side_by_side(results: Sequence[dict[str, Any]], correct: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+def side_by_side(results: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
     """One row a method: mean and spread of each figure over seeds, cost, and the paired gain over the reference."""
-    rows = []
-    for name in correct[0]:
+    logits = {name: torch.stack([each[name] for each in predictions]) for name in predictions[0]}
+    rows, labels = [], logits.pop("labels")[0]
+    for name in logits:
         scores = [one["target"] if name == one["method"] else one["baselines"][name] for one in results]
         row: dict[str, Any] = {"method": name}
         for figure in FIGURES:
             values = [score[figure] for score in scores]
             row[figure] = statistics.mean(values)
             row[f"{figure}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+        row["accuracies"] = [score["accuracy"] for score in scores]
         row["seconds"] = statistics.mean(one["cost"]["method_seconds"][name] for one in results)
         row["gradients"] = statistics.mean(one["cost"]["method_gradients"][name] for one in results)
-        if REFERENCE in correct[0] and name != REFERENCE:
-            gains = torch.cat([hits[name].double() - hits[REFERENCE].double() for hits in correct])
-            row["gain"] = paired_bootstrap(gains, seed=results[0]["seed"])
+        if REFERENCE in logits and name != REFERENCE:
+            row["gain"] = paired_intervals(logits[name], logits[REFERENCE], labels, seed=results[0]["seed"])
         rows.append(row)
     rows.sort(key=lambda row: -row["accuracy"])
     return {
@@ -99,25 +102,33 @@ def side_by_side(results: Sequence[dict[str, Any]], correct: Sequence[dict[str, 
 def as_csv(table: dict[str, Any]) -> str:
     """The rows of a comparison as comma-separated text."""
     text = io.StringIO()
-    rows = [
-        {**row, **{f"gain_{key}": value for key, value in (row.get("gain") or {}).items()}} for row in table["methods"]
-    ]
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name != "gain"]
+    rows = [{**row, **_gain_columns(row.get("gain") or {})} for row in table["methods"]]
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in ("gain", "accuracies")]
     writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 
 
+def _interval(interval: dict[str, float], figure: str) -> str:
+    scale, form = (100, "+.1f") if figure == "accuracy" else (1, "+.3f")
+    mean, low, high = (f"{scale * interval[end]:{form}}" for end in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _gain_columns(gain: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"gain_{figure}_{end}": value for figure, interval in gain.items() for end, value in interval.items()}
+
+
 def as_text(table: dict[str, Any]) -> str:
     """The comparison for a terminal."""
     count = len(table["seeds"])
     head = f"{'method':22}{'accuracy':>16}{'macro F1':>10}{'NLL':>8}{'seconds':>9}{'gradients':>11}"
-    lines = [f"{head}   against {table['reference']} (95 %)"]
+    lines = [f"{head}   against {table['reference']} (95 %): accuracy, macro F1, NLL"]
     for row in table["methods"]:
         spread = f" ± {100 * row['accuracy_sd']:.1f}" if row["accuracy_sd"] is not None else ""
-        gain = row.get("gain")
-        shown = f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]" if gain else ""
+        gain = row.get("gain") or {}
+        shown = "   ".join(_interval(interval, figure) for figure, interval in gain.items())
         accuracy = f"{100 * row['accuracy']:.1f}{spread}"
         figures = f"{row['macro_f1']:>10.3f}{row['nll']:>8.3f}{row['seconds']:>9.1f}{row['gradients']:>11,.0f}"
         lines.append(f"{row['method']:22}{accuracy:>16}{figures}   {shown}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from homing.outputs.report_verdict import reference, scores, verdict, wilson
+from homing.outputs.report_verdict import reference, scores, verdict
 from report_run import score
 
 
@@ -39,8 +39,3 @@ def test_a_gain_without_any_interval_is_not_judged():
 def test_the_reference_is_the_oversampled_pool_even_where_another_scores_higher():
     baselines = {"target_only": score(0.9), "pooled": score(0.85), "pooled_oversampled": score(0.8)}
     assert reference(scores({"target": score(0.7), "baselines": baselines})).name == "pooled_oversampled"
-
-
-def test_wilson_interval_agrees_with_a_published_value():
-    # 81 of 263: [0.2553, 0.3662] (Newcombe 1998, Statistics in Medicine 17, table I, method 3)
-    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

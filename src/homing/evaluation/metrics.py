@@ -34,7 +34,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     }
 
 
-def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(share: float, count: float, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a share observed in `count` trials (Wilson 1927)."""
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -75,31 +75,3 @@ def confusion(logits: Tensor, labels: Tensor, num_classes: int) -> list[list[int
     cells = labels * num_classes + logits.argmax(1)
     counts: list[list[int]] = torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
     return counts
-
-
-def paired_difference(
-    ours: Tensor, theirs: Tensor, labels: Tensor, *, draws: int = 2000, seed: int = 0
-) -> dict[str, float]:
-    """Difference in accuracy of two models on the same images, with a paired bootstrap interval of 95 %.
-
-    Args:
-        ours: Logits [M, C].
-        theirs: Logits [M, C] on the same rows.
-        labels: int64 [M].
-        draws: Bootstrap samples.
-        seed: Of the bootstrap.
-
-    Returns:
-        mean, low, high: ours minus theirs, in -1 to 1.
-    """
-    return paired_bootstrap((ours.argmax(1) == labels).double() - (theirs.argmax(1) == labels).double(), draws, seed)
-
-
-def paired_bootstrap(gains: Tensor, draws: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Mean of per-image gains [M] (-1, 0 or 1 each) with its bootstrap interval of 95 %: mean, low, high."""
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.stack(
-        [gains[torch.randint(len(gains), (len(gains),), generator=generator)].mean() for _ in range(draws)]
-    )
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return {"mean": float(gains.mean()), "low": low, "high": high}

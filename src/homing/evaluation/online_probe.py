@@ -28,7 +28,7 @@ Weigh = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def l2rw_rates(evidence: Evidence, target_weight: float, seed: int) -> Tensor:
     """Mean weight of each source row over its visits: in proportion to positive alignments, anew at each step."""
-    return _trained(evidence, target_weight, seed, lambda rows, losses, alignments: aligned_weights(alignments))
+    return trained_rates(evidence, target_weight, seed, lambda rows, losses, alignments: aligned_weights(alignments))
 
 
 def weight_net_rates(evidence: Evidence, target_weight: float, seed: int) -> Tensor:
@@ -40,7 +40,7 @@ def weight_net_rates(evidence: Evidence, target_weight: float, seed: int) -> Ten
         net.learn(losses, alignments)
         return weights
 
-    return _trained(evidence, target_weight, seed, weigh)
+    return trained_rates(evidence, target_weight, seed, weigh)
 
 
 def instance_rates(evidence: Evidence, target_weight: float, seed: int) -> Tensor:
@@ -51,13 +51,17 @@ def instance_rates(evidence: Evidence, target_weight: float, seed: int) -> Tenso
         table.update(rows, alignments, evidence.source_labels[rows])
         return table[rows]
 
-    _trained(evidence, target_weight, seed, weigh)
+    trained_rates(evidence, target_weight, seed, weigh)
     return balanced_within_classes(table.rates, evidence.source_labels, evidence.num_classes)
 
 
 @torch.no_grad()
-def _trained(evidence: Evidence, target_weight: float, seed: int, weigh: Weigh) -> Tensor:
-    """Mean weight of each source row over all epochs, mean 1 within each class; float32 `[N]`."""
+def trained_rates(evidence: Evidence, target_weight: float, seed: int, weigh: Weigh) -> Tensor:
+    """Train a probe whose steps `weigh` weighs.
+
+    Returns:
+        Mean weight of each source row over all epochs, mean 1 within each class; float32 `[N]`.
+    """
     source, target = with_bias(evidence.source_features), with_bias(evidence.target_features)
     labels, num_source = evidence.source_labels, evidence.num_source
     mass = target_weight * evidence.num_target / num_source  # of the target, against a source of mass 1

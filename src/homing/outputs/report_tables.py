@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from homing.evaluation.metrics import wilson_interval
 from homing.outputs.report_data import mapping, number
-from homing.outputs.report_verdict import title_of, wilson
+from homing.outputs.report_verdict import title_of
 
 MAX_ROWS = 200
 _MAX_CONFUSION_CLASSES = 25
@@ -163,7 +164,7 @@ def class_scores(results: dict[str, Any]) -> list[ClassScore]:
         count = number(mapping(values).get("num_test"))
         if accuracy is not None:
             known = count is not None and count >= 1 and 0 <= accuracy <= 1
-            low, high = wilson(accuracy, count) if known and count is not None else (None, None)
+            low, high = wilson_interval(accuracy, count) if known and count is not None else (None, None)
             rows.append(ClassScore(name, accuracy, None if count is None else int(count), low, high))
     return sorted(rows, key=lambda row: row.accuracy)
 

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from homing.evaluation.metrics import wilson_interval
 from homing.outputs.report_data import mapping, number
-
-_Z = 1.959964  # two-sided 95 %
 
 _TITLES = {
     "target_only": "Target only",
@@ -73,22 +72,6 @@ class Verdict:
     text: str
 
 
-def wilson(accuracy: float, count: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share.
-
-    Args:
-        accuracy: Share in [0, 1].
-        count: Number of trials, at least 1.
-
-    Returns:
-        Lower and upper end, in [0, 1].
-    """
-    spread = _Z**2 / count
-    centre = (accuracy + spread / 2) / (1 + spread)
-    half = _Z / (1 + spread) * math.sqrt(accuracy * (1 - accuracy) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def title_of(name: str) -> str:
     """Write a method's name for people."""
     plain = name.replace("_", " ")
@@ -145,7 +128,7 @@ def _interval(values: dict[str, Any], accuracy: float) -> tuple[float | None, fl
     count = number(values.get("num_test"))
     if count is None or count < 1 or not 0 <= accuracy <= 1:
         return None, None
-    return wilson(accuracy, count)
+    return wilson_interval(accuracy, count)
 
 
 def reference(rows: list[Score]) -> Score | None:

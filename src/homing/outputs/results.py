@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from homing.evaluation.metrics import confusion, metrics, paired_difference, per_class
+from homing.evaluation.metrics import confusion, metrics, per_class
+from homing.evaluation.paired import Interval, paired_intervals
 from homing.memory import peak_rss_mb
 from homing.outputs.feature_map import write_map
 from homing.outputs.files import write_json, write_whole
@@ -157,7 +158,7 @@ def collect(bench: Workbench, outcomes: Sequence[Outcome], seconds: float) -> di
 
 def _figures(bench: Workbench, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What was measured on labelled images of the target's domain; nothing where there are none."""
-    problem, seed = bench.problem, bench.recipe.seed
+    problem = bench.problem
     labels, found = judged_labels(problem, bench.labels), predictions(bench, outcomes)
     if not problem.is_measured:
         return {}
@@ -167,12 +168,16 @@ def _figures(bench: Workbench, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "headline": "test" if problem.test is not None else "cross_validated",
         "target": scores[own],
         "baselines": {
-            name: scores[name] | {"ours_minus_this": paired_difference(found[own], found[name], labels, seed=seed)}
+            name: scores[name] | {"ours_minus_this": _gain(found[own], found[name], labels, bench.recipe.seed)}
             for name in others
         },
         "per_class": per_class(found[own], labels, problem.classes),
         "confusion": confusion(found[own], labels, len(problem.classes)),
     }
+
+
+def _gain(ours: Tensor, theirs: Tensor, labels: Tensor, seed: int) -> Interval:
+    return paired_intervals(ours[None], theirs[None], labels, seed=seed)["accuracy"]
 
 
 def described(bench: Workbench, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
