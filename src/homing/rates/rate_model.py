@@ -14,6 +14,9 @@ from homing.rates.plan import balanced_within_classes
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
 RUNGS, MIDDLE_RUNG = 5, 2
+IGNORING_LABELS = 4.0
+"""Rungs that rates which ignore what the pool says of its labels stand off: thousands of labels say it, and a few dozen
+target images must be very sure to overrule them."""
 LET_GO = 8.0
 """Power of the probability that a label is right. Not judged: a few dozen target images cannot tell how much to let
 go, the pool tells by itself (`pool_consistency`), and where its labels are right, no power changes anything. Far
@@ -73,13 +76,13 @@ def candidate_settings(
 def log_prior(settings: list[Setting], num_source: int, num_target: int) -> Tensor:
     """`[S]` in nats: a Gaussian around the middle rung, one rung wide, for the target's weight and for the lift.
 
-    Rates that ignore what the pool says of its labels stand as far off as a lift of 1 does.
+    Rates that ignore what the pool says of its labels stand `IGNORING_LABELS` rungs off.
     """
     ladder = weight_ladder(num_source, num_target)
     numbers = torch.tensor([[s.target_weight, s.match_lift] for s in settings]).clamp(min=1.0)
     off = numbers.log() / math.log(ladder[1]) - MIDDLE_RUNG
     ignores_labels = torch.tensor([s.let_go == 0 for s in settings])
-    return -0.5 * (off.square().sum(dim=1) + MIDDLE_RUNG**2 * ignores_labels)
+    return -0.5 * (off.square().sum(dim=1) + IGNORING_LABELS**2 * ignores_labels)
 
 
 @dataclass(frozen=True)
