@@ -153,11 +153,6 @@ class Rates(Section):
     residuals: bool = Field(
         False, description="hierarchical: let each sample's own rate go on moving by its alignments while training"
     )
-    relearn_at: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
-        description="hierarchical: share of the steps after which label consistency is measured again by the network"
-        " as it is, where the pool has wrong labels; null: never",
-    )
     observe_every: Positive = Field(4, description="steps between two observations of alignments")
     scope: Literal["all", "last_stage", "head"] = Field("all", description="parameters whose gradients align")
     step_size: Annotated[float, Field(gt=0, le=10)] = Field(0.1, description="step of an instance's rate")
@@ -168,7 +163,7 @@ class Rates(Section):
 
     def idle_settings(self) -> set[str]:
         """Names of the settings that this method does not look at."""
-        judged, guided = {"descriptors", "folds", "residuals", "relearn_at"}, {"scope", "guide"}
+        judged, guided = {"descriptors", "folds", "residuals"}, {"scope", "guide"}
         kept = {"observe_every", "step_size", "momentum", "decay", "max_rate"}
         if self.method == "hierarchical":
             return set() if self.residuals else kept | guided

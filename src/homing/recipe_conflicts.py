@@ -142,9 +142,8 @@ def _conflicts_of_training_apart(
             yield where, f"{'.'.join(where)}: {name} cannot go with {why}; possible are {', '.join(allowed)}"
     if baselines and allowed is UNLABELLED and get("data", "test", None) is None:
         yield _BASELINES, f"evaluation.baselines cannot be measured with {why}; give a labelled data.test"
-    for key in ("residuals", "relearn_at"):
-        if get("rates", key, False):
-            yield ("rates", key), f"rates.{key} compares labels of source and target, and cannot go with {why}"
+    if get("rates", "residuals", False):
+        yield ("rates", "residuals"), f"rates.residuals compares labels of source and target, and cannot go with {why}"
 
 
 def _label_kinds(value: Any) -> set[str]:

@@ -3,11 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussian_domains import NUM_CLASSES, WIDTH, hidden_matches
-from sklearn.metrics import roc_auc_score
 
 from homing.errors import DataError
 from homing.rates import Evidence, learn_rates
-from homing.rates.learner import finds_wrong_labels, relearn_rates
 from homing.rates.rate_model import class_presence
 
 
@@ -78,26 +76,6 @@ def test_classes_that_the_target_lacks_are_told_of():
     assert plan.phi["absent_class_rate"] == pytest.approx(3 / 19)  # (0 + 1) / (18 + 1), over one class, times 3
     assert any("1 of 4 classes have no target image" in warning for warning in plan.warnings)
     assert learn_rates(evidence).phi["absent_class_rate"] == 1
-
-
-def test_better_features_tell_wrong_labels_better():
-    evidence = hidden_matches(seed=8, hidden=300, others=300, wrong=0.3)
-    generator = torch.Generator().manual_seed(0)
-    blurred = {
-        name: getattr(evidence, name) + 1.5 * torch.randn(getattr(evidence, name).shape, generator=generator)
-        for name in ("source_features", "target_features")
-    }
-    plan = learn_rates(replace(evidence, **blurred))
-    rates = relearn_rates(plan, evidence)
-    assert finds_wrong_labels(plan)
-    assert roc_auc_score(evidence.clean, rates) > roc_auc_score(evidence.clean, plan.rates) + 0.05
-    for label in evidence.source_labels.unique():
-        assert rates[evidence.source_labels == label].mean() == pytest.approx(1.0, abs=1e-4)
-
-
-def test_a_pool_without_wrong_labels_needs_no_second_look():
-    assert not finds_wrong_labels(learn_rates(hidden_matches(seed=9)))
-    assert not finds_wrong_labels(learn_rates(hidden_matches(seed=9, wrong=0.3), descriptors=("target_likeness",)))
 
 
 def test_the_same_seed_gives_the_same_plan():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,6 @@ def resumable(
     num_steps: int = NUM_STEPS,
     resume: bool = True,
     learning_rate: float = 0.01,
-    relearn_at: float | None = None,
     order: list[int] | None = None,
     **more,
 ) -> FineTuning:
@@ -62,7 +60,6 @@ def resumable(
         num_steps: Of the training.
         resume: Whether to go on from what is in the folder.
         learning_rate: Peak.
-        relearn_at: Share of the steps after which the source's rates are learned anew, here from the model's weights.
         order: Rows of the pool that are the source, in this order; default: the first 27.
         more: For `Checkpoints`.
     """
@@ -90,14 +87,6 @@ def resumable(
         else small_model("test_vit", img_size=32, drop_path_rate=0.2 if kind == "vit" else 0.0)
     )
     plan = TrainingPlan((Phase(torch.linspace(0.5, 1.5, num_source), 2.0),), "sample", online=online is not None)
-    relearned = None
-    if relearn_at is not None:
-        plan = replace(plan, relearn=lambda evidence: evidence.source_labels, relearn_at=relearn_at)
-
-        def relearned():
-            weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-            return (1000 * weights[:num_source]).sin() + 1
-
     folder.mkdir(parents=True, exist_ok=True)
     return FineTuning(
         model,
@@ -117,7 +106,6 @@ def resumable(
         checkpoints=Checkpoints(folder / "checkpoints", every, keep, {"recipe": kind}, resume, **more),
         record=Record(folder / "metrics.jsonl", kind, 1, writes=accelerator.is_main_process),
         names=lambda row: pool.ids[rows[row]],
-        relearned=relearned,
     )
 
 

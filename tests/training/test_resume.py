@@ -52,22 +52,6 @@ def test_resumed_at_any_step_it_leaves_the_same_bytes(whole, pictures, tmp_path,
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
-def test_rates_learned_anew_are_kept_and_the_epoch_ends_there(pictures, tmp_path):
-    tuning = resumable("bn", pictures, tmp_path / "whole", relearn_at=0.5)
-    first = tuning.rates_now()
-    tuning.run()
-    assert not torch.equal(tuning.rates_now(), first)
-    assert tuning.boundaries == [NUM_STEPS // 2, NUM_STEPS]
-    for cut in (NUM_STEPS // 2 - 1, NUM_STEPS // 2, NUM_STEPS // 2 + 1):
-        folder = tmp_path / str(cut)
-        name = f"checkpoints/step-{cut:06d}"
-        shutil.copytree(tmp_path / "whole" / name, folder / name)
-        shutil.copy(tmp_path / "whole" / "metrics.jsonl", folder)
-        resumable("bn", pictures, folder, every=NUM_STEPS, relearn_at=0.5).run()
-        ours, theirs = left_by(tmp_path / "whole"), left_by(folder)
-        assert [name for name in ours if ours[name] != theirs[name]] == []
-
-
 def test_the_model_ends_with_the_averaged_weights(whole, pictures, tmp_path):
     kind, folder = whole
     shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")

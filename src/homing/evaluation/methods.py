@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from homing.evaluation.baselines import BASELINES
 from homing.rates.apart import even_weight
-from homing.rates.learner import finds_wrong_labels, relearn_rates
 from homing.rates.plan import RatePlan
 from homing.training.plan import Phase, TrainingPlan
 
@@ -65,10 +63,6 @@ def plan_method(name: str, bench: Workbench, target: Rows) -> Method:
         training, rates = TrainingPlan(phases, apply), replace(rates, rates=nothing)
     else:
         training = TrainingPlan((Phase(rates.rates, rates.target_weight),), apply, online=online)
-        share = bench.recipe.rates.relearn_at
-        if name == "hierarchical" and share is not None and not bench.head_only and finds_wrong_labels(rates):
-            relearn = partial(relearn_rates, rates, seed=bench.recipe.seed)
-            training = replace(training, relearn=relearn, relearn_at=share)
     return Method(name, training, rates, time.monotonic() - started)
 
 

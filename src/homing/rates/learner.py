@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from homing.rates.descriptors import Likeness, label_consistency, pool_consistency
+from homing.rates.descriptors import pool_consistency
 from homing.rates.evidence import Evidence
 from homing.rates.judge import FOLDS, Verdict, judge
 from homing.rates.plan import RatePlan
@@ -29,7 +29,7 @@ WIDTH = 128
 JUDGED_ROWS = 20_000
 """Source rows that settings are judged on; a larger pool is thinned for it."""
 
-NOTHING = 0.005  # a share of matching rows, or of wrong labels, below this cannot matter
+NOTHING = 0.005  # a share of matching rows below this cannot matter
 UNIFORM = 0.01  # rates this close to 1 are called uniform
 NEAR_CHANCE = 0.95  # of the loss of guessing
 DOUBTFUL = 5.0
@@ -82,34 +82,6 @@ def learn_rates(
         progress=progress,
     )
     return _plan(evidence, description, settings, verdict, projection)
-
-
-def relearn_rates(plan: RatePlan, evidence: Evidence, *, seed: int = 0) -> Tensor:
-    """The plan's rates, with label consistency measured anew in other features of the same rows.
-
-    A network that was fine-tuned for a while tells wrong labels from hard ones better than the frozen one did. It tells
-    domains worse, being trained to serve both, so that target likeness stays as it was; so do the judged numbers.
-
-    Args:
-        plan: From `learn_rates`.
-        evidence: The same rows, in features of the network as it is now.
-        seed: Seed of cross-fits.
-
-    Returns:
-        `[N]` float32.
-    """
-    assert plan.scorer is not None
-    log_ratio = plan.descriptors["target_likeness"]
-    likeness = Likeness(log_ratio, plan.scorer.match_of(log_ratio), plan.phi["match_share"])
-    setting = Setting(*(plan.phi[name] for name in ("target_weight", "match_lift", "let_go")))
-    reduced = evidence.projected(WIDTH)
-    consistency = label_consistency(reduced, likeness.match, pool_consistency(reduced, seed), seed)
-    return rates_of([setting], Description(likeness, consistency), reduced)[0]
-
-
-def finds_wrong_labels(plan: RatePlan) -> bool:
-    """Whether the plan lets go of labels, so that another look at them can change its rates."""
-    return plan.phi.get("let_go", 0) > 0 and plan.phi.get("wrong_share", 0) >= NOTHING
 
 
 def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class Scorer:
         """
         inputs = with_bias(features)
         likeness = inputs @ self.likeness
-        match = self.match_of(likeness)
+        match = self._match(likeness)
         rates = 1 + (self.match_lift - 1) * match
         consistency, best = torch.full_like(rates, torch.nan), None
         if labels is not None and self.pool_probe.numel():
@@ -88,8 +88,7 @@ class Scorer:
         values = {field.name: tensors[field.name] for field in fields(Scorer)}
         return Scorer(**{name: float(value) if name in _SCALARS else value for name, value in values.items()})  # type: ignore[arg-type]
 
-    def match_of(self, likeness: Tensor) -> Tensor:
-        """Probability `[M]` that rows of these log density ratios `[M]` are of the target's domain."""
+    def _match(self, likeness: Tensor) -> Tensor:
         right = torch.searchsorted(self.match_at, likeness.contiguous()).clamp(1, len(self.match_at) - 1)
         low, high = self.match_at[right - 1], self.match_at[right]
         share = ((likeness - low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)).clamp(0, 1)

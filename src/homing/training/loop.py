@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any, cast
@@ -27,7 +27,7 @@ from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, op
 from homing.training.head import of_own_side
 from homing.training.online import Online
 from homing.training.optimizer import build_optimizer, build_schedule
-from homing.training.plan import Phase, TrainingPlan
+from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally
 from homing.training.row_map import row_keys
 
@@ -69,7 +69,6 @@ class FineTuning:
         checkpoints: Where to save and resume; None for neither.
         record: Called with one row of metrics every few steps.
         names: Id of a row, for messages.
-        relearned: Gives the source's rates [N] by the model as it is, where the plan learns them anew.
         split: As in `of_own_side`: the source's classes stand behind the target's.
         stop_asked: Whether to save and stop after the step at hand.
     """
@@ -87,7 +86,6 @@ class FineTuning:
         checkpoints: Checkpoints | None = None,
         record: Record | None = None,
         names: Callable[[int], str] = str,
-        relearned: Callable[[], Tensor] | None = None,
         split: int | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -95,7 +93,7 @@ class FineTuning:
         self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
         self.labels, self.split = labels.to(accelerator.device), split
         self.num_source = len(plan.phases[0].rates)
-        self.accelerator, self.online, self.names, self.relearned = accelerator, online, names, relearned
+        self.accelerator, self.online, self.names = accelerator, online, names
         self.optimizer = build_optimizer(
             model,
             settings.optimizer,
@@ -114,7 +112,6 @@ class FineTuning:
         # where it is
         self.step, self.epoch, self.epoch_start = 0, 0, 0
         self.counts: Tensor | None = None
-        self.new_rates: Tensor | None = None  # once they were learned anew
         self.visits = torch.zeros(len(labels), dtype=torch.int64)
         self.tally = Tally(accelerator.device)
         # what it leaves
@@ -159,7 +156,7 @@ class FineTuning:
                 self.report()
                 self.save_if_due()
                 advance(1)
-            self.end_epoch()
+            self.epoch, self.epoch_start, self.counts = self.epoch + 1, self.step, None
         if self.checkpoints is not None and self.step > began:
             self.checkpoints.save(self)
         if self.average is not None:
@@ -168,23 +165,14 @@ class FineTuning:
     # ---- the plan ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def boundaries(self) -> list[int]:
-        """Steps at which an epoch ends whatever is left of it."""
-        return self.plan.boundaries(self.settings.num_steps)
-
-    @cached_property
     def keys(self) -> Tensor:
         """A digest of each row's role and id, int64 [rows, 2]: by it a checkpoint's rows are known again."""
         return row_keys([self.names(row) for row in range(len(self.labels))], self.num_source)
 
     def rates_now(self) -> Tensor:
         """Rate of each source sample at this step: the plan's, times what each instance learned; float32 [N]."""
-        return self.phase().rates if self.online is None else self.phase().rates * self.online.rates()
-
-    def phase(self) -> Phase:
-        """How much each row counts at this step."""
-        phase = self.plan.phase_at(self.step, self.settings.num_steps)
-        return phase if self.new_rates is None else replace(phase, rates=self.new_rates)
+        phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
+        return phase.rates if self.online is None else phase.rates * self.online.rates()
 
     def gradients(self) -> int:
         """Gradients of single images that were evaluated so far: of every visit and pass, and of the guide."""
@@ -197,11 +185,8 @@ class FineTuning:
 
     def open_epoch(self) -> Epoch:
         """The order of the epoch at hand, drawn from the rates as they stood when it began."""
-        if self.counts is not None and self.epoch_start < self.step and self.step in self.boundaries:
-            self.end_epoch()  # saved just before another phase began
+        phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
         if self.counts is None:
-            self.learn_anew_if_due()
-            phase = self.phase()
             if not everywhere(self.accelerator, self.rates_now().isfinite().all()):
                 raise self.divergence("rates of source samples are not finite", [])
             num_target = len(self.labels) - self.num_source
@@ -211,21 +196,9 @@ class FineTuning:
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
         return open_epoch(self.counts.numpy(), self.epoch, batch_size=self.settings.batch_size, seed=self.settings.seed)
 
-    def end_epoch(self) -> None:
-        """The next one is drawn from the rates as they are then."""
-        self.epoch, self.epoch_start, self.counts = self.epoch + 1, self.step, None
-
-    def learn_anew_if_due(self) -> None:
-        """The plan's rates, once, by the network as it is; its modules are left in training mode."""
-        if self.relearned is None or self.new_rates is not None:
-            return
-        if self.step >= self.plan.relearn_step(self.settings.num_steps):
-            self.new_rates = self.relearned()
-            set_training_mode(self.model, self.settings.batch_norm)
-
     def batches(self, epoch: Epoch) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
         """What is left of the epoch, not past its phase, each batch with the model's inputs."""
-        phase_end = next(end for end in self.boundaries if end > self.step)
+        phase_end = self.plan.phase_at(self.step, self.settings.num_steps)[1]
         done = self.step - self.epoch_start
         batches = list(
             epoch.batches(
@@ -304,7 +277,8 @@ class FineTuning:
             return torch.zeros(len(rows), device=self.accelerator.device)
         masses = torch.ones(len(rows))
         if self.plan.apply == "weight":
-            phase, index = self.phase(), torch.from_numpy(rows)
+            phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
+            index = torch.from_numpy(rows)
             is_source = index < self.num_source
             masses[is_source] = phase.rates[index[is_source]]
             if self.online is not None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from torch import Tensor
-
-from homing.rates.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -37,41 +33,29 @@ class TrainingPlan:
         apply: sample (draw samples in proportion to their rate) or weight (weight their loss by it).
         online: What is learned while training: instance (a rate of each sample), l2rw (weights of each step's samples),
             meta_weight_net (a net from loss to weight); None: nothing.
-        relearn: Gives the source's rates anew, from features of the network as it is; None where they stay.
-        relearn_at: Share of the steps after which that is done, 0..1.
     """
 
     phases: Sequence[Phase]
     apply: str = "sample"
     online: str | None = None
-    relearn: Callable[[Evidence], Tensor] | None = None
-    relearn_at: float = 1.0
 
     @property
     def passes(self) -> int:
         """Gradients that are evaluated of each sample of a step: 2 where it is rehearsed for its weights."""
         return 2 if self.online == "l2rw" else 1
 
-    def phase_at(self, step: int, num_steps: int) -> Phase:
-        """The phase of a step."""
-        return self.phases[bisect_right(self._ends(num_steps)[:-1], step)]
-
-    def boundaries(self, num_steps: int) -> list[int]:
-        """Steps at which rates change, ascending: an epoch ends there. The last one is `num_steps`."""
-        ends = self._ends(num_steps)
-        return ends if self.relearn is None else sorted({*ends, self.relearn_step(num_steps)})
-
-    def relearn_step(self, num_steps: int) -> int:
-        """The step before which rates are learned anew; `num_steps`: never."""
-        return num_steps if self.relearn is None else max(1, round(self.relearn_at * num_steps))
-
-    def _ends(self, num_steps: int) -> list[int]:
-        ends = [round(reached * num_steps) for reached in accumulate(phase.share for phase in self.phases)]
-        return [*ends[:-1], num_steps]
+    def phase_at(self, step: int, num_steps: int) -> tuple[Phase, int]:
+        """The phase of a step, and the step (exclusive) at which it ends."""
+        reached = 0.0
+        for phase in self.phases[:-1]:
+            reached += phase.share
+            if step < round(reached * num_steps):
+                return phase, round(reached * num_steps)
+        return self.phases[-1], num_steps
 
     def digest(self) -> str:
         """sha256 of all that the plan says, 64 hexadecimal digits."""
-        digest = hashlib.sha256(f"{self.apply} {self.online} {self.relearn_at}".encode())
+        digest = hashlib.sha256(f"{self.apply} {self.online}".encode())
         for phase in self.phases:
             digest.update(f"{phase.share} {phase.target_weight}".encode())
             digest.update(phase.rates.float().numpy().tobytes())

@@ -202,7 +202,6 @@ class Checkpoints:
                 "counts": tuning.counts_or_empty(),
                 "sums": tuning.tally.over_processes(tuning.accelerator),
                 "visits": tuning.visits,
-                "new_rates": torch.empty(0) if tuning.new_rates is None else tuning.new_rates,
                 "keys": tuning.keys,
             },
         }
@@ -233,8 +232,6 @@ class Checkpoints:
             tuning.online.load(tensors["rates"], rows.moved)
         tuning.step, tuning.epoch, tuning.epoch_start = state["step"], state["epoch"], state["epoch_start"]
         tuning.visits = rows.moved(loop["visits"], torch.zeros_like(tuning.visits))
-        old = tuning.plan.phases[-1].rates  # of rows that the checkpoint does not know
-        tuning.new_rates = rows.moved(loop["new_rates"], old) if len(loop["new_rates"]) else None
         tuning.tally.start_with(loop["sums"], tuning.accelerator)
         tuning.counts = loop["counts"].to(torch.int64) if len(loop["counts"]) else None
         if not rows.same and tuning.counts is not None:  # the epoch at hand was of other rows: a new one begins

@@ -258,7 +258,6 @@ class Workbench:
             checkpoints=self._checkpoints(plan, target, name),
             record=self._record(name),
             names=lambda row: names[rows[row]],
-            relearned=None if plan.relearn is None else lambda: self._relearned(plan, model, target),
             split=split,
             stop_asked=self.stop_asked,
         )
@@ -281,24 +280,6 @@ class Workbench:
                     parts.append(trained(self.inputs.evaluation(batch)).float().cpu())
                 stoppable(advance, self.stop_asked)(len(batch))
         return gather_shares(parts, len(rows), self.accelerator)
-
-    def _relearned(self, plan: TrainingPlan, model: nn.Module, target: Rows) -> Tensor:
-        """The source's rates by the model as it is, the same in every process."""
-        relearn, rows = plan.relearn, np.concatenate([self.problem.source_rows, target])
-        assert relearn is not None
-        with self.progress.stage("scan again", len(rows)) as advance:
-            told = stoppable(advance, self.stop_asked)
-            precision = self.recipe.training.precision
-            found = scan(model, self.pictures, rows, self.accelerator, precision=precision, advance=told)
-        num_source = len(self.problem.source)
-        self.stop_if_not_finite("features", found.features, rows)
-        evidence = replace(
-            self.evidence(target),
-            source_features=found.features[:num_source],
-            target_features=found.features[num_source:],
-        )
-        rates: Tensor = on_main(self.accelerator, lambda: relearn(evidence))
-        return rates
 
     def _online(self, kind: str, rows: Rows, settings: Settings) -> Online:
         rates, num_source = self.recipe.rates, len(self.problem.source)
