@@ -7,7 +7,6 @@ changes for a question of its own is told in the row. Resumable method by method
     HOMING_DATA=... python benchmarks/full_tier.py --trainable last_stage --seeds 3
     HOMING_DATA=... python benchmarks/full_tier.py --trainable all --only cartoon --methods pooled_oversampled,oracle
     HOMING_DATA=... python benchmarks/full_tier.py --only usps --methods hierarchical --set training.epochs=0.67
-    python benchmarks/full_tier.py --table
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 
-from end_to_end import Scenario, lay_out, others, read_rows
+from layout import Scenario, lay_out, others
+from quickstart_seeds import read_rows
 
 RESULTS = Path(__file__).parent / "results" / "full_tier.json"
 METHODS = (
@@ -140,31 +138,6 @@ def auroc(truth, rates) -> float | None:
     return round(float(roc_auc_score(truth, rates)), 4)
 
 
-def table(rows: list[dict]) -> str:
-    """Accuracy in %, mean and spread over seeds, of every method in every scenario."""
-    groups: dict = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        groups[heading(row)][row["method"]].append(100 * row["accuracy"])
-    methods = list(dict.fromkeys([*METHODS, *(row["method"] for row in rows)]))
-    lines = [f"{'':44}" + "".join(f"{method[:14]:>15}" for method in methods)]
-    for (trainable, scenario, *changes), cells in groups.items():
-        lines += ["  " + " ".join(changes)] * bool(changes)
-        text = "".join(f"{_cell(cells.get(method, [])):>15}" for method in methods)
-        lines.append(f"{trainable:11}{scenario:33}{text}")
-    return "\n".join(lines)
-
-
-def heading(row: dict) -> tuple[str, ...]:
-    return row["trainable"], row["scenario"], *row["changes"]
-
-
-def _cell(values: list[float]) -> str:
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread} ({len(values)})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainable", choices=list(TIERS), action="append", help="default: both, last_stage first")
@@ -174,20 +147,15 @@ def main() -> None:
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="changes to the settings")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print what was measured so far and stop")
     arguments = parser.parse_args()
-    if not arguments.table:
-        if "HOMING_DATA" not in os.environ:
-            sys.exit(
-                "HOMING_DATA is not set: point it at a folder with pacs/<domain>/<class>/ and digits/<domain>/<digit>/"
-            )
-        data = Path(os.environ["HOMING_DATA"])
-        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-            for trainable in arguments.trainable or TIERS:
-                for name in SCENARIOS if arguments.only else TIERS[trainable]:
-                    if arguments.only in name:
-                        run_missing(trainable, name, seed, data, arguments.methods, arguments.results, arguments.set)
-    print(table(read_rows(arguments.results)))
+    if "HOMING_DATA" not in os.environ:
+        sys.exit("HOMING_DATA is not set: point it at a folder with pacs/<domain>/<class>/, digits/<domain>/<digit>/")
+    data = Path(os.environ["HOMING_DATA"])
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        for trainable in arguments.trainable or TIERS:
+            for name in SCENARIOS if arguments.only else TIERS[trainable]:
+                if arguments.only in name:
+                    run_missing(trainable, name, seed, data, arguments.methods, arguments.results, arguments.set)
 
 
 if __name__ == "__main__":

@@ -1,54 +1,176 @@
 """Markdown tables out of the committed results, for README and docs/results.md.
 
-python benchmarks/tables.py
+python benchmarks/tables.py            # print them
+python benchmarks/tables.py --write    # put each between its markers in README.md and docs/results.md
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("target_only", "pooled_oversampled", "hierarchical", "oracle")
-FAST = ("target_only", "pooled", "pooled_oversampled", "density_ratio", "hierarchical", "oracle")
+PAGES = ("README.md", "docs/results.md")
+OURS, YARDSTICK, CEILING = "hierarchical", "pooled_oversampled", "oracle"
+NO_BASELINE = {OURS, "instance", CEILING}
+WORTH_CLOSING = 1.0  # points between yardstick and ceiling below which no share of the gap is told
+TITLES = {
+    OURS: "**homing**",
+    YARDSTICK: "pooled, target oversampled",
+    "meta_weight_net": "Meta-Weight-Net",
+    "l2rw": "L2RW",
+}
+FULL = ("target_only", YARDSTICK, "sequential", "density_ratio", "instance", OURS, CEILING)
+FAST = ("target_only", YARDSTICK, "sequential", "density_ratio", "l2rw", "meta_weight_net", "instance", OURS, CEILING)
+CORRUPT = (YARDSTICK, "l2rw", "meta_weight_net", "instance", OURS, CEILING)
+PLAIN = ("pooled", "instance", OURS)
+
+Cells = dict[str, list[float]]
+"""Method to its accuracies in %, one a seed."""
 
 
-def end_to_end() -> str:
-    groups = defaultdict(list)
-    for row in json.loads((RESULTS / "end_to_end.json").read_text())["rows"]:
-        groups[" ".join([row["scenario"], *row["overrides"]])].append(row)
+def quickstart() -> str:
+    rows = json.loads((RESULTS / "quickstart.json").read_text())["rows"]
+    methods = ("target_only", YARDSTICK, OURS, CEILING)
+    cells = {name: [100 * row["accuracy"][name] for row in rows] for name in methods}
+    return _table(methods, [("quickstart", cells)], first="")
+
+
+def full_tier() -> str:
+    """Every scenario at the settings of all."""
+    groups = _groups(lambda row: not row["changes"] and " needle " in row["scenario"])
+    return _table(FULL, _named(groups), verdict=True)
+
+
+def efficiency() -> str:
+    """A third of the steps, against the yardstick's accuracy after all of them."""
+    whole = _groups(lambda row: not row["changes"])
+    third = _groups(lambda row: row["changes"] == ["training.epochs=0.667"])
     lines = [
-        "| scenario | n | target only | pooled, target oversampled | **homing** | oracle |"
-        " homing − pooled (worst seed) |",
-        "|---|---|---|---|---|---|---|",
+        "| scenario | pooled, target oversampled, all steps | **homing**, a third of them | difference, by seed |",
+        "|---|---|---|---|",
     ]
-    for name, rows in groups.items():
-        cells = [_mean_and_spread([100 * row["accuracy"][m] for row in rows if m in row["accuracy"]]) for m in COLUMNS]
-        gains = [100 * (row["accuracy"]["hierarchical"] - row["accuracy"]["pooled_oversampled"]) for row in rows]
-        gain = f"{statistics.mean(gains):+.1f} ({min(gains):+.1f})"
-        lines.append(f"| {name} | {len(rows)} | {cells[0]} | {cells[1]} | **{cells[2]}** | {cells[3]} | {gain} |")
+    for (trainable, scenario), cells in third.items():
+        theirs, ours = whole[trainable, scenario][YARDSTICK], cells[OURS]
+        gains = ", ".join(f"{a - b:+.1f}" for a, b in zip(ours, theirs, strict=False))
+        lines.append(f"| {trainable}: {_short(scenario)} | {_spread(theirs)} | {_spread(ours)} | {gains} |")
     return "\n".join(lines)
+
+
+def corrupt() -> str:
+    groups = _groups(lambda row: row["scenario"] == "cartoon noise 0.4")
+    return _table(CORRUPT, _named(groups))
+
+
+def plain() -> str:
+    backbones = defaultdict(lambda: defaultdict(list))
+    for row in _rows():
+        if row["scenario"] == "mnist plain":
+            backbone = next(change.split("=")[1] for change in row["changes"] if change.startswith("model.backbone"))
+            backbones[backbone][row["method"]].append(100 * row["accuracy"])
+    return _table(PLAIN, list(backbones.items()), first="backbone, from scratch")
 
 
 def fast_tier() -> str:
     content = json.loads((RESULTS / "suite_fast.json").read_text())
-    lines = [f"| scenario | {' | '.join(FAST)} |", f"|---|{'---|' * len(FAST)}"]
+    lines = [_head("scenario", FAST)]
     for item in content["scenarios"]:
-        cells = [f"{item['methods'][method]['accuracy']:.1f}" if method in item["methods"] else "–" for method in FAST]
-        lines.append(f"| {item['scenario']} | {' | '.join(cells)} |")
+        cells = [
+            f"{found['accuracy']:.1f} / {found['accuracy_mlp']:.1f}" if (found := item["methods"].get(method)) else "–"
+            for method in FAST
+        ]
+        lines.append(f"| {_short(item['scenario'])} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _mean_and_spread(values: list[float]) -> str:
+TABLES = {
+    "quickstart": quickstart,
+    "full-tier": full_tier,
+    "efficiency": efficiency,
+    "corrupt": corrupt,
+    "plain": plain,
+    "fast-tier": fast_tier,
+}
+
+
+def _rows() -> list[dict]:
+    return json.loads((RESULTS / "full_tier.json").read_text())["rows"]
+
+
+def _groups(wanted) -> dict[tuple[str, str], Cells]:
+    """(trainable, scenario) to its cells, of the rows that are wanted, seeds in order."""
+    groups = defaultdict(lambda: defaultdict(list))
+    for row in sorted(_rows(), key=lambda row: (row["trainable"] == "all", row["seed"])):
+        if wanted(row):
+            groups[row["trainable"], row["scenario"]][row["method"]].append(100 * row["accuracy"])
+    return groups
+
+
+def _named(groups: dict[tuple[str, str], Cells]) -> list[tuple[str, Cells]]:
+    return [(f"{trainable}: {_short(scenario)}", cells) for (trainable, scenario), cells in groups.items()]
+
+
+def _table(
+    methods: tuple[str, ...], rows: list[tuple[str, Cells]], *, first: str = "scenario", verdict: bool = False
+) -> str:
+    more = ("ours − best baseline", "gap closed") if verdict else ()
+    lines = [_head(first, methods, "n", *more)]
+    for name, cells in rows:
+        values = [_spread(cells.get(method, [])) for method in methods]
+        lines.append(
+            f"| {' | '.join([name, *values, str(len(cells.get(OURS, []))), *(_verdict(cells) if verdict else [])])} |"
+        )
+    return "\n".join(lines)
+
+
+def _head(first: str, methods: tuple[str, ...], *more: str) -> str:
+    names = [first, *(TITLES.get(method, method.replace("_", " ")) for method in methods), *more]
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+
+
+def _verdict(cells: Cells) -> list[str]:
+    """How far ours stands from the best baseline, and what share of the gap to the oracle it closes."""
+    means = {method: statistics.mean(values) for method, values in cells.items()}
+    if OURS not in means:
+        return ["–", "–"]
+    best = max((method for method in means if method not in NO_BASELINE), key=means.__getitem__)
+    gap = means[CEILING] - means[YARDSTICK] if CEILING in means else 0.0
+    closed = f"{100 * (means[OURS] - means[YARDSTICK]) / gap:.0f} %" if gap > WORTH_CLOSING else "–"
+    return [f"{means[OURS] - means[best]:+.1f} ({best.replace('_', ' ')})", closed]
+
+
+def _short(scenario: str) -> str:
+    return re.sub(r"needle (\S+) noise (\S+)", lambda found: f"{float(found[1]):g} / {float(found[2]):g}", scenario)
+
+
+def _spread(values: list[float]) -> str:
     if not values:
         return "–"
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}" + ("" if len(values) > 1 else " (n = 1)")
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def write() -> None:
+    """Put each table between its markers, wherever they stand."""
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for name, table in TABLES.items():
+            marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+            if marked.search(text):
+                content = table()
+                text = marked.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)  # noqa: B023
+        (ROOT / page).write_text(text)
 
 
 if __name__ == "__main__":
-    print(end_to_end() if (RESULTS / "end_to_end.json").exists() else "no end_to_end.json")
-    print()
-    print(fast_tier() if (RESULTS / "suite_fast.json").exists() else "no suite_fast.json")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        write()
+    else:
+        print("\n\n".join(f"{name}\n{table()}" for name, table in TABLES.items()))

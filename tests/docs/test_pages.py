@@ -14,7 +14,7 @@ ELSEWHERE = {
     "pip install -e '.[demo]'": ".ci/run installs the package",
     "pip install -e '.[test]'": ".ci/run installs the package",
     "pytest": ".ci/run",
-    "homing quickstart": ".ci/run, with --short; the whole of it is benchmarks/end_to_end.py",
+    "homing quickstart": ".ci/run, with --short; the whole of it is benchmarks/quickstart_seeds.py",
 }
 # pages with tests of their own
 TOLD_ELSEWHERE = {"alignments.md": "test_alignments_page.py", "corpora.md": "test_corpora_page.py"}
