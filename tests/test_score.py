@@ -20,7 +20,9 @@ from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.scorer_folder import open_scorer
 from homing.progress import Progress
 from homing.quickstart import handwritten, printed
-from homing.rates.plan import RatePlan
+from homing.rates.descriptors import Likeness, neutral_consistency
+from homing.rates.plan import RatePlan, spread_within_classes
+from homing.rates.scorer import fit_scorer
 from homing.recipe import PoolSpec
 from homing.recipe_reader import parse_recipe
 from homing.run import run
@@ -157,3 +159,17 @@ def test_a_corpus_can_be_made_of_any_run(pools, finished, tmp_path):
     sources = recipe_over(pools).data.sources
     summary = write_corpus(finished, sources, tmp_path / "corpus", Wanted(keep=0.15, form="metadata"))
     assert set(summary["classes"]) == {"0", "1", "2", "3"}
+
+
+def test_a_class_that_had_to_be_spread_is_scored_as_it_was_rated():
+    """One row of a class looks like the target and is lifted beyond what the floor allows."""
+    labels, match = torch.zeros(200, dtype=torch.int64), torch.zeros(200)
+    match[-1] = 1.0
+    log_ratio = torch.linspace(-1, 1, 200)
+    likeness = Likeness(log_ratio, match, 0.005, probe=torch.tensor([1.0, 0.0]))
+    rates, uniform = spread_within_classes(1 + 9_999 * match, labels, 1)
+    identity = (torch.eye(1), torch.zeros(1))
+    consistency = neutral_consistency(labels)
+    scorer = fit_scorer(likeness, consistency, identity, labels, rates, num_classes=1, match_lift=10_000, let_go=0)
+    assert uniform > 0.5
+    torch.testing.assert_close(scorer(log_ratio[:, None], labels).rates, rates, rtol=1e-3, atol=1e-3)

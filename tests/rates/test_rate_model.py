@@ -4,7 +4,13 @@ import pytest
 import torch
 from gaussian_domains import NUM_CLASSES, described, hidden_matches
 
-from homing.rates.plan import RatePlan, balanced_within_classes
+from homing.rates.plan import (
+    LEAST_ROWS,
+    RatePlan,
+    balanced_within_classes,
+    effective_sample_size,
+    spread_within_classes,
+)
 from homing.rates.rate_model import (
     DESCRIPTORS,
     Setting,
@@ -50,6 +56,19 @@ def test_classes_that_the_target_lacks_count_less_the_more_images_say_so():
 
 def test_a_target_of_one_image_a_class_says_nothing_about_missing_classes():
     torch.testing.assert_close(class_presence(of_classes(hidden_matches(seed=6), [0, 1])), torch.ones(NUM_CLASSES))
+
+
+def test_no_class_rests_on_a_handful_of_rows():
+    labels = torch.tensor([0] * 200 + [1] * 4 + [2] * 200)
+    raw = torch.cat([torch.full((200,), 1e-4), torch.tensor([5.0, 0, 0, 0]), torch.linspace(0.5, 1.5, 200)])
+    raw[:2] = 1.0
+    rates, uniform = spread_within_classes(raw, labels, 3)
+    sizes = [effective_sample_size(rates[labels == label]) for label in range(3)]
+    assert sizes[:2] == pytest.approx([LEAST_ROWS, 4], rel=1e-3)
+    torch.testing.assert_close(class_means(rates, labels), torch.ones(3))
+    assert rates[:2].min() > 10 * rates[2]  # still ranked
+    assert uniform[2] == 0  # what is spread already is left alone
+    torch.testing.assert_close(rates[labels == 2], balanced_within_classes(raw, labels, 3)[labels == 2])
 
 
 def test_lift_one_and_nothing_let_go_is_uniform():

@@ -15,7 +15,7 @@ from torch import Tensor
 from homing.rates.descriptors import label_consistency, neutral_consistency, pool_consistency, target_likeness
 from homing.rates.evidence import Evidence
 from homing.rates.learner import NOTHING, WIDTH
-from homing.rates.plan import RatePlan, balanced_within_classes
+from homing.rates.plan import RatePlan, spread_within_classes
 from homing.rates.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, weight_ladder
 from homing.rates.scorer import fit_scorer
 
@@ -62,7 +62,7 @@ def rates_apart(
         alone = pool_consistency(pool, seed)
         consistency = label_consistency(pool, likeness.match, alone, seed, target_has_labels=False)
     matching = 1 + (setting.match_lift - 1) * likeness.match
-    rates = balanced_within_classes(matching * consistency.right**setting.let_go, labels, num_classes)
+    rates, _ = spread_within_classes(matching * consistency.right**setting.let_go, labels, num_classes)
     scorer = fit_scorer(
         likeness,
         consistency,

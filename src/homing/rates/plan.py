@@ -53,6 +53,33 @@ def effective_sample_size(rates: Tensor) -> float:
     return float(rates.double().sum()) ** 2 / squares if squares else 0.0
 
 
+LEAST_ROWS = 10
+"""Effective rows that each class keeps, or all of its rows where it has fewer: no class rests on a handful."""
+
+
+def spread_within_classes(rates: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Rates balanced within classes, mixed with uniform ones as far as a class needs to keep `LEAST_ROWS`.
+
+    With mean 1 and variance v in a class of N rows its effective sample size is N / (1 + v), and a share u of uniform
+    rates makes it N / (1 + (1 - u)^2 v).
+
+    Args:
+        rates: `[..., N]`, at least 0.
+        labels: `[N]` int64.
+        num_classes: C.
+
+    Returns:
+        The rates, mean 1 within each class, and `[..., C]` the share of uniform rates in them: 0 nearly always.
+    """
+    balanced = balanced_within_classes(rates, labels, num_classes)
+    counts = torch.bincount(labels, minlength=num_classes).clamp(min=1)
+    squares = torch.zeros(*rates.shape[:-1], num_classes).index_add_(-1, labels, balanced.square())
+    variance = (squares / counts - 1).clamp(min=1e-12)
+    allowed = (counts / LEAST_ROWS).clamp(min=1.0) - 1
+    uniform = 1 - (allowed / variance).clamp(max=1.0).sqrt()
+    return balanced + uniform[..., labels] * (1 - balanced), uniform
+
+
 def balanced_within_classes(rates: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Scale rates to mean 1 within each class, so that no rate can skew the class prior.
 

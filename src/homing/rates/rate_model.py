@@ -10,7 +10,7 @@ from torch import Tensor
 
 from homing.rates.descriptors import Consistency, Likeness, label_consistency, neutral_consistency, target_likeness
 from homing.rates.evidence import Evidence
-from homing.rates.plan import balanced_within_classes
+from homing.rates.plan import spread_within_classes
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
 RUNGS, MIDDLE_RUNG = 5, 2
@@ -116,8 +116,9 @@ def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed
 def rates_of(settings: list[Setting], description: Description, evidence: Evidence) -> Tensor:
     """Rates of every source row under each setting.
 
-    `r = (1 + (match_lift - 1) * P(match)) * P(label right) ** let_go`, scaled to mean 1 within each class, times
-    `class_presence` of the class. A setting that neither lifts nor lets go is plain pooling: all rates are 1.
+    `r = (1 + (match_lift - 1) * P(match)) * P(label right) ** let_go`, scaled to mean 1 within each class and spread
+    over `LEAST_ROWS` of it at least, times `class_presence` of the class. A setting that neither lifts nor lets go is plain
+    pooling: all rates are 1.
 
     Args:
         settings: S settings.
@@ -131,7 +132,7 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     let_go = torch.tensor([[setting.let_go] for setting in settings])
     matching = 1 + (lift - 1) * description.likeness.match
     keeping = description.consistency.right**let_go
-    rates = balanced_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes)
+    rates, _ = spread_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes)
     pooling = (lift == 1) & (let_go == 0)
     return rates * torch.where(pooling, 1.0, class_presence(evidence)[evidence.source_labels])
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from homing.rates.descriptors import Consistency, Likeness, right_from_clean
+from homing.rates.plan import spread_within_classes
 from homing.rates.probe import with_bias
 
 _KNOTS = 512
@@ -41,6 +42,7 @@ class Scorer:
         lean_probe: `[D + 1, C]` the same by the probe that leans to the target; empty where nothing matches.
         class_scale: `[C]` factor that gave each class its mean rate in the learner's source; the mean one for
             rows without a label stands behind them, so `[C + 1]`.
+        class_base: `[C + 1]` what every row of a class has of uniform rates, see `spread_within_classes`.
         match_lift: φ, see `Setting`.
         let_go: φ, see `Setting`.
         wrong_share: Of the pool's labels.
@@ -52,6 +54,7 @@ class Scorer:
     pool_probe: Tensor
     lean_probe: Tensor
     class_scale: Tensor
+    class_base: Tensor
     match_lift: float
     let_go: float
     wrong_share: float
@@ -74,8 +77,9 @@ class Scorer:
             right = right_from_clean(consistency.exp(), self.wrong_share, log_probs.shape[1])
             rates = rates * right**self.let_go
             best = torch.where(right < 0.5, best, labels)
-        scale = self.class_scale[-1] if labels is None else self.class_scale[labels]
-        return Scores(rates * scale, likeness, consistency, best)
+        group = torch.full((len(features),), -1) if labels is None else labels
+        rates = self.class_base[group] + rates * self.class_scale[group]
+        return Scores(rates, likeness, consistency, best)
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it as tensors by name, for safetensors."""
@@ -135,11 +139,15 @@ def fit_scorer(
         return torch.cat([matrix @ probe[:-1], (probe[-1] + offset @ probe[:-1])[None]])
 
     raw = (1 + (match_lift - 1) * likeness.match) * consistency.right**let_go
+    tiny = torch.finfo(raw.dtype).tiny
     totals = torch.zeros(2, num_classes).index_add_(1, labels, torch.stack([rates, raw]))
-    scale = torch.where(totals[1] > 0, totals[0] / totals[1].clamp(min=torch.finfo(raw.dtype).tiny), 1.0)
+    counts = torch.bincount(labels, minlength=num_classes).clamp(min=1)
+    _, uniform = spread_within_classes(raw, labels, num_classes)
+    base = uniform * totals[0] / counts
+    scale = (1 - uniform) * torch.where(totals[1] > 0, totals[0] / totals[1].clamp(min=tiny), 1.0)
     order = likeness.log_ratio.argsort()
     knots = order[torch.linspace(0, len(order) - 1, max(2, min(_KNOTS, len(order)))).round().long()]
-    whole = (rates.sum() / raw.sum().clamp(min=torch.finfo(raw.dtype).tiny))[None]
+    whole = (rates.sum() / raw.sum().clamp(min=tiny))[None]
     return Scorer(
         likeness=unfolded(torch.zeros(projection[0].shape[1] + 1) if likeness.probe is None else likeness.probe),
         match_at=likeness.log_ratio[knots].clone(),
@@ -147,6 +155,7 @@ def fit_scorer(
         pool_probe=unfolded(consistency.pool_probe),
         lean_probe=unfolded(consistency.lean_probe),
         class_scale=torch.cat([scale, whole]),
+        class_base=torch.cat([base, torch.zeros(1)]),
         match_lift=match_lift,
         let_go=let_go,
         wrong_share=consistency.wrong_share,
