@@ -117,8 +117,8 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     """Rates of every source row under each setting.
 
     `r = (1 + (match_lift - 1) * P(match)) * P(label right) ** let_go`, scaled to mean 1 within each class and spread
-    over `LEAST_ROWS` of it at least, times `class_presence` of the class. A setting that neither lifts nor lets go is plain
-    pooling: all rates are 1.
+    over `LEAST_ROWS` of it at least, times `class_presence` of the class. A setting that neither lifts nor lets go is
+    plain pooling: all rates are 1.
 
     Args:
         settings: S settings.
