@@ -7,7 +7,14 @@ import timm
 import torch
 
 from homing.errors import RecipeError
-from homing.models.parts import adapt_batch_norms, batch_norms, classifier_of, set_trainable, set_training_mode
+from homing.models.parts import (
+    adapt_batch_norms,
+    batch_norms,
+    classifier_of,
+    lone_sample_held,
+    set_trainable,
+    set_training_mode,
+)
 
 
 def trained_share(name: str, trainable: str) -> float:
@@ -61,6 +68,23 @@ def test_adapted_statistics_are_those_of_the_images():
     assert torch.allclose(first.running_mean, torch.cat(seen).mean(dim=(0, 2, 3)), atol=1e-4)
     assert not first.training
     assert first.momentum is not None
+
+
+def test_a_batch_of_one_sample_trains_with_the_statistics_gathered_so_far():
+    """Where the last map is a single position, such a batch has no spread, and torch refuses it."""
+    model = timm.create_model("resnet10t", num_classes=3)
+    set_training_mode(model, "train")
+    picture = torch.randn(1, 3, 32, 32)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        model(picture)
+    before = model.bn1.running_mean.clone()
+    with lone_sample_held(model, 1):
+        model(picture).sum().backward()
+    assert torch.equal(before, model.bn1.running_mean)
+    assert all(norm.training for norm in batch_norms(model))
+    with lone_sample_held(model, 2):
+        model(torch.randn(2, 3, 32, 32))
+    assert not torch.equal(before, model.bn1.running_mean)
 
 
 def test_a_head_that_is_not_linear_is_told():

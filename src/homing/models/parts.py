@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -92,6 +93,19 @@ def set_training_mode(model: nn.Module, batch_norm: str) -> None:
     if batch_norm != "train":
         for module in batch_norms(model):
             module.eval()
+
+
+@contextmanager
+def lone_sample_held(model: nn.Module, batch_size: int) -> Iterator[None]:
+    """For a batch of one sample, which has no statistics of its own, batch norms use what they have gathered so far."""
+    held = [module for module in batch_norms(model) if module.training] if batch_size == 1 else []
+    for module in held:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in held:
+            module.train()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from homing.errors import DivergedError, Interrupted
 from homing.models.inputs import Inputs
-from homing.models.parts import autocast, set_training_mode
+from homing.models.parts import autocast, lone_sample_held, set_training_mode
 from homing.pools.order import Rows, key_to_seed
 from homing.rates.plan import effective_sample_size
 from homing.training.average import running_average
@@ -263,10 +263,12 @@ class FineTuning:
     def forward(self, tensors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the loss of each sample [B], in float32."""
         if not self.settings.mixup:
-            logits = of_own_side(self.model(tensors).float(), labels, self.split)
+            with lone_sample_held(self.model, len(tensors)):
+                logits = of_own_side(self.model(tensors).float(), labels, self.split)
             return logits, functional.cross_entropy(logits, labels, reduction="none")
         share = torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample().item()
-        logits = self.model(share * tensors + (1 - share) * tensors.flip(0)).float()
+        with lone_sample_held(self.model, len(tensors)):
+            logits = self.model(share * tensors + (1 - share) * tensors.flip(0)).float()
         both = [(of_own_side(logits, target, self.split), target) for target in (labels, labels.flip(0))]
         losses = [functional.cross_entropy(*pair, reduction="none") for pair in both]
         return both[0][0], share * losses[0] + (1 - share) * losses[1]
