@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from homing.compare import correct_predictions
+from homing.compare import predictions_of
 from homing.errors import HomingError, RecipeError
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.report import write_report
@@ -90,7 +90,7 @@ def test_tables_and_predictions_are_no_pickles(tmp_path, canary, kind):
         lambda: RatesFile(tmp_path / "rates.parquet"),
         lambda: RateTable(3).load(tmp_path / "table.safetensors", ["a", "b", "c"]),
         lambda: write_report(tmp_path, lambda ids: [None] * len(ids)),
-        lambda: correct_predictions(tmp_path),
+        lambda: predictions_of(tmp_path),
     ):
         with pytest.raises(HomingError):
             read()
