@@ -45,6 +45,7 @@ def resumable(
     resume: bool = True,
     learning_rate: float = 0.01,
     order: list[int] | None = None,
+    target_share: float = 0.0,
     **more,
 ) -> FineTuning:
     """A fine-tuning over real files.
@@ -61,6 +62,7 @@ def resumable(
         resume: Whether to go on from what is in the folder.
         learning_rate: Peak.
         order: Rows of the pool that are the source, in this order; default: the first 27.
+        target_share: Share of the steps, the last ones, that train on the target alone.
         more: For `Checkpoints`.
     """
     pool = read_pool(PoolSpec(path=str(pictures)))
@@ -86,7 +88,10 @@ def resumable(
         if kind == "bn"
         else small_model("test_vit", img_size=32, drop_path_rate=0.2 if kind == "vit" else 0.0)
     )
-    plan = TrainingPlan((Phase(torch.linspace(0.5, 1.5, num_source), 2.0),), "sample", online=online is not None)
+    phases = [Phase(torch.linspace(0.5, 1.5, num_source), 2.0, share=1 - target_share)]
+    if target_share:
+        phases.append(Phase(torch.zeros(num_source), 1.0, share=target_share))
+    plan = TrainingPlan(phases, "sample", online=online is not None)
     folder.mkdir(parents=True, exist_ok=True)
     return FineTuning(
         model,

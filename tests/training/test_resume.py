@@ -36,6 +36,17 @@ def whole(request, pictures, tmp_path_factory):
     return request.param, folder
 
 
+@pytest.mark.parametrize("cut", [NUM_STEPS // 2 - 1, NUM_STEPS // 2, NUM_STEPS // 2 + 1])
+def test_a_phase_begins_anew_wherever_the_training_was_cut(pictures, tmp_path, cut):
+    resumable("bn", pictures, tmp_path / "whole", target_share=0.5).run()
+    name = f"checkpoints/step-{cut:06d}"
+    shutil.copytree(tmp_path / "whole" / name, tmp_path / "cut" / name)
+    shutil.copy(tmp_path / "whole" / "metrics.jsonl", tmp_path / "cut")
+    resumable("bn", pictures, tmp_path / "cut", every=NUM_STEPS, target_share=0.5).run()
+    ours, theirs = left_by(tmp_path / "whole"), left_by(tmp_path / "cut")
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 def test_resumed_at_any_step_it_leaves_the_same_bytes(whole, pictures, tmp_path, cut, workers):

@@ -156,7 +156,7 @@ class FineTuning:
                 self.report()
                 self.save_if_due()
                 advance(1)
-            self.epoch, self.epoch_start, self.counts = self.epoch + 1, self.step, None
+            self.end_epoch()
         if self.checkpoints is not None and self.step > began:
             self.checkpoints.save(self)
         if self.average is not None:
@@ -185,6 +185,8 @@ class FineTuning:
 
     def open_epoch(self) -> Epoch:
         """The order of the epoch at hand, drawn from the rates as they stood when it began."""
+        if self.plan.phase_at(self.epoch_start, self.settings.num_steps)[1] <= self.step:
+            self.end_epoch()  # saved just before another phase began
         phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
         if self.counts is None:
             if not everywhere(self.accelerator, self.rates_now().isfinite().all()):
@@ -195,6 +197,10 @@ class FineTuning:
             expected = expected_visits(rates.numpy(), num_target, phase.target_weight, self.plan.apply)
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
         return open_epoch(self.counts.numpy(), self.epoch, batch_size=self.settings.batch_size, seed=self.settings.seed)
+
+    def end_epoch(self) -> None:
+        """The next one is drawn from the rates as they are then."""
+        self.epoch, self.epoch_start, self.counts = self.epoch + 1, self.step, None
 
     def batches(self, epoch: Epoch) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
         """What is left of the epoch, not past its phase, each batch with the model's inputs."""
