@@ -30,6 +30,7 @@ class Scenario:
     noise: float  # share of the pool's labels that is wrong
     shots: int = 5  # labelled target images a class
     target_classes: tuple[str, ...] | None = None  # None: all of them
+    mixed_up: bool = False  # a wrong label is always that of the next class, as where annotators mix two classes up
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def draw_study(scenario: Scenario, bank: FeatureBank, seed: int) -> Study:
     hidden, test = left[:num_hidden], left[num_hidden:]
     others = _shuffled(bank.rows_of(*scenario.sources), generator)[: POOL_SIZE - num_hidden]
     pool = _shuffled(torch.cat([hidden, others]), generator)
-    labels, clean = _with_wrong_labels(bank.labels[pool], scenario.noise, len(bank.class_names), generator)
+    labels, clean = _with_wrong_labels(
+        bank.labels[pool], scenario.noise, len(bank.class_names), generator, scenario.mixed_up
+    )
     evidence = Evidence(
         source_features=bank.features[pool],
         source_labels=labels,
@@ -77,10 +80,10 @@ def _first_of_each_class(labels: Tensor, count: int) -> Tensor:
 
 
 def _with_wrong_labels(
-    labels: Tensor, share: float, num_classes: int, generator: torch.Generator
+    labels: Tensor, share: float, num_classes: int, generator: torch.Generator, mixed_up: bool
 ) -> tuple[Tensor, Tensor]:
     wrong = torch.rand(len(labels), generator=generator) < share
-    shift = torch.randint(1, num_classes, (len(labels),), generator=generator)
+    shift = torch.randint(1, 2 if mixed_up else num_classes, (len(labels),), generator=generator)
     return torch.where(wrong, (labels + shift) % num_classes, labels), ~wrong
 
 
@@ -103,6 +106,10 @@ def all_scenarios() -> list[Scenario]:
     subset = ("dog", "guitar", "person")
     scenarios += [replace(cartoon, name="cartoon class subset needle 0.1 noise 0.2", target_classes=subset)]
     scenarios += [replace(cartoon, name=f"cartoon {k} shots needle 0.1 noise 0.2", shots=k) for k in (2, 5, 20)]
+    usps = Scenario("usps", "digits", "usps", ("mnist", "mnist_m"), 0.1, 0.0)
+    scenarios += [
+        replace(s, name=f"{s.name} mixed up needle 0.1 noise 0.3", noise=0.3, mixed_up=True) for s in (cartoon, usps)
+    ]
     return scenarios
 
 

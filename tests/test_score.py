@@ -169,7 +169,7 @@ def test_a_class_that_had_to_be_spread_is_scored_as_it_was_rated():
     likeness = Likeness(log_ratio, match, 0.005, probe=torch.tensor([1.0, 0.0]))
     rates, uniform = spread_within_classes(1 + 9_999 * match, labels, 1)
     identity = (torch.eye(1), torch.zeros(1))
-    consistency = neutral_consistency(labels)
+    consistency = neutral_consistency(labels, 1)
     scorer = fit_scorer(likeness, consistency, identity, labels, rates, num_classes=1, match_lift=10_000, let_go=0)
     assert uniform > 0.5
     torch.testing.assert_close(scorer(log_ratio[:, None], labels).rates, rates, rtol=1e-3, atol=1e-3)

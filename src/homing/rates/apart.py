@@ -56,7 +56,7 @@ def rates_apart(
     setting = likeliest_setting(names, domains.num_source, domains.num_target, target_weight)
     likeness = target_likeness(domains, seed)
     labels = nobody if source_labels is None else source_labels
-    consistency = neutral_consistency(labels)
+    consistency = neutral_consistency(labels, num_classes)
     if "label_consistency" in names:
         pool = Evidence(domains.source_features, labels, domains.target_features, unlabelled, num_classes)
         alone = pool_consistency(pool, seed)

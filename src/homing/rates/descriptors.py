@@ -16,6 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from homing.rates.evidence import Evidence
+from homing.rates.label_noise import label_noise, own_class, right_from_clean, right_from_noisy
 from homing.rates.probe import fit_probes, log_probabilities, with_bias
 
 CROSS_FITS = 5
@@ -27,7 +28,7 @@ LEAN = 9.0
 target, because a probe of the pool as it is finds the rows that match inconsistent, being few and otherwise."""
 
 _QUANTILES = (0.2, 0.3, 0.4, 0.5)
-_MOST_CONFIDENT = 0.1
+_CELL = 1e-3  # of the spread: wide enough for the rounding of another batch, too narrow for another image
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Consistency:
     Attributes:
         log_probability: `[N]` out-of-fold log-probability of the row's own label.
         right: `[N]` in 0..1, probability that the label is right.
-        wrong_share: Share of the pool's labels that are wrong, 0..1.
+        noise: `[C, C]` how often each given label (column) stands on each true class (row), see `label_noise`.
         best: `[N]` int64, the class that an out-of-fold probe finds likeliest.
         pool_probe: `[D + 1, C]` mean of the cross-fitted probes of the pool, for rows that none of them has seen.
         lean_probe: `[D + 1, C]` the same of the probes that lean to the target.
@@ -62,10 +63,15 @@ class Consistency:
 
     log_probability: Tensor
     right: Tensor
-    wrong_share: float
+    noise: Tensor
     best: Tensor
     pool_probe: Tensor | None = None
     lean_probe: Tensor | None = None
+
+    @property
+    def wrong_share(self) -> float:
+        """Share of the pool's labels that are wrong, 0..1, classes counting alike."""
+        return 1 - float(self.noise.diagonal().mean())
 
 
 def target_likeness(evidence: Evidence, seed: int) -> Likeness:
@@ -81,7 +87,7 @@ def target_likeness(evidence: Evidence, seed: int) -> Likeness:
     features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
     side = torch.cat([torch.zeros(num_source, dtype=torch.int64), torch.ones(num_target, dtype=torch.int64)])
     num_fits = max(2, min(CROSS_FITS, num_source, num_target))
-    fold = torch.cat([_folds(num_source, num_fits, seed), _folds(num_target, num_fits, seed)])
+    fold = torch.cat([_folds(pool, num_fits, seed) for pool in (evidence.source_features, evidence.target_features)])
     weights = torch.cat([_class_weights(evidence) / num_source, torch.full((num_target,), 1 / num_target)])
     kept = fold != torch.arange(num_fits)[:, None]
     probes = fit_probes(features, side, weights * kept, 2, ridge=LIKENESS_RIDGE)
@@ -105,34 +111,31 @@ def target_likeness(evidence: Evidence, seed: int) -> Likeness:
 def pool_consistency(evidence: Evidence, seed: int) -> Consistency:
     """Probability that each label is right as the pool alone tells it; the target is not looked at.
 
-    Labels are taken as right with probability 1 - e and else as any other class alike. Where a cross-fitted probe is
-    most sure of a class, the label is another one about as often as labels are wrong, which gives e (cf. Northcutt
-    et al. 2021, "Confident learning"): hard images are elsewhere, and do not count as wrong. The posterior of each
-    label follows by Bayes' rule, and the probe is fitted once more with it.
+    Which label stands on which class how often is told by the rows that a cross-fitted probe is most sure of
+    (`label_noise`). The posterior of each label follows by Bayes' rule, and the probe is fitted once more with it.
     """
     labels, num_classes = evidence.source_labels, evidence.num_classes
     if num_classes == 1 or evidence.num_source < 2:
-        return neutral_consistency(labels)
+        return neutral_consistency(labels, num_classes)
     features, (fold, kept) = with_bias(evidence.source_features), _cross_fits(evidence, seed)
     probes = fit_probes(features, labels, kept.float(), num_classes, ridge=CONSISTENCY_RIDGE)
     log_probs = _out_of_fold(features, probes, fold)
-    wrong_share = _wrong_share(log_probs, labels)
-    right = _right_from_noisy(_own(log_probs, labels).exp(), wrong_share, num_classes)
+    noise = label_noise(log_probs, labels)
+    right = right_from_noisy(log_probs.exp(), labels, noise)
     probes = fit_probes(features, labels, kept * right, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
     log_probs = _out_of_fold(features, probes, fold)
-    own = _own(log_probs, labels)
     return Consistency(
-        own,
-        right_from_clean(own.exp(), wrong_share, num_classes),
-        wrong_share,
+        own_class(log_probs, labels),
+        right_from_clean(log_probs.exp(), labels, noise),
+        noise,
         log_probs.argmax(dim=1),
         pool_probe=probes.mean(dim=0),
     )
 
 
-def neutral_consistency(labels: Tensor) -> Consistency:
+def neutral_consistency(labels: Tensor, num_classes: int) -> Consistency:
     """All labels `[N]` are taken as right."""
-    return Consistency(torch.zeros(len(labels)), torch.ones(len(labels)), 0.0, labels)
+    return Consistency(torch.zeros(len(labels)), torch.ones(len(labels)), torch.eye(num_classes), labels)
 
 
 def label_consistency(
@@ -157,28 +160,45 @@ def label_consistency(
     all_labels = torch.cat([labels, evidence.target_labels])
     fold, kept = _cross_fits(evidence, seed)
     target_weights = torch.full((len(kept), evidence.num_target), (1 + LEAN) * target_has_labels)
-    right, probes = match + (1 - match) * pool.right, None
+    right, log_probs, probes = match + (1 - match) * pool.right, torch.empty(0), None
     for _ in range(CONSISTENCY_ROUNDS):
         weights = torch.cat([kept * (1 + LEAN * match) * right, target_weights], dim=1)
         probes = fit_probes(features, all_labels, weights, num_classes, ridge=CONSISTENCY_RIDGE, start=probes)
         log_probs = _out_of_fold(features, probes, fold)
-        own = match * _own(log_probs, labels).exp() + (1 - match) * pool.log_probability.exp()
-        right = right_from_clean(own, pool.wrong_share, num_classes)
+        right = match * right_from_clean(log_probs.exp(), labels, pool.noise) + (1 - match) * pool.right
+    own = match * own_class(log_probs, labels).exp() + (1 - match) * pool.log_probability.exp()
     best = torch.where(match > 0.5, log_probs.argmax(dim=1), pool.best)
     log_own = own.clamp(min=torch.finfo(own.dtype).tiny).log()
     assert probes is not None
-    return Consistency(log_own, right, pool.wrong_share, best, pool.pool_probe, lean_probe=probes.mean(dim=0))
+    return Consistency(log_own, right, pool.noise, best, pool.pool_probe, lean_probe=probes.mean(dim=0))
 
 
 def _cross_fits(evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:
     """The fold of each source row `[N]`, and which rows each cross-fit may see `[F, N]` bool."""
     num_fits = min(CROSS_FITS, evidence.num_source)
-    fold = _folds(evidence.num_source, num_fits, seed + 1)
+    fold = _folds(evidence.source_features, num_fits, seed + 1)
     return fold, fold != torch.arange(num_fits)[:, None]
 
 
-def _folds(num_rows: int, num_folds: int, seed: int) -> Tensor:
-    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)) % num_folds
+def _folds(features: Tensor, num_folds: int, seed: int) -> Tensor:
+    """A fold of each row, `[N]`, none of them empty: copies of an image share the fold of the first of them.
+
+    A fit that has seen a copy has seen the row. Rows without a copy have a fold that does not depend on their features.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    folds = torch.randperm(len(features), generator=generator) % num_folds
+    image = _same_image(features, generator)
+    first = torch.full((len(features),), len(features)).scatter_reduce(0, image, torch.arange(len(features)), "amin")
+    shared = folds[first[image]]
+    return shared if len(shared.bincount().nonzero()) == num_folds else folds
+
+
+def _same_image(features: Tensor, generator: torch.Generator) -> Tensor:
+    """`[N]` numbers from 0, equal for rows whose features are: they fall into one cell of three random directions."""
+    along = features @ torch.randn(features.shape[1], 3, generator=generator)
+    cells = (along / (_CELL * along.std(dim=0, correction=0)).clamp(min=torch.finfo(along.dtype).tiny)).round()
+    image: Tensor = torch.unique(cells, dim=0, return_inverse=True)[1]
+    return image
 
 
 def _class_weights(evidence: Evidence) -> Tensor:
@@ -235,30 +255,3 @@ def _out_of_fold(features: Tensor, probes: Tensor, fold: Tensor) -> Tensor:
         rows = (fold == index).nonzero().flatten()
         log_probs[rows] = log_probabilities(features[rows], probes[index])
     return log_probs
-
-
-def _own(log_probs: Tensor, labels: Tensor) -> Tensor:
-    return log_probs.gather(1, labels[:, None]).squeeze(1)
-
-
-def _wrong_share(log_probs: Tensor, labels: Tensor) -> float:
-    confidence, predicted = log_probs.max(dim=1)
-    surest = confidence.argsort(descending=True)[: max(1, round(_MOST_CONFIDENT * len(labels)))]
-    return float((predicted[surest] != labels[surest]).float().mean())
-
-
-def right_from_clean(own: Tensor, wrong_share: float, num_classes: int) -> Tensor:
-    """Bayes' rule for "the label is right", from the probability of the label's class being the true one."""
-    other = wrong_share / (num_classes - 1)
-    chance = 1 - 1 / num_classes
-    if wrong_share == 0 or wrong_share >= chance:  # nothing is wrong, or labels say nothing about one another
-        return torch.ones_like(own)
-    right = (1 - wrong_share) * own
-    return right / (right + other * (1 - own))
-
-
-def _right_from_noisy(own: Tensor, wrong_share: float, num_classes: int) -> Tensor:
-    """The same where a probe of noisy labels gives the probability of the *label*: wrong ones are unmixed first."""
-    other = wrong_share / (num_classes - 1)
-    true = ((own - other) / max(1 - wrong_share - other, 1e-6)).clamp(0, 1)
-    return right_from_clean(true, wrong_share, num_classes)

@@ -109,7 +109,7 @@ def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed
     if "label_consistency" in names:
         consistency = label_consistency(evidence, likeness.match, pool, seed)
     else:
-        consistency = neutral_consistency(evidence.source_labels)
+        consistency = neutral_consistency(evidence.source_labels, evidence.num_classes)
     return Description(likeness, consistency)
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from homing.rates.descriptors import Consistency, Likeness, right_from_clean
+from homing.rates.descriptors import Consistency, Likeness
+from homing.rates.label_noise import own_class, right_from_clean
 from homing.rates.plan import spread_within_classes
 from homing.rates.probe import with_bias
 
 _KNOTS = 512
-_SCALARS = ("match_lift", "let_go", "wrong_share")
+_SCALARS = ("match_lift", "let_go")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Scorer:
         class_base: `[C + 1]` what every row of a class has of uniform rates, see `spread_within_classes`.
         match_lift: φ, see `Setting`.
         let_go: φ, see `Setting`.
-        wrong_share: Of the pool's labels.
+        noise: `[C, C]` of the pool's labels, see `label_noise`.
     """
 
     likeness: Tensor
@@ -57,7 +59,7 @@ class Scorer:
     class_base: Tensor
     match_lift: float
     let_go: float
-    wrong_share: float
+    noise: Tensor
 
     def __call__(self, features: Tensor, labels: Tensor | None) -> Scores:
         """Score some rows.
@@ -72,9 +74,7 @@ class Scorer:
         rates = 1 + (self.match_lift - 1) * match
         consistency, best = torch.full_like(rates, torch.nan), None
         if labels is not None and self.pool_probe.numel():
-            log_probs = self._log_probs(inputs, match)
-            consistency, best = log_probs.gather(1, labels[:, None]).squeeze(1), log_probs.argmax(dim=1)
-            right = right_from_clean(consistency.exp(), self.wrong_share, log_probs.shape[1])
+            consistency, right, best = self._consistency(inputs, labels, match)
             rates = rates * right**self.let_go
             best = torch.where(right < 0.5, best, labels)
         group = torch.full((len(features),), -1) if labels is None else labels
@@ -98,14 +98,16 @@ class Scorer:
         share = ((likeness - low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)).clamp(0, 1)
         return self.match[right - 1] + share * (self.match[right] - self.match[right - 1])
 
-    def _log_probs(self, inputs: Tensor, match: Tensor) -> Tensor:
-        """`[M, C]`: each row among its like, matching rows by the leaning probe."""
-        pool = (inputs @ self.pool_probe).log_softmax(dim=1)
-        if not self.lean_probe.numel():
-            return pool
-        lean = (inputs @ self.lean_probe).log_softmax(dim=1)
-        mixed = match[:, None] * lean.exp() + (1 - match[:, None]) * pool.exp()
-        return mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log()
+    def _consistency(self, inputs: Tensor, labels: Tensor, match: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of the label, probability that it is right, likeliest class: `[M]` each, rows among like."""
+        pool = (inputs @ self.pool_probe).softmax(dim=1)
+        lean = (inputs @ self.lean_probe).softmax(dim=1) if self.lean_probe.numel() else pool
+        own, right = (
+            match * of(lean, labels) + (1 - match) * of(pool, labels)
+            for of in (own_class, partial(right_from_clean, noise=self.noise))
+        )
+        best = torch.where(match > 0.5, lean.argmax(dim=1), pool.argmax(dim=1))
+        return own.clamp(min=torch.finfo(own.dtype).tiny).log(), right, best
 
 
 def fit_scorer(
@@ -158,5 +160,5 @@ def fit_scorer(
         class_base=torch.cat([base, torch.zeros(1)]),
         match_lift=match_lift,
         let_go=let_go,
-        wrong_share=consistency.wrong_share,
+        noise=consistency.noise,
     )

@@ -1,0 +1,95 @@
+"""Wrong labels of a pool: which label stands on which class how often, and whether the one at hand is right.
+
+Labels get mixed up in ways of their own (a fox is called a dog, seldom a car), so the noise is a matrix: row j is how
+often each label stands on images of class j (Patrini et al. 2017). It is read off the rows that a probe is most sure
+of (Northcutt et al. 2021, "Confident learning"): hard images are elsewhere, and do not count as wrong.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_SUREST, _ENOUGH, _AT_MOST = 0.05, 10, 0.1  # of a class: this share of its rows, or so many where that share allows
+_STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
+_LEAST_SINGULAR = 1e-2  # of the largest: directions that noise has nearly wiped out are not brought back
+
+
+def label_noise(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """How often each given label stands on each true class.
+
+    A class has few sure rows, so its row is drawn to noise that is common to all classes and all labels, as strongly
+    as makes the sure rows' labels likeliest (Dirichlet-multinomial evidence): where noise is common, it is found to be.
+
+    Args:
+        log_probs: `[N, C]` of each row by a probe that has not seen it.
+        labels: `[N]` int64, as given.
+
+    Returns:
+        `[C, C]` float32, true class by given label, rows sum to 1; the identity where sure rows carry no other label.
+    """
+    counts = _labels_of_sure_rows(log_probs, labels)
+    num_classes = len(counts)
+    wrong = 1 - float(counts.trace() / counts.sum())
+    if wrong == 0:
+        return torch.eye(num_classes)
+    common = torch.full((num_classes, num_classes), wrong / (num_classes - 1)).fill_diagonal_(1 - wrong)
+    strength = max(_STRENGTHS, key=lambda strength: _log_evidence(counts, strength * common))
+    return (counts + strength * common) / (counts.sum(dim=1, keepdim=True) + strength)
+
+
+def right_from_clean(probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    """Bayes' rule for "the label is right", from the probabilities of the true class.
+
+    Args:
+        probs: `[M, C]`.
+        labels: `[M]` int64, as given.
+        noise: `[C, C]` from `label_noise`.
+
+    Returns:
+        `[M]` in 0..1; 1 throughout where nothing is wrong, or labels say nothing about one another.
+    """
+    if not _tells(noise):
+        return torch.ones(len(labels))
+    given = own_class(probs @ noise, labels)
+    right = own_class(probs * noise.diagonal(), labels)
+    return right / given.clamp(min=torch.finfo(given.dtype).tiny)
+
+
+def right_from_noisy(probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    """The same where a probe of noisy labels gives the probabilities of the *label*: wrong ones are unmixed first."""
+    if not _tells(noise):
+        return torch.ones(len(labels))
+    clean = (probs @ torch.linalg.pinv(noise, rtol=_LEAST_SINGULAR)).clamp(min=0)
+    return right_from_clean(functional.normalize(clean, p=1, dim=1), labels, noise)
+
+
+def own_class(values: Tensor, labels: Tensor) -> Tensor:
+    """`[M]`, of `[M, C]` what stands in the column of each row's label."""
+    return values.gather(1, labels[:, None]).squeeze(1)
+
+
+def _tells(noise: Tensor) -> bool:
+    return 1 / len(noise) < float(noise.diagonal().mean()) < 1
+
+
+def _labels_of_sure_rows(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """`[C, C]` how many of the surest rows of each class found (row) carry each label (column)."""
+    num_classes = log_probs.shape[1]
+    confidence, found = log_probs.max(dim=1)
+    order = confidence.argsort(descending=True)
+    order = order[found[order].argsort(stable=True)]  # by class, the surest first
+    sizes = torch.bincount(found, minlength=num_classes)
+    rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[found[order]]
+    wanted = torch.maximum(_SUREST * sizes, (_AT_MOST * sizes).clamp(max=_ENOUGH)).round().clamp(min=1)
+    sure = order[rank < wanted[found[order]]]
+    cells = torch.bincount(found[sure] * num_classes + labels[sure], minlength=num_classes**2)
+    return cells.view(num_classes, num_classes).float()
+
+
+def _log_evidence(counts: Tensor, prior: Tensor) -> float:
+    """Of each row of counts as a multinomial draw whose shares are Dirichlet with this prior, summed, in nats."""
+    rows = torch.lgamma(prior.sum(dim=1)) - torch.lgamma((prior + counts).sum(dim=1))
+    cells = torch.where(counts > 0, torch.lgamma(prior + counts) - torch.lgamma(prior), 0.0)
+    return float(rows.double().sum() + cells.double().sum())
