@@ -24,16 +24,27 @@ def draw_domain(count: int, turn: float, shift: float, generator: torch.Generato
 
 
 def hidden_matches(
-    *, seed: int, hidden: int = 80, others: int = 520, shots: int = 6, wrong: float = 0.0, shift: float = 2.0
+    *,
+    seed: int,
+    hidden: int = 80,
+    others: int = 520,
+    shots: int = 6,
+    wrong: float = 0.0,
+    mixed_up: bool = False,
+    shift: float = 2.0,
 ) -> Evidence:
-    """A target domain whose classes lie between the pool's, with `hidden` rows of it in the pool."""
+    """A target domain whose classes lie between the pool's, with `hidden` rows of it in the pool.
+
+    A share `wrong` of the pool's labels is of any other class, or always of the next one where they are `mixed_up`.
+    """
     generator = torch.Generator().manual_seed(seed)
     target, target_labels = draw_domain(shots * NUM_CLASSES, 0.6, shift, generator)
     matching, matching_labels = draw_domain(hidden, 0.6, shift, generator)
     other, other_labels = draw_domain(others, 0.0, 0.0, generator)
     labels = torch.cat([matching_labels, other_labels])
     clean = torch.rand(len(labels), generator=generator) >= wrong
-    shuffled = (labels + torch.randint(1, NUM_CLASSES, labels.shape, generator=generator)) % NUM_CLASSES
+    step = torch.randint(1, 2 if mixed_up else NUM_CLASSES, labels.shape, generator=generator)
+    shuffled = (labels + step) % NUM_CLASSES
     return Evidence(
         source_features=torch.cat([matching, other]),
         source_labels=torch.where(clean, labels, shuffled),

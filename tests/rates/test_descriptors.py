@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from gaussian_domains import draw_domain, hidden_matches
@@ -46,7 +48,7 @@ def test_likeness_tells_domains_not_classes():
 @pytest.mark.parametrize("wrong", [0.0, 0.2, 0.4])
 def test_the_share_of_wrong_labels_is_found(wrong):
     evidence = hidden_matches(seed=5, wrong=wrong)
-    # The surest tenth is 60 rows: one standard deviation is 0.06.
+    # Ten sure rows a class, 40 in all: one standard deviation is 0.08.
     assert pool_consistency(evidence, seed=0).wrong_share == pytest.approx(wrong, abs=0.13)
 
 
@@ -70,6 +72,24 @@ def test_matching_rows_are_judged_among_their_like():
         alone.append(roc_auc_score(evidence.clean[rows], pool.log_probability[rows]))
         among_their_like.append(roc_auc_score(evidence.clean[rows], consistency.log_probability[rows]))
     assert sum(among_their_like) / 4 > sum(alone) / 4 + 0.03
+
+
+def with_copies(evidence, times):
+    """Every source image so many times, under the same label."""
+    rows = torch.arange(evidence.num_source).repeat(times)
+    features, labels, clean = (
+        part[rows] for part in (evidence.source_features, evidence.source_labels, evidence.clean)
+    )
+    return replace(evidence, source_features=features, source_labels=labels, clean=clean, matches=None)
+
+
+def test_wrong_labels_are_found_although_the_pool_holds_copies():
+    areas = []
+    for seed in range(4):
+        pool = with_copies(hidden_matches(seed=seed, hidden=0, others=200, wrong=0.3), 5)
+        areas.append(roc_auc_score(pool.clean, pool_consistency(pool, seed=0).right))
+    # A probe that has seen a copy of the row knows its label by heart: 0.77 where copies are spread over the folds.
+    assert sum(areas) / 4 > 0.85
 
 
 def test_clean_labels_are_all_taken_as_right():

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 _SUREST, _ENOUGH, _AT_MOST = 0.05, 10, 0.1  # of a class: this share of its rows, or so many where that share allows
 _STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
+_ROUNDING = 1e-6
 _LEAST_SINGULAR = 1e-2  # of the largest: directions that noise has nearly wiped out are not brought back
 
 
@@ -71,7 +72,7 @@ def own_class(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def _tells(noise: Tensor) -> bool:
-    return 1 / len(noise) < float(noise.diagonal().mean()) < 1
+    return 1 / len(noise) + _ROUNDING < float(noise.diagonal().mean()) < 1
 
 
 def _labels_of_sure_rows(log_probs: Tensor, labels: Tensor) -> Tensor:
