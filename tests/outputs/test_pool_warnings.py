@@ -1,12 +1,15 @@
 """What the reader must know of the pools before the figures."""
 
+import re
 import shutil
 
 import torch
+from gaussian_domains import hidden_matches
 
 from drawn_pools import draw_pool
-from homing.outputs.pool_warnings import label_warnings, overlap_warnings, target_warnings
+from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
 from homing.pools.problem import open_problem
+from homing.rates.learner import learn_rates
 from homing.rates.plan import RatePlan
 from homing.recipe import Data, PoolSpec
 
@@ -55,3 +58,18 @@ def test_labels_that_the_folds_contradict_are_listed_by_name(tmp_path):
     assert warning.startswith(
         "The target's folds disagree with 3 of its 15 labels: dog/002.png (dog, rather cat), cat/000.png (cat, rather"
     )
+
+
+def test_classes_that_the_source_mixes_up_are_told_by_name():
+    classes = ("ant", "bee", "cat", "dog")
+    mixed_up, common, right = (
+        learn_rates(hidden_matches(seed=0, others=1500, wrong=wrong, mixed_up=mixed_up), folds=2)
+        for wrong, mixed_up in ((0.3, True), (0.3, False), (0.0, False))
+    )
+    (warning,) = mixed_up_warnings(mixed_up, classes)
+    assert warning.startswith("The source's labels are mixed up: about ")
+    named = set(re.findall("[a-z]+ under [a-z]+", warning))
+    assert len(named) > 1
+    assert named <= {"ant under bee", "bee under cat", "cat under dog", "dog under ant"}
+    assert mixed_up_warnings(common, classes) == []
+    assert mixed_up_warnings(right, classes) == []

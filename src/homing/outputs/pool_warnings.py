@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from homing.pools.problem import Problem, shared_pictures
 from homing.rates.plan import RatePlan
@@ -11,6 +12,8 @@ DOUBTED_SHARE = 0.15
 """Share of the target's labels that its folds may doubt unsaid: of right labels they doubted up to 14 %
 (docs/decisions/judge-rule.md)."""
 LISTED = 8
+MIXED_UP, BEYOND_COMMON = 0.1, 2.0
+"""A wrong label is told of where it stands on this share of a class, and so many times as often as wrong labels do."""
 SMALL = 5
 """Images a class below which a target is called small."""
 
@@ -44,6 +47,26 @@ def label_warnings(plan: RatePlan, problem: Problem) -> list[str]:
         f"The target's folds disagree with {len(doubted)} of its {len(target)} labels: {listed}"
         f"{', ...' if len(doubted) > LISTED else ''}. Look at these images: rates are judged by the target's labels,"
         " and wrong ones mislead them more than wrong ones in the source do."
+    ]
+
+
+def mixed_up_warnings(plan: RatePlan, classes: Sequence[str]) -> list[str]:
+    """Where the source calls a class by the name of one other, more often than chance would."""
+    if plan.scorer is None or len(plan.scorer.noise) != len(classes):
+        return []
+    wrong = plan.scorer.noise.clone().fill_diagonal_(0)
+    common = float(wrong.sum()) / max(1, wrong.numel() - len(wrong))
+    pairs = ((wrong > MIXED_UP) & (wrong > BEYOND_COMMON * common)).nonzero().tolist()
+    if not pairs:
+        return []
+    pairs.sort(key=lambda pair: -float(wrong[pair[0], pair[1]]))
+    listed = ", ".join(
+        f"about {float(wrong[true, given]):.0%} of {classes[true]} under {classes[given]}"
+        for true, given in pairs[:LISTED]
+    )
+    return [
+        f"The source's labels are mixed up: {listed}{', ...' if len(pairs) > LISTED else ''}. Such labels count less;"
+        " `suggested_label` in rates.parquet has the class that fits better."
     ]
 
 

@@ -19,7 +19,7 @@ from homing.outputs.feature_map import write_map
 from homing.outputs.files import write_json, write_whole
 from homing.outputs.model_card import model_card
 from homing.outputs.model_folder import save_model
-from homing.outputs.pool_warnings import label_warnings, overlap_warnings, target_warnings
+from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report import write_report
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
@@ -229,7 +229,8 @@ def warnings_of(bench: Workbench, main: Outcome) -> list[str]:
 
 def plan_warnings(bench: Workbench, plan: RatePlan) -> list[str]:
     """What the rates have to say, of the source and of the target's labels."""
-    return [*plan.warnings, *label_warnings(plan, bench.problem)]
+    mixed_up = mixed_up_warnings(plan, bench.problem.source_classes)
+    return [*plan.warnings, *mixed_up, *label_warnings(plan, bench.problem)]
 
 
 def data_warnings(bench: Workbench) -> list[str]:

@@ -1,0 +1,76 @@
+"""Which label stands on which class, and whether the one at hand is right."""
+
+import pytest
+import torch
+from gaussian_domains import hidden_matches
+from sklearn.metrics import roc_auc_score
+
+from homing.rates.descriptors import pool_consistency
+from homing.rates.label_noise import label_noise, right_from_clean, right_from_noisy
+
+NUM_CLASSES = 5
+MIXED_UP = 0.7 * torch.eye(NUM_CLASSES) + 0.3 * torch.eye(NUM_CLASSES).roll(1, dims=1)
+COMMON = torch.full((NUM_CLASSES, NUM_CLASSES), 0.1) + 0.5 * torch.eye(NUM_CLASSES)
+
+
+def drawn(noise, seed, rows=4000):
+    """True classes, labels drawn by the noise, and log-probabilities of a probe that is right but not always sure."""
+    generator = torch.Generator().manual_seed(seed)
+    true = torch.randint(NUM_CLASSES, (rows,), generator=generator)
+    labels = torch.multinomial(noise[true], 1, generator=generator).squeeze(1)
+    sureness = 4 * torch.rand(rows, 1, generator=generator)
+    return true, labels, (sureness * torch.nn.functional.one_hot(true, NUM_CLASSES)).log_softmax(dim=1)
+
+
+@pytest.mark.parametrize("noise", [MIXED_UP, COMMON], ids=["mixed up", "common"])
+def test_noise_is_found_as_it_is(noise):
+    _, labels, log_probs = drawn(noise, seed=0)
+    found = label_noise(log_probs, labels)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(NUM_CLASSES))
+    # 40 sure rows a class: one standard deviation of a share of 0.3 is 0.07.
+    assert (found - noise).abs().max() < 0.2
+    assert (found - noise).abs().mean() < 0.05
+
+
+def test_noise_that_is_common_to_all_classes_is_found_to_be():
+    _, labels, log_probs = drawn(COMMON, seed=1)
+    found = label_noise(log_probs, labels)
+    wrong = found[~torch.eye(NUM_CLASSES, dtype=torch.bool)]
+    assert wrong.max() - wrong.min() < 0.06, "40 rows a class would scatter by 0.2 if each stood for itself"
+
+
+def test_nothing_wrong_is_found_where_nothing_is():
+    true, _, log_probs = drawn(COMMON, seed=2)
+    noise = label_noise(log_probs, true)
+    assert torch.equal(noise, torch.eye(NUM_CLASSES))
+    assert torch.equal(right_from_clean(log_probs.exp(), true, noise), torch.ones(len(true)))
+
+
+def test_bayes_rule_by_hand():
+    """Foxes are called dogs 3 times in 10, dogs always dogs: what is called fox is one."""
+    noise = torch.tensor([[1.0, 0.0], [0.3, 0.7]])  # dog, fox
+    probs = torch.tensor([[0.2, 0.8], [0.2, 0.8], [1.0, 0.0]])
+    right = right_from_clean(probs, torch.tensor([0, 1, 0]), noise)
+    torch.testing.assert_close(right, torch.tensor([0.2 / (0.2 + 0.3 * 0.8), 1.0, 1.0]))
+
+
+def test_unmixing_undoes_the_noise():
+    _, labels, log_probs = drawn(MIXED_UP, seed=3)
+    of_labels = log_probs.exp() @ MIXED_UP
+    right = right_from_noisy(of_labels, labels, MIXED_UP)
+    torch.testing.assert_close(right, right_from_clean(log_probs.exp(), labels, MIXED_UP), rtol=1e-4, atol=1e-5)
+
+
+def test_labels_that_say_nothing_are_all_kept():
+    noise = torch.full((NUM_CLASSES, NUM_CLASSES), 1 / NUM_CLASSES)
+    _, labels, log_probs = drawn(noise, seed=4)
+    assert torch.equal(right_from_noisy(log_probs.exp(), labels, noise), torch.ones(len(labels)))
+
+
+def test_classes_that_are_mixed_up_are_told_apart():
+    areas = []
+    for seed in range(4):
+        evidence = hidden_matches(seed=seed, wrong=0.3, mixed_up=True)
+        areas.append(roc_auc_score(evidence.clean, pool_consistency(evidence, seed=0).right))
+    # Noise that is taken as common lets many a wrong label pass for the next class: 0.89.
+    assert sum(areas) / 4 > 0.92
