@@ -48,7 +48,7 @@ def test_likeness_tells_domains_not_classes():
 @pytest.mark.parametrize("wrong", [0.0, 0.2, 0.4])
 def test_the_share_of_wrong_labels_is_found(wrong):
     evidence = hidden_matches(seed=5, wrong=wrong)
-    # Ten sure rows a class, 40 in all: one standard deviation is 0.08.
+    # The surest tenth is 60 rows: one standard deviation is 0.06.
     assert pool_consistency(evidence, seed=0).wrong_share == pytest.approx(wrong, abs=0.13)
 
 

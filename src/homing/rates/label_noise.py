@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_SUREST, _ENOUGH, _AT_MOST = 0.05, 10, 0.1  # of a class: this share of its rows, or so many where that share allows
+_SUREST = 0.1  # share of all rows
 _STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
 _ROUNDING = 1e-6
 _LEAST_SINGULAR = 1e-2  # of the largest: directions that noise has nearly wiped out are not brought back
@@ -76,15 +76,10 @@ def _tells(noise: Tensor) -> bool:
 
 
 def _labels_of_sure_rows(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """`[C, C]` how many of the surest rows of each class found (row) carry each label (column)."""
+    """`[C, C]` how many of the surest rows that are found to be of a class (row) carry each label (column)."""
     num_classes = log_probs.shape[1]
     confidence, found = log_probs.max(dim=1)
-    order = confidence.argsort(descending=True)
-    order = order[found[order].argsort(stable=True)]  # by class, the surest first
-    sizes = torch.bincount(found, minlength=num_classes)
-    rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[found[order]]
-    wanted = torch.maximum(_SUREST * sizes, (_AT_MOST * sizes).clamp(max=_ENOUGH)).round().clamp(min=1)
-    sure = order[rank < wanted[found[order]]]
+    sure = confidence.argsort(descending=True)[: max(1, round(_SUREST * len(labels)))]
     cells = torch.bincount(found[sure] * num_classes + labels[sure], minlength=num_classes**2)
     return cells.view(num_classes, num_classes).float()
 
