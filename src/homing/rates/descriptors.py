@@ -87,7 +87,7 @@ def target_likeness(evidence: Evidence, seed: int) -> Likeness:
     features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
     side = torch.cat([torch.zeros(num_source, dtype=torch.int64), torch.ones(num_target, dtype=torch.int64)])
     num_fits = max(2, min(CROSS_FITS, num_source, num_target))
-    fold = torch.cat([_folds(pool, num_fits, seed) for pool in (evidence.source_features, evidence.target_features)])
+    fold = torch.cat([_folds(num_source, num_fits, seed), _folds(num_target, num_fits, seed)])
     weights = torch.cat([_class_weights(evidence) / num_source, torch.full((num_target,), 1 / num_target)])
     kept = fold != torch.arange(num_fits)[:, None]
     probes = fit_probes(features, side, weights * kept, 2, ridge=LIKENESS_RIDGE)
@@ -176,18 +176,21 @@ def label_consistency(
 def _cross_fits(evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:
     """The fold of each source row `[N]`, and which rows each cross-fit may see `[F, N]` bool."""
     num_fits = min(CROSS_FITS, evidence.num_source)
-    fold = _folds(evidence.source_features, num_fits, seed + 1)
+    fold = _folds_of_images(evidence.source_features, num_fits, seed + 1)
     return fold, fold != torch.arange(num_fits)[:, None]
 
 
-def _folds(features: Tensor, num_folds: int, seed: int) -> Tensor:
+def _folds(num_rows: int, num_folds: int, seed: int) -> Tensor:
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)) % num_folds
+
+
+def _folds_of_images(features: Tensor, num_folds: int, seed: int) -> Tensor:
     """A fold of each row, `[N]`, none of them empty: copies of an image share the fold of the first of them.
 
-    A fit that has seen a copy has seen the row. Rows without a copy have a fold that does not depend on their features.
+    A fit that has seen a copy knows the row's label. Rows without a copy have a fold that does not depend on features.
     """
-    generator = torch.Generator().manual_seed(seed)
-    folds = torch.randperm(len(features), generator=generator) % num_folds
-    image = _same_image(features, generator)
+    folds = _folds(len(features), num_folds, seed)
+    image = _same_image(features, torch.Generator().manual_seed(seed))
     first = torch.full((len(features),), len(features)).scatter_reduce(0, image, torch.arange(len(features)), "amin")
     shared = folds[first[image]]
     return shared if len(shared.bincount().nonzero()) == num_folds else folds
