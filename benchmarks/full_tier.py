@@ -61,9 +61,9 @@ def run_missing(
     """Set one scenario up, and add the row of each method that has none."""
     from accelerate import Accelerator
 
+    from homing.flow import fit_and_judge, set_up
     from homing.progress import Progress
-    from homing.recipe_reader import read_recipe, shipped_recipes
-    from homing.run import fit_and_judge, set_up
+    from homing.recipe.reading import read_recipe, shipped_recipes
 
     scenario = SCENARIOS[name]
     missing = [method for method in methods if (trainable, name, seed, method, *extra) not in done(results)]

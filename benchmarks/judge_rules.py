@@ -21,18 +21,18 @@ from statistics import mean, stdev
 
 import torch
 from features import load_bank
+from online_probe import trained_rates
+from probe_baselines import PROBES
 from scenarios import Scenario, all_scenarios, draw_study
 from torch import Tensor
 
-from homing.evaluation.baselines import BASELINES
-from homing.evaluation.online_probe import trained_rates
 from homing.rates import Evidence
-from homing.rates.descriptors import pool_consistency
-from homing.rates.judge import choose, fit_candidates, judge
-from homing.rates.learner import WIDTH
-from homing.rates.plan import balanced_within_classes
-from homing.rates.probe import log_probabilities, with_bias
-from homing.rates.rate_model import (
+from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.judge import choose, fit_candidates, judge
+from homing.rates.learned.learner import WIDTH
+from homing.rates.learned.plan import balanced_within_classes
+from homing.rates.learned.probe import log_probabilities, with_bias
+from homing.rates.learned.rate_model import (
     DESCRIPTORS,
     Description,
     Setting,
@@ -97,7 +97,7 @@ def _gains(scenario: Scenario, seed: int, cache: Path) -> dict[str, float]:
     test = replace(study.evidence, target_features=study.test_features, target_labels=study.test_labels)
     log_probs = log_probabilities(with_bias(test.projected(WIDTH).target_features), probes)
     accuracies = 100 * (log_probs.argmax(dim=2) == study.test_labels).float().mean(dim=1)
-    pooled = BASELINES["pooled_oversampled"](study.evidence, seed=seed, target_weight=None)
+    pooled = PROBES["pooled_oversampled"](study.evidence, seed=seed, target_weight=None)
     yardstick = accuracies[settings.index(Setting(pooled.target_weight))]
     gains = {name: float(accuracies[rule(verdict.losses, prior)] - yardstick) for name, rule in RULES.items()}
     learned = zip(by_gradient, (accuracies[len(settings) :] - yardstick).tolist(), strict=True)

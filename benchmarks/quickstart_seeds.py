@@ -19,9 +19,9 @@ RESULTS = Path(__file__).parent / "results" / "quickstart.json"
 
 
 def run_once(seed: int) -> dict:
+    from homing.flow import run
     from homing.quickstart import draw_pools
-    from homing.recipe_reader import read_recipe, shipped_recipes
-    from homing.run import run
+    from homing.recipe.reading import read_recipe, shipped_recipes
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

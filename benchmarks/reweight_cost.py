@@ -28,9 +28,9 @@ import timm
 import torch
 from torch.utils.data import DataLoader
 
+from homing.flow import run
 from homing.models.backbone import build_model
-from homing.recipe_reader import read_recipe, shipped_recipes
-from homing.run import run
+from homing.recipe.reading import read_recipe, shipped_recipes
 
 _Result = TypeVar("_Result")
 BACKBONE = "tf_efficientnet_lite0"

@@ -28,14 +28,14 @@ from accelerate import Accelerator
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from homing.features.scan import scan
+from homing.flow import run
 from homing.models.backbone import build_model
 from homing.models.inputs import ImageInputs
-from homing.models.scan import scan
 from homing.pools.images import Images
 from homing.pools.problem import open_problem
 from homing.quickstart import draw_pools
-from homing.recipe_reader import read_recipe, shipped_recipes
-from homing.run import run
+from homing.recipe.reading import read_recipe, shipped_recipes
 
 SIZE, BATCH = 96, 32
 _CPU = ("user", "system", "children_user", "children_system")

@@ -23,9 +23,9 @@ from typing import Any
 import timm
 import torch
 
+from homing.flow import run
 from homing.quickstart import draw_pools
-from homing.recipe_reader import read_recipe, shipped_recipes
-from homing.run import run
+from homing.recipe.reading import read_recipe, shipped_recipes
 from homing.training.loop import FineTuning
 from homing.training.records import Checkpoints
 

@@ -31,11 +31,11 @@ from pathlib import Path
 
 import timm
 import torch
+from references import double_backward
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from homing.rates import Alignment, Direction, RateTable
-from homing.rates.references import double_backward
 
 ARCHITECTURES = {  # name → (pixels, batch)
     "resnet18": (128, 32),

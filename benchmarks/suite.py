@@ -25,13 +25,13 @@ import timm
 import torch
 from features import load_bank
 from icons import are_installed
+from probe_baselines import PROBES, source_then_target
 from scenarios import Scenario, Study, all_scenarios, draw_study, slice_scenarios
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
-from homing.evaluation.baselines import BASELINES, source_then_target
 from homing.rates import Evidence, RatePlan
-from homing.rates.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
 
 METHODS = (
     "source_only",
@@ -111,7 +111,7 @@ def _reduced(study: Study) -> Study:
 def _score(study: Study, method: str, seed: int) -> Run:
     began = time.perf_counter()
     # None: each method chooses the target's weight on held-out folds of the target, as it does all else.
-    plan = BASELINES[method](study.evidence, seed=seed, target_weight=None)
+    plan = PROBES[method](study.evidence, seed=seed, target_weight=None)
     seconds = time.perf_counter() - began
     linear = _linear_probe(study.evidence, plan, study.test_features)
     mlp = _mlp_probe(study.evidence, plan, study.test_features, seed)

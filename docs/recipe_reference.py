@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from homing.recipe import Recipe
+from homing.recipe.schema import Recipe
 
 PAGE = Path(__file__).parent / "recipe-reference.md"
 _HEAD = """# Recipe reference

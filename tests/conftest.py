@@ -59,7 +59,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """A finished run over drawn pictures of three classes, which lie beside it; read it, never write to it."""
-    from homing.run import run
+    from homing.flow import run
     from small_run import draw_problem, small_recipe
 
     folder = draw_problem(tmp_path_factory.mktemp("finished"))

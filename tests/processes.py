@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["homing.run", "homing.cli", "homing.recipe_reader", "datasets", "small_run"])
+_forkserver.set_forkserver_preload(["homing.flow", "homing.cli.app", "homing.recipe.reading", "datasets", "small_run"])
 
 
 def start(function: Callable[..., Any], *arguments: Any, stderr: Path | None = None, **environment: str) -> BaseProcess:
@@ -34,7 +34,7 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], stderr: Path
 
 def homing(*arguments: object) -> None:
     """The command line, in a process of its own."""
-    from homing.cli import main
+    from homing.cli.app import main
 
     sys.argv = ["homing", *map(str, arguments)]
     main()

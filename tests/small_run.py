@@ -8,8 +8,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from homing.recipe import Recipe
-from homing.recipe_reader import parse_recipe
+from homing.recipe.reading import parse_recipe
+from homing.recipe.schema import Recipe
 
 CLASSES = ("bar", "disk", "ring")
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from homing.cli import app
+from homing.cli.app import app
 from homing.compare import as_text, compare
 from homing.errors import DataError, RecipeError
 from small_run import draw_problem, small_recipe

@@ -18,7 +18,7 @@ from homing.errors import HomingError
 from homing.outputs.rates_reader import RatesFile
 from homing.pools.reading import read_pool
 from homing.rates import RateTable
-from homing.recipe import PoolSpec
+from homing.recipe.schema import PoolSpec
 from long_runs import often
 
 fuzzed = settings(

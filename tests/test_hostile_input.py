@@ -16,13 +16,13 @@ import torch
 
 from homing.compare import predictions_of
 from homing.errors import HomingError, RecipeError
+from homing.flow import run
 from homing.outputs.rates_reader import RatesFile
-from homing.outputs.report import write_report
+from homing.outputs.report.page import write_report
 from homing.pools.reading import read_pool
 from homing.rates import RateTable
-from homing.recipe import PoolSpec
-from homing.recipe_reader import read_recipe
-from homing.run import run
+from homing.recipe.reading import read_recipe
+from homing.recipe.schema import PoolSpec
 from small_run import draw_problem, small_recipe
 
 

@@ -14,7 +14,7 @@ from resumable import draw, left_by, resumable
 from safetensors.torch import load_file
 
 from homing.errors import CheckpointError
-from homing.run import run
+from homing.flow import run
 from homing.training.checkpoint import load_checkpoint, newest_checkpoint
 from long_runs import LONG, often
 from processes import ended, homing, start

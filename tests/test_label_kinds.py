@@ -11,12 +11,12 @@ import yaml
 
 from digit_pools import save_digits
 from homing.errors import RecipeError
+from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.progress import Progress
 from homing.quickstart import handwritten, printed
-from homing.recipe import PoolSpec
-from homing.recipe_reader import parse_recipe
-from homing.run import run
+from homing.recipe.reading import parse_recipe
+from homing.recipe.schema import PoolSpec
 from homing.score import score
 from homing.validate import validate_data
 

@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from digit_pools import save_digits
 from homing.compare import compare
 from homing.errors import RecipeError
+from homing.flow import run
 from homing.outputs.export import export_model
 from homing.predict import evaluate, predict
 from homing.progress import Progress
 from homing.quickstart import handwritten, printed
-from homing.recipe import PoolSpec
-from homing.recipe_reader import parse_recipe, read_recipe
-from homing.run import run
+from homing.recipe.reading import parse_recipe, read_recipe
+from homing.recipe.schema import PoolSpec
 from homing.training.head import of_own_side
 from homing.validate import validate_data
 

@@ -14,38 +14,36 @@ GROUND = {"errors", "progress", "interrupts", "memory"}
 LAYERS = {
     "__main__": 6,
     "cli": 5,
-    "cli_models": 4,
     "compare": 4,
-    "run": 3,
+    "flow": 3,
     "predict": 3,
     "score": 3,
-    "cli_corpus": 4,
     "validate": 2,
     "quickstart": 2,
     "training": 2,
     "evaluation": 2,
     "outputs": 2,
+    "features": 1,
     "rates": 1,
     "pools": 1,
     "models": 1,
-    "recipe_reader": 1,
     "recipe": 0,
-    "recipe_conflicts": -1,
 }
 SIDEWAYS = {
     ("evaluation", "training"): "a method is a plan of training, and its outcome a fitted model",
     ("outputs", "evaluation"): "results.json holds the metrics of an outcome",
     ("models", "pools"): "what a model is fed are the canvases of a pool, in its order",
+    ("features", "models"): "features are what a model makes of pictures",
+    ("features", "pools"): "a scan reads the pictures of a pool",
+    ("features", "training"): "one answer in every process",
 }
 # config objects stop at the door: who may read a recipe
 READS_RECIPE = {
     "cli": "the door itself",
-    "run": "unpacks it",
+    "flow": "unpacks it",
     "compare": "runs it several times",
-    "recipe_reader": "makes it",
-    "cli_models": "names the pool to evaluate on",
+    "recipe": "makes it",
     "score": "is given the pool to rate",
-    "cli_corpus": "names the pool to rate",
     "predict": "reads how a finished run prepared its images",
     "validate": "is asked about one",
     "training/workbench.py": "unpacks it for the training and the rates",
@@ -111,7 +109,7 @@ def test_every_exception_is_in_use():
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_a_recipe_is_read_at_the_door_only(path):
     inside = path.relative_to(PACKAGE).as_posix()
-    if any(module == "homing.recipe" for module, _ in imports_of(path)):
+    if any(module == "homing.recipe.schema" for module, _ in imports_of(path)):
         assert inside in READS_RECIPE or part_of(path) in READS_RECIPE
 
 
@@ -139,11 +137,12 @@ def test_pools_need_torch_for_augmentation_alone():
 @pytest.mark.parametrize(
     "name",
     [
-        "cli.py",
-        "cli_models.py",
-        "recipe.py",
-        "recipe_conflicts.py",
-        "recipe_reader.py",
+        "cli/app.py",
+        "cli/models.py",
+        "cli/corpora.py",
+        "recipe/schema.py",
+        "recipe/conflicts.py",
+        "recipe/reading.py",
         "errors.py",
         "progress.py",
         "validate.py",

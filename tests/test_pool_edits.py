@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from homing.errors import CheckpointError, RecipeError
-from homing.run import run
+from homing.flow import run
 from homing.training.checkpoint import load_checkpoint, newest_checkpoint
 from homing.training.row_map import row_keys
 from small_run import CLASSES, draw, draw_problem, small_recipe

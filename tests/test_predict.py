@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from homing.cli_models import _rows_to
+from homing.cli.models import _rows_to
 from homing.errors import DataError
 from homing.predict import evaluate, predict
 from homing.progress import Progress
-from homing.recipe import PoolSpec
+from homing.recipe.schema import PoolSpec
 
 QUIET = Progress(quiet=True)
 

@@ -2,8 +2,8 @@ import pytest
 import yaml
 
 from homing.errors import RecipeError
-from homing.recipe import Recipe
-from homing.recipe_reader import parse_recipe, read_recipe, shipped_recipes
+from homing.recipe.reading import parse_recipe, read_recipe, shipped_recipes
+from homing.recipe.schema import Recipe
 
 SMALL = """\
 data:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homing.errors import RecipeError
-from homing.recipe import Recipe
-from homing.recipe_reader import parse_recipe, read_recipe
+from homing.recipe.reading import parse_recipe, read_recipe
+from homing.recipe.schema import Recipe
 from long_runs import often
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
@@ -216,7 +216,7 @@ def answer_of(*arguments, cwd) -> tuple[float, str, subprocess.CompletedProcess[
         "heavy = {'torch', 'timm', 'datasets', 'accelerate', 'numpy', 'sklearn', 'pyarrow', 'matplotlib'}\n"
         "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
         f"sys.argv = ['homing', *{list(arguments)!r}]\n"
-        "from homing.cli import main\n"
+        "from homing.cli.app import main\n"
         "main()\n"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

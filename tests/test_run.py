@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from homing.errors import CheckpointError, DataError, DivergedError, RecipeError
-from homing.recipe_reader import read_recipe
-from homing.run import run
+from homing.flow import run
+from homing.recipe.reading import read_recipe
 from small_run import draw_problem, small_recipe
 
 

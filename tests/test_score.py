@@ -16,16 +16,16 @@ from scipy.stats import spearmanr
 
 from digit_pools import save_digits
 from homing.errors import DataError
+from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.scorer_folder import open_scorer
 from homing.progress import Progress
 from homing.quickstart import handwritten, printed
-from homing.rates.descriptors import Likeness, neutral_consistency
-from homing.rates.plan import RatePlan, spread_within_classes
-from homing.rates.scorer import fit_scorer
-from homing.recipe import PoolSpec
-from homing.recipe_reader import parse_recipe
-from homing.run import run
+from homing.rates.learned.descriptors import Likeness, neutral_consistency
+from homing.rates.learned.plan import RatePlan, spread_within_classes
+from homing.rates.learned.scorer import fit_scorer
+from homing.recipe.reading import parse_recipe
+from homing.recipe.schema import PoolSpec
 from homing.score import score
 from homing.training.learned import remembered
 

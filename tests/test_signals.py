@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from homing.run import run
+from homing.flow import run
 from processes import ended, homing, start
 from small_run import draw_problem, small_recipe
 

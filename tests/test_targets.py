@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from homing.cli import _print_results
+from homing.cli.app import _print_results
 from homing.errors import DataError, RecipeError
+from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.shared_data import write_shared
 from homing.progress import Progress
-from homing.recipe_reader import parse_recipe, read_recipe
-from homing.run import run
+from homing.recipe.reading import parse_recipe, read_recipe
 from homing.validate import validate_data
 from small_run import draw_folder, draw_problem
 

@@ -6,7 +6,7 @@ import yaml
 
 from drawn_pools import draw_pool
 from homing.progress import Progress
-from homing.recipe_reader import parse_recipe
+from homing.recipe.reading import parse_recipe
 from homing.validate import validate_data
 
 

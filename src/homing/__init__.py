@@ -7,17 +7,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from homing.recipe import Recipe
-    from homing.recipe_reader import parse_recipe, read_recipe
-    from homing.run import RunResult, run
+    from homing.flow import RunResult, run
+    from homing.recipe.reading import parse_recipe, read_recipe
+    from homing.recipe.schema import Recipe
 
 __all__ = ["Recipe", "RunResult", "parse_recipe", "read_recipe", "run"]
 _HOMES = {
-    "Recipe": "homing.recipe",
-    "RunResult": "homing.run",
-    "parse_recipe": "homing.recipe_reader",
-    "read_recipe": "homing.recipe_reader",
-    "run": "homing.run",
+    "Recipe": "homing.recipe.schema",
+    "RunResult": "homing.flow",
+    "parse_recipe": "homing.recipe.reading",
+    "read_recipe": "homing.recipe.reading",
+    "run": "homing.flow",
 }
 
 

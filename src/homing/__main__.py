@@ -1,5 +1,5 @@
 """`python -m homing` is the same program, for `torchrun -m homing`."""
 
-from homing.cli import main
+from homing.cli.app import main
 
 main()

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from homing.errors import DataError, RecipeError
 from homing.evaluation.paired import paired_intervals
+from homing.flow import run
 from homing.outputs.comparison_picture import comparison_svg
 from homing.outputs.files import write_json, write_whole
 from homing.progress import Progress
-from homing.recipe import Recipe
-from homing.recipe_conflicts import conflicts
-from homing.run import run
+from homing.recipe.conflicts import conflicts
+from homing.recipe.schema import Recipe
 
 FIGURES = ("accuracy", "macro_f1", "nll")
 REFERENCE = "pooled_oversampled"

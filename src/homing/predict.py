@@ -24,8 +24,8 @@ from homing.pools.pool import ImageStore
 from homing.pools.reading import read_pool
 from homing.pools.unlabelled import find_images
 from homing.progress import Progress
-from homing.recipe import PoolSpec, Recipe
-from homing.recipe_reader import recipe_of_run
+from homing.recipe.reading import recipe_of_run
+from homing.recipe.schema import PoolSpec, Recipe
 
 Format = Literal["csv", "jsonl"]
 _BATCH = 64

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
-from homing.models.scan import features_of
 from homing.outputs.files import open_whole
 from homing.outputs.rates_file import DESCRIPTORS, ROW_GROUP
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
@@ -20,9 +20,9 @@ from homing.pools.images import BadImage, Images
 from homing.pools.pool import Pool
 from homing.pools.reading import read_pool
 from homing.progress import Progress
-from homing.rates.scorer import Scores
-from homing.recipe import PoolSpec
-from homing.recipe_reader import recipe_of_run
+from homing.rates.learned.scorer import Scores
+from homing.recipe.reading import recipe_of_run
+from homing.recipe.schema import PoolSpec
 
 _BATCH = 64
 

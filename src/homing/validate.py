@@ -10,7 +10,7 @@ from homing.errors import DataError, HomingError
 from homing.pools.images import BadImage, Images
 from homing.pools.problem import Problem, open_problem, overlaps
 from homing.progress import Progress
-from homing.recipe import Recipe
+from homing.recipe.schema import Recipe
 
 _SMALL_CANVAS = 32  # decoding is the check; the pixels are thrown away
 

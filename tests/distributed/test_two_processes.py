@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from homing.run import run
+from homing.flow import run
 from small_run import draw_problem, small_recipe
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from homing import cli
-from homing.recipe_reader import shipped_recipes
+from homing.recipe.reading import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 # small enough for a test; given only where the command does not say otherwise itself

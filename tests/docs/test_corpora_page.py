@@ -9,8 +9,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from homing.cli import app
-from homing.recipe_reader import parse_recipe
+from homing.cli.app import app
+from homing.recipe.reading import parse_recipe
 from small_run import draw_folder
 
 PAGE = Path(__file__).parents[2] / "docs" / "corpora.md"

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from blocks import ROOT, blocks_of, commands_of, run_command
 
-from homing.recipe_reader import read_recipe, shipped_recipes
+from homing.recipe.reading import read_recipe, shipped_recipes
 from small_run import draw_folder
 
 # what is run by something else than this test, word for word

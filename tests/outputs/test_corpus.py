@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from homing.errors import DataError, RecipeError
+from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.rates_file import ROW_GROUP
 from homing.outputs.safe_names import safe_cell, safe_name
 from homing.outputs.selection import keep_best, resample
 from homing.pools.reading import read_pool
-from homing.recipe import PoolSpec
-from homing.recipe_reader import read_recipe
-from homing.run import run
+from homing.recipe.reading import read_recipe
+from homing.recipe.schema import PoolSpec
 from small_run import draw_problem, small_recipe
 
 CLASSES = ["bar", "disk", "ring"]
@@ -281,7 +281,7 @@ import sys
 from pathlib import Path
 from homing.memory import peak_rss_mb
 from homing.outputs.corpus import Wanted, write_corpus
-from homing.recipe_reader import read_recipe
+from homing.recipe.reading import read_recipe
 folder, output, how = map(Path, sys.argv[1:])
 wanted = Wanted(column_only=True) if how.name == "column" else Wanted(keep=0.3, form="metadata")
 write_corpus(folder, read_recipe(folder / "recipe.yaml").data.sources, output, wanted)

@@ -7,11 +7,11 @@ import torch
 
 from homing.outputs import feature_map
 from homing.outputs.feature_map import principal_components, write_map
-from homing.outputs.report import write_report
-from homing.outputs.report_data import read_run
-from homing.outputs.report_tables import phi_rows
+from homing.outputs.report.data import read_run
+from homing.outputs.report.page import write_report
+from homing.outputs.report.tables import phi_rows
 from homing.pools.reading import read_pool
-from homing.recipe import PoolSpec
+from homing.recipe.schema import PoolSpec
 from report_run import Page, pictures, write_run
 
 

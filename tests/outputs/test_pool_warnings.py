@@ -9,9 +9,9 @@ from gaussian_domains import hidden_matches
 from drawn_pools import draw_pool
 from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
 from homing.pools.problem import open_problem
-from homing.rates.learner import learn_rates
-from homing.rates.plan import RatePlan
-from homing.recipe import Data, PoolSpec
+from homing.rates.learned.learner import learn_rates
+from homing.rates.learned.plan import RatePlan
+from homing.recipe.schema import Data, PoolSpec
 
 
 def problem_of(root, target, test):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from homing.errors import DataError
-from homing.outputs.report import write_report
+from homing.outputs.report.page import write_report
 from report_run import (
     BREAKOUT,
     HOSTILE,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chromium import Chromium
-from homing.run import run
+from homing.flow import run
 from small_run import CLASSES, draw_problem, small_recipe
 
 LABELS = {

@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from homing.outputs.report_pictures import thumbnail
+from homing.outputs.report.pictures import thumbnail
 from report_run import drawn
 
 

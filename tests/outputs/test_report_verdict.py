@@ -2,7 +2,7 @@
 
 import pytest
 
-from homing.outputs.report_verdict import reference, scores, verdict
+from homing.outputs.report.verdict import reference, scores, verdict
 from report_run import score
 
 

@@ -8,7 +8,7 @@ from homing.outputs.files import write_json, write_whole
 from homing.outputs.run_folder import discard_stump, open_run_folder
 from homing.outputs.table import results_table
 from homing.outputs.thumbnails import thumbnails_of
-from homing.recipe_reader import parse_recipe
+from homing.recipe.reading import parse_recipe
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
 RECIPE = parse_recipe(SMALL)

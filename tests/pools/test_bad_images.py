@@ -17,7 +17,7 @@ from homing.models.backbone import Preprocessing
 from homing.models.inputs import ImageInputs, Visit
 from homing.pools.images import Images
 from homing.pools.reading import TableImages, read_pool
-from homing.recipe import PoolSpec
+from homing.recipe.schema import PoolSpec
 from processes import start
 
 

@@ -12,7 +12,7 @@ from drawn_pools import draw_picture, draw_pool
 from homing.errors import DataError
 from homing.pools.pool import join
 from homing.pools.reading import read_pool
-from homing.recipe import PoolSpec
+from homing.recipe.schema import PoolSpec
 
 
 def pool_at(path, **settings):

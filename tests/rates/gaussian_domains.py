@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from homing.rates import Evidence
-from homing.rates.descriptors import pool_consistency
-from homing.rates.rate_model import DESCRIPTORS, Description, describe
+from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.rate_model import DESCRIPTORS, Description, describe
 
 WIDTH = 24
 NUM_CLASSES = 4

@@ -6,12 +6,12 @@ import weakref
 import timm
 import torch
 from alignment_models import batch, direction_of, losses_of, patches
+from references import per_sample_loop
 from timm import loss as timm_loss
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from homing.rates import Alignment
-from homing.rates.references import per_sample_loop
 
 torch.set_num_threads(1)
 

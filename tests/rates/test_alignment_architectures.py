@@ -3,10 +3,10 @@
 import pytest
 import timm
 import torch
+from references import per_sample_loop
 from torch.nn.functional import cross_entropy
 
 from homing.rates import Alignment
-from homing.rates.references import per_sample_loop
 
 torch.set_num_threads(1)
 

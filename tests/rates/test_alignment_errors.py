@@ -3,11 +3,11 @@
 import pytest
 import torch
 from alignment_models import batch, direction_of, losses_of, patches
+from references import per_sample_loop
 from torch import nn
 
 from homing.errors import DivergedError
 from homing.rates import Alignment, AlignmentError
-from homing.rates.references import per_sample_loop
 
 torch.set_num_threads(1)
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from alignment_models import direction_of, losses_of
+from references import per_sample_loop
 from torch import nn
 
 from homing.rates import Alignment, alignment_meetings
-from homing.rates.references import per_sample_loop
 
 torch.set_num_threads(1)
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from alignment_models import batch, direction_of, losses_of, patches
+from references import per_sample_loop
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from homing.rates import Alignment, AlignmentError
-from homing.rates.references import per_sample_loop
 
 torch.set_num_threads(1)
 

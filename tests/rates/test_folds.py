@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homing.errors import DataError
-from homing.rates.folds import held_out_folds
+from homing.rates.learned.folds import held_out_folds
 
 
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=60), st.integers(2, 5), st.integers(0, 3))

@@ -3,8 +3,8 @@ import torch
 from gaussian_domains import described, hidden_matches
 
 from homing.errors import DataError
-from homing.rates.judge import choose, judge
-from homing.rates.rate_model import Setting, rates_of
+from homing.rates.learned.judge import choose, judge
+from homing.rates.learned.rate_model import Setting, rates_of
 
 BOLD = [Setting(10, 1, 0), Setting(10, 30, 0)]
 

@@ -5,8 +5,8 @@ import torch
 from gaussian_domains import hidden_matches
 from sklearn.metrics import roc_auc_score
 
-from homing.rates.descriptors import pool_consistency
-from homing.rates.label_noise import label_noise, right_from_clean, right_from_noisy
+from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.label_noise import label_noise, right_from_clean, right_from_noisy
 
 NUM_CLASSES = 5
 MIXED_UP = 0.7 * torch.eye(NUM_CLASSES) + 0.3 * torch.eye(NUM_CLASSES).roll(1, dims=1)

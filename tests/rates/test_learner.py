@@ -6,7 +6,7 @@ from gaussian_domains import NUM_CLASSES, WIDTH, hidden_matches
 
 from homing.errors import DataError
 from homing.rates import Evidence, learn_rates
-from homing.rates.rate_model import class_presence
+from homing.rates.learned.rate_model import class_presence
 
 
 def part_of(evidence, source_rows, target_rows):
@@ -157,7 +157,7 @@ def test_a_thinned_source_keeps_classes_and_matching_rows_in_their_shares():
 def test_a_pool_too_large_to_judge_on_gives_much_the_same_rates(monkeypatch):
     evidence = hidden_matches(seed=0, hidden=160, others=1040)
     whole = learn_rates(evidence)
-    monkeypatch.setattr("homing.rates.learner.JUDGED_ROWS", 600)
+    monkeypatch.setattr("homing.rates.learned.learner.JUDGED_ROWS", 600)
     thinned = learn_rates(evidence)
     for plan in (whole, thinned):
         assert is_sound(plan, evidence)

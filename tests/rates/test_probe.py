@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from homing.rates.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
 
 RIDGE = 0.01
 

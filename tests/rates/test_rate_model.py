@@ -4,14 +4,14 @@ import pytest
 import torch
 from gaussian_domains import NUM_CLASSES, described, hidden_matches
 
-from homing.rates.plan import (
+from homing.rates.learned.plan import (
     LEAST_ROWS,
     RatePlan,
     balanced_within_classes,
     effective_sample_size,
     spread_within_classes,
 )
-from homing.rates.rate_model import (
+from homing.rates.learned.rate_model import (
     DESCRIPTORS,
     Setting,
     candidate_settings,

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from alignment_models import batch, direction_of, losses_of, patches
-
-from homing.rates.references import double_backward, finite_difference, forward_mode, per_sample_loop
+from references import double_backward, finite_difference, forward_mode, per_sample_loop
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from homing.rates import Alignment
-from homing.rates.reweighting import WeightNet, aligned_weights
+from homing.rates.online.reweighting import WeightNet, aligned_weights
 
 STEP = 1e-3
 

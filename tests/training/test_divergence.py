@@ -12,7 +12,7 @@ from tensor_inputs import NUM_CLASSES, NUM_SOURCE, TensorInputs, fine_tuning, pi
 from torch import nn
 
 from homing.errors import DivergedError
-from homing.run import run
+from homing.flow import run
 from homing.training.guide import Guide, Observer
 from homing.training.loop import FineTuning, Settings
 from homing.training.online import OnlineRates, OnlineSettings
@@ -149,7 +149,7 @@ def problem(tmp_path_factory):
 
 def test_features_that_are_not_finite_are_no_descriptors(problem, tmp_path, monkeypatch):
     """Weights that overflow: the run stops with the samples' names, before any rate is learned."""
-    module = importlib.import_module("homing.run")
+    module = importlib.import_module("homing.flow")
     real = module.build_model
 
     def overflowing(*arguments, **settings):

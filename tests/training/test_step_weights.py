@@ -9,7 +9,7 @@ from test_online import NUM_CLASSES, NUM_SOURCE, WIDTH, corrupt_problem
 from torch import nn
 
 from homing.models.inputs import FeatureInputs
-from homing.rates.reweighting import WeightNet
+from homing.rates.online.reweighting import WeightNet
 from homing.training.guide import Guide, Observer
 from homing.training.loop import FineTuning, Settings
 from homing.training.plan import Phase, TrainingPlan

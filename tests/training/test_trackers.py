@@ -5,7 +5,7 @@ import json
 import pytest
 
 from homing.errors import RecipeError
-from homing.run import run
+from homing.flow import run
 from homing.training import trackers
 from small_run import draw_problem, small_recipe
 

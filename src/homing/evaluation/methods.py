@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from homing.evaluation.baselines import BASELINES
-from homing.rates.apart import even_weight
-from homing.rates.plan import RatePlan
+from homing.rates.learned.apart import even_weight
+from homing.rates.learned.plan import RatePlan
 from homing.training.plan import Phase, TrainingPlan
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from homing.pools.lookup import ImagesById
 from homing.pools.reading import files_are_ids
 
 if TYPE_CHECKING:
-    from homing.recipe import PoolSpec
+    from homing.recipe.schema import PoolSpec
 
 FORMS = ("parquet", "folder", "metadata")
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from homing.errors import DataError, RecipeError
 from homing.outputs.files import write_json
 from homing.outputs.model_card import model_card
-from homing.recipe_reader import recipe_of_run
+from homing.recipe.reading import recipe_of_run
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between torch and onnxruntime, in units of the largest logit (at least 1)."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from homing.outputs.report_verdict import title_of
+from homing.outputs.report.verdict import title_of
 
 if TYPE_CHECKING:
-    from homing.recipe import Recipe
+    from homing.recipe.schema import Recipe
 
 _MAX_CLASSES = 200
 

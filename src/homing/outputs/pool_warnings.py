@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from homing.pools.problem import Problem, shared_pictures
-from homing.rates.plan import RatePlan
+from homing.rates.learned.plan import RatePlan
 
 DOUBTED_SHARE = 0.15
 """Share of the target's labels that its folds may doubt unsaid: of right labels they doubted up to 14 %

@@ -21,15 +21,15 @@ from homing.outputs.model_card import model_card
 from homing.outputs.model_folder import save_model
 from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
 from homing.outputs.rates_file import write_rates
-from homing.outputs.report import write_report
+from homing.outputs.report.page import write_report
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
 from homing.outputs.thumbnails import pictures_of
-from homing.rates.plan import effective_sample_size
+from homing.rates.learned.plan import effective_sample_size
 
 if TYPE_CHECKING:
     from homing.evaluation.outcome import Outcome
     from homing.pools.problem import Problem
-    from homing.rates.plan import RatePlan
+    from homing.rates.learned.plan import RatePlan
     from homing.training.workbench import Workbench
 
 _LIBRARIES = ("torch", "timm", "datasets", "accelerate", "scikit-learn")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from homing.errors import CheckpointError, RecipeError
 from homing.outputs.files import write_whole
-from homing.recipe import Recipe
+from homing.recipe.schema import Recipe
 
 _OURS = (
     "recipe.yaml",

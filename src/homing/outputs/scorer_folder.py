@@ -19,11 +19,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from homing.errors import DataError
+from homing.features.cache import backbone_digest
 from homing.models.backbone import Preprocessing, build_model
-from homing.models.feature_cache import backbone_digest
 from homing.models.parts import classifiers_of
 from homing.outputs.files import write_json, write_whole
-from homing.rates.scorer import Scorer
+from homing.rates.learned.scorer import Scorer
 
 FORMAT = 1
 

@@ -10,7 +10,7 @@ from homing.pools.pool import Pool, join
 from homing.pools.reading import read_pool
 
 if TYPE_CHECKING:
-    from homing.recipe import Recipe
+    from homing.recipe.schema import Recipe
 
 Pictures = Callable[[list[str]], list[bytes | None]]
 

@@ -13,7 +13,7 @@ from homing.pools.pool import Pool
 from homing.pools.reading import FolderImages, files_are_ids, folder_of, name_of, read_pool
 
 if TYPE_CHECKING:
-    from homing.recipe import PoolSpec
+    from homing.recipe.schema import PoolSpec
 
 
 @dataclass(frozen=True)

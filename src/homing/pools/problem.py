@@ -16,7 +16,7 @@ from homing.pools.pool import JoinedImages, Pool, join
 from homing.pools.reading import read_pool
 
 if TYPE_CHECKING:
-    from homing.recipe import Data
+    from homing.recipe.schema import Data
 
 Rows = npt.NDArray[np.int64]
 _Result = TypeVar("_Result")

@@ -18,7 +18,7 @@ from homing.errors import DataError
 from homing.pools.pool import Pool
 
 if TYPE_CHECKING:
-    from homing.recipe import PoolSpec
+    from homing.recipe.schema import PoolSpec
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".mpo"}

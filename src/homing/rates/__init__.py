@@ -5,16 +5,16 @@ Alignments, direction and table need torch alone; `learn_rates` needs scikit-lea
 
 from typing import TYPE_CHECKING, Any
 
-from homing.rates.alignment import Alignment, Coverage
-from homing.rates.alignment_error import AlignmentError
-from homing.rates.direction import Direction
-from homing.rates.evidence import Evidence
-from homing.rates.plan import RatePlan
+from homing.rates.alignment.direction import Direction
+from homing.rates.alignment.error import AlignmentError
+from homing.rates.alignment.observe import Alignment, Coverage
+from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.plan import RatePlan
 from homing.rates.table import RateTable
 from homing.rates.table_rows import gather_updates
 
 if TYPE_CHECKING:
-    from homing.rates.learner import learn_rates
+    from homing.rates.learned.learner import learn_rates
 
 __all__ = [
     "Alignment",
@@ -32,7 +32,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`learn_rates`, when it is first asked for."""
     if name == "learn_rates":
-        from homing.rates.learner import learn_rates
+        from homing.rates.learned.learner import learn_rates
 
         return learn_rates
     raise AttributeError(f"module 'homing.rates' has no attribute {name!r}")

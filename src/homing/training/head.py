@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from homing.models.parts import classifier_of
-from homing.rates.probe import fit_probes, with_bias
+from homing.rates.learned.probe import fit_probes, with_bias
 from homing.training.plan import Phase
 
 _MAX_ROWS = 20_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from homing.rates.plan import RatePlan
-from homing.rates.scorer import Scorer
+from homing.rates.learned.plan import RatePlan
+from homing.rates.learned.scorer import Scorer
 from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
 
 

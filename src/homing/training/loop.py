@@ -20,7 +20,7 @@ from homing.errors import DivergedError, Interrupted
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast, lone_sample_held, set_training_mode
 from homing.pools.order import Rows, key_to_seed
-from homing.rates.plan import effective_sample_size
+from homing.rates.learned.plan import effective_sample_size
 from homing.training.average import running_average
 from homing.training.distributed import everywhere, over_processes
 from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch

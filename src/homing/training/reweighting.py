@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from homing.rates.reweighting import WeightNet, aligned_weights
+from homing.rates.online.reweighting import WeightNet, aligned_weights
 from homing.training.guide import Observer, of_all_processes
 from homing.training.online import Moved, named_parts, part_of
 

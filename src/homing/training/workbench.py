@@ -16,21 +16,22 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.errors import DivergedError
+from homing.features.scan import check_head_on_features, gather_shares, scan
+from homing.features.source_features import SourceFeatures
 from homing.interrupts import stoppable
 from homing.models.backbone import Preprocessing
 from homing.models.inputs import FeatureInputs, ImageInputs, Inputs, RowsOf, batches_of
 from homing.models.parts import autocast, classifier_of, keep_outputs, set_trainable
-from homing.models.scan import check_head_on_features, gather_shares, scan
 from homing.pools.augmentation import CropFlipColor
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem
 from homing.progress import Progress
-from homing.rates.apart import even_weight, rates_apart
-from homing.rates.evidence import Evidence
-from homing.rates.learner import learn_rates
-from homing.rates.plan import RatePlan
-from homing.rates.reweighting import WeightNet
+from homing.rates.learned.apart import even_weight, rates_apart
+from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.learner import learn_rates
+from homing.rates.learned.plan import RatePlan
+from homing.rates.online.reweighting import WeightNet
 from homing.training.distributed import on_main
 from homing.training.guide import Guide, Observer
 from homing.training.head import probe_head
@@ -41,11 +42,10 @@ from homing.training.optimizer import DEFAULT_LEARNING_RATE
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record
 from homing.training.reweighting import Reweighting
-from homing.training.source_features import SourceFeatures
 from homing.training.trackers import track
 
 if TYPE_CHECKING:
-    from homing.recipe import Recipe
+    from homing.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""The commands that rates are for: write a corpus, rate new images, look after the features that are kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from homing.errors import DataError, RecipeError
+from homing.recipe.reading import recipe_of_run
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object to stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
+
+
+def corpus(
+    run_folder: RunArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")],
+    keep: Annotated[float | None, typer.Option(help="only the share with the highest rates, for example 0.3")] = None,
+    per_class: Annotated[bool, typer.Option(help="--keep: that share of every class, or of all together")] = True,
+    draw: Annotated[int | None, typer.Option("--resample", help="draw so many rows by rate, with copies")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of --resample")] = 0,
+    column_only: Annotated[bool, typer.Option("--column-only", help="a parquet file of ids and rates alone")] = False,
+    form: Annotated[str, typer.Option("--format", help="parquet (a dataset), folder (images) or metadata")] = "parquet",
+    copy: Annotated[bool, typer.Option("--copy", help="--format folder: copy the files instead of linking")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the source pool of a run with its rates: whole, the best share, or drawn by rate."""
+    from homing.outputs.corpus import Wanted, write_corpus
+    from homing.outputs.files import json_line
+    from homing.outputs.rates_reader import RatesFile
+    from homing.progress import Progress
+
+    wanted = Wanted(keep, per_class, draw, seed, form, column_only, copy)
+    wanted.check()
+    sources = recipe_of_run(run_folder).data.sources
+    with Progress(quiet=quiet).stage("write corpus", len(RatesFile(run_folder / "rates.parquet"))) as advance:
+        summary = write_corpus(run_folder, sources, output, wanted, advance)
+    if as_json:
+        print(json_line(summary))
+    else:
+        print(f"{output}: {summary['num_rows']:,} of {summary['num_pool']:,} rows", file=sys.stderr)
+
+
+def score(
+    run_folder: RunArgument,
+    data: Annotated[str, typer.Argument(metavar="POOL", help="labelled images: any pool that a recipe takes")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="parquet file to write")],
+    split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
+    id_column: Annotated[str | None, typer.Option(help="column with a unique id")] = None,
+    label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output file")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rate images that a run never saw, by what it learned; nothing is trained."""
+    if output.exists() and not (overwrite and output.is_file()):
+        raise RecipeError(f"{output}: exists already; give another --output, or replace a file with --overwrite")
+    if not output.parent.is_dir():
+        raise RecipeError(f"{output.parent}: no such folder; make it first")
+    from homing.outputs.files import json_line
+    from homing.predict import told
+    from homing.progress import Progress
+    from homing.recipe.schema import PoolSpec
+    from homing.score import score as score_images
+
+    pool = PoolSpec(path=data, split=split, id_column=id_column, label_column=label_column)
+    bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
+    if as_json:
+        print(json_line(summary))
+    else:
+        print(f"{output}: {summary['num_samples']:,} rates, mean {summary['mean_rate']:.3f}", file=sys.stderr)
+    if bad:
+        raise DataError(f"{told(bad, summary['num_samples'])}\nthey have rate 0; all others were rated")
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="remove all of them")] = False,
+    folder: Annotated[Path | None, typer.Option(help="where; default: the user's cache")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show or remove the scanned features that are kept for the next run."""
+    from homing.features.cache import FeatureCache, user_cache
+    from homing.outputs.files import json_line
+
+    kept = FeatureCache(folder or user_cache(), 0)
+    sizes = [size for _, size in kept.entries()]
+    removed = kept.clear()[0] if clear else 0
+    summary = {"folder": str(kept.folder), "entries": len(sizes), "bytes": sum(sizes), "removed": removed}
+    if as_json:
+        print(json_line(summary))
+        return
+    done = "removed" if clear else "kept"
+    print(f"{kept.folder}: {len(sizes):,} pools' features {done}, {sum(sizes) / 1e6:,.1f} MB", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (corpus, score, cache):
+        app.command()(command)

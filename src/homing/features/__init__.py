@@ -1,0 +1,1 @@
+"""What the frozen backbone makes of every image: one pass that fills a store of shards."""

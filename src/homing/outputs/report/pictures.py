@@ -1,0 +1,197 @@
+"""Thumbnails for the report: which samples are shown, and their pictures as inline text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from homing.outputs.report.data import Codes, RateColumns
+
+Pictures: TypeAlias = Callable[[list[str]], list[bytes | None]]
+
+THUMBNAIL_PIXELS = 96
+OVERALL_TILES = 24
+CLASS_TILES = 12
+MIN_CLASS_TILES = 4  # fewer say nothing; classes then have no choice of their own
+MAX_CLASS_TILES = 150  # per gallery; above it the classes share what there is
+MAX_INLINE_BYTES = 2_400_000  # of base64 text in the whole page
+_MAX_ENCODED_BYTES = 12_000
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a gallery.
+
+    Attributes:
+        sample_id: The sample's id.
+        label: Its class as given.
+        rate: Its rate.
+        suggested: The class that the model would give, where the gallery is about labels.
+        overall: Whether it belongs to the pool-wide choice.
+        in_class: Whether it belongs to the choice within its class.
+        picture: `data:` address of the thumbnail, None where the picture is missing.
+    """
+
+    sample_id: str
+    label: str
+    rate: float
+    suggested: str | None
+    overall: bool
+    in_class: bool
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A row of pictures with a choice by class.
+
+    Attributes:
+        key: Short name for ids on the page.
+        title: Heading.
+        tiles: The pictures, first the most extreme.
+        classes: Classes that have a choice of their own, sorted.
+        num_found: How many samples the gallery was chosen from.
+    """
+
+    key: str
+    title: str
+    tiles: tuple[Tile, ...]
+    classes: tuple[str, ...]
+    num_found: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows of one gallery before their pictures are read.
+
+    Attributes:
+        key: Short name for ids on the page.
+        title: Heading.
+        rows: Row numbers, first the most extreme; overall and per-class choice together.
+        overall: Which of `rows` belong to the pool-wide choice.
+        in_class: Which of `rows` belong to the choice within their class.
+        num_found: How many rows were ranked.
+    """
+
+    key: str
+    title: str
+    rows: Codes
+    overall: frozenset[int]
+    in_class: frozenset[int]
+    num_found: int
+
+
+def choose(key: str, title: str, ranked: Codes, rates: RateColumns) -> Choice:
+    """Choose the first rows of a ranking, overall and within each class.
+
+    Args:
+        key: Short name for ids on the page.
+        title: Heading of the gallery.
+        ranked: Row numbers, first the most extreme.
+        rates: The columns that hold each row's class.
+    """
+    overall = ranked[:OVERALL_TILES]
+    share = MAX_CLASS_TILES // max(1, len(rates.label.names))
+    per_class = min(CLASS_TILES, share) if share >= MIN_CLASS_TILES else 0
+    codes = rates.label.codes[ranked]
+    by_class = np.argsort(codes, kind="stable")
+    sorted_codes = codes[by_class]
+    place = np.arange(len(ranked)) - np.searchsorted(sorted_codes, sorted_codes, side="left")
+    within = ranked[np.sort(by_class[place < per_class])]
+    positions = np.flatnonzero(np.isin(ranked, np.union1d(overall, within)))
+    return Choice(key, title, ranked[positions], frozenset(overall.tolist()), frozenset(within.tolist()), len(ranked))
+
+
+def doubtful_rows(rates: RateColumns) -> Codes:
+    """Rank the rows whose own label the model would not give, the most doubtful first.
+
+    By label consistency where it is known, else by rate; both from the lowest.
+    """
+    if rates.suggested is None:
+        return np.empty(0, dtype=np.int64)
+    names = rates.suggested.names
+    own = {name: code for code, name in enumerate(rates.label.names)}
+    as_label = np.array([own.get(name, -1) for name in names] or [-1], dtype=np.int64)
+    known = np.array([name != "(none)" for name in names] or [False])
+    codes = rates.suggested.codes
+    rows = np.flatnonzero(known[codes] & (as_label[codes] != rates.label.codes))
+    consistency = rates.descriptors.get("label_consistency")
+    doubt = rates.rate[rows] if consistency is None else consistency[rows]
+    return rows[np.argsort(doubt, kind="stable")].astype(np.int64)
+
+
+def galleries(choices: Iterable[Choice], rates: RateColumns, pictures: Pictures) -> list[Gallery]:
+    """Read every chosen picture once and lay the galleries out; empty choices are left out."""
+    kept = [choice for choice in choices if len(choice.rows)]
+    rows = np.unique(np.concatenate([choice.rows for choice in kept])) if kept else np.empty(0, dtype=np.int64)
+    ids = dict(zip(rows.tolist(), rates.ids(rows), strict=True))
+    times_shown = Counter(row for choice in kept for row in choice.rows.tolist())
+    inline = _inline({sample_id: times_shown[row] for row, sample_id in ids.items()}, pictures)
+    return [_gallery(choice, rates, ids, inline) for choice in kept]
+
+
+def _gallery(choice: Choice, rates: RateColumns, ids: dict[int, str], inline: dict[str, str]) -> Gallery:
+    suggested = rates.suggested if choice.key == "doubtful" else None
+    tiles = tuple(
+        Tile(
+            sample_id=ids[row],
+            label=rates.label.names[rates.label.codes[row]],
+            rate=float(rates.rate[row]),
+            suggested=suggested.names[suggested.codes[row]] if suggested else None,
+            overall=row in choice.overall,
+            in_class=row in choice.in_class,
+            picture=inline.get(ids[row]),
+        )
+        for row in choice.rows.tolist()
+    )
+    classes = tuple(sorted({tile.label for tile in tiles if tile.in_class}))
+    return Gallery(choice.key, choice.title, tiles, classes, choice.num_found)
+
+
+def _inline(times_shown: dict[str, int], pictures: Pictures) -> dict[str, str]:
+    found: dict[str, str] = {}
+    left = MAX_INLINE_BYTES
+    ids = list(times_shown)
+    for sample_id, encoded in zip(ids, pictures(ids) if ids else [], strict=True):
+        address = thumbnail(encoded) if encoded is not None else None
+        size = len(address or "") * times_shown[sample_id]
+        if address is not None and size <= left:
+            found[sample_id] = address
+            left -= size
+    return found
+
+
+def thumbnail(encoded: bytes) -> str | None:
+    """Turn an encoded picture into a small `data:` address.
+
+    Args:
+        encoded: Bytes of a picture in any format that Pillow reads.
+
+    Returns:
+        WebP of at most 96 pixels a side as a `data:` address, or None where the bytes are no picture.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(encoded)) as image:
+                image.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
+                upright = ImageOps.exif_transpose(image)
+                upright.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+                small = upright.convert("RGBA" if "A" in upright.mode or "transparency" in upright.info else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+    for quality in (78, 50, 20):
+        out = io.BytesIO()
+        small.save(out, format="WEBP", quality=quality, method=4)
+        if out.tell() <= _MAX_ENCODED_BYTES:
+            break
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")

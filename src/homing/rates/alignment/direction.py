@@ -1,0 +1,165 @@
+"""The direction v = P ∇L_T that alignments are taken with: the target's gradient, averaged and preconditioned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from homing.errors import CheckpointError, DivergedError, HomingError
+from homing.rates.alignment.preconditioner import Preconditioner
+from homing.rates.alignment.wrappers import trainable_parameters, unwrap
+
+
+class Direction(Mapping[str, Tensor]):
+    """A mapping from parameter names to the target's direction, which `Alignment.observe` takes.
+
+    `update` adds one target batch. Gradients are taken by `torch.autograd.grad`, so the `.grad` that training
+    accumulates is neither read nor written, and clipping does not reach the direction. Each gradient is preconditioned
+    with the optimizer's state at its own update: as the optimizer would have stepped along it then. Averaging is
+    exponential with a memory of `window` updates, corrected for its start. One tensor a parameter is kept, and a lookup
+    gives that very tensor: read it, do not write to it.
+
+    Args:
+        model: The model that trains; wrappers are looked through.
+        optimizer: The base optimizer; None leaves the direction unpreconditioned.
+        window: Updates to average over, ≥ 1; 1 takes the newest alone.
+        normalise: Scale the direction to length 1 (as it was at the last update).
+        dtype: What the averages are kept in; None: the parameters' own. With `torch.bfloat16` the direction takes half
+            a copy of an fp32 model, and each element is rounded by up to 2⁻⁹ of itself at an update: little beside the
+            noise of a batch's gradient, for windows of up to some dozens.
+
+    Raises:
+        HomingError: The model has no trainable parameters, or the window is below 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        window: float = 4,
+        normalise: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if window < 1:
+            raise HomingError(f"window is {window}; allowed: 1 (the newest batch alone) and more")
+        self.model = unwrap(model)
+        self._parameters = trainable_parameters(model)
+        if not self._parameters:
+            raise HomingError("the model has no trainable parameters, so the target gives no direction; unfreeze some")
+        self._preconditioner = Preconditioner(optimizer)
+        self._keep = 1 - 1 / window
+        self._normalise, self._dtype = normalise, dtype
+        self._averages: dict[str, Tensor] = {}
+        self._num_updates = 0
+        self._length = 1.0
+
+    def update(self, loss: Tensor, sync: bool = True) -> None:
+        """Take in the target's loss on one batch.
+
+        With several processes, compute the loss with `direction.model`, the model without its wrapper: the gradient is
+        averaged over the processes here, and the wrapper would wait for a backward pass that never comes.
+
+        Args:
+            loss: A scalar, the mean loss over a batch of target samples, with its graph; the graph is freed.
+            sync: Average the gradient over the processes of `torch.distributed`, when it is initialised.
+
+        Raises:
+            DivergedError: The gradient is not finite; the direction is left as it was.
+        """
+        live = {name: p for name, p in self._parameters.items() if p.requires_grad}
+        for name, parameter in self._parameters.items():
+            if name not in self._averages:  # in the parameter's own memory format, as it will be called with
+                self._averages[name] = self._like(parameter).zero_()
+        found = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
+        if sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            found = tuple(_over_processes(p, g) for p, g in zip(live.values(), found, strict=True))
+        gradients = {name: gradient for name, gradient in zip(live, found, strict=True) if gradient is not None}
+        _check_finite(gradients)
+        with torch.no_grad():
+            self._take_in(gradients)
+
+    def _take_in(self, gradients: Mapping[str, Tensor]) -> None:
+        """Precondition and average: what is kept is corrected for its start and, where wanted, of length 1."""
+        self._num_updates += 1
+        share = (1 - self._keep) / (1 - self._keep**self._num_updates)
+        pulls = self._preconditioner.apply([(self._parameters[name], g) for name, g in gradients.items()])
+        pull_of = dict(zip(gradients, pulls, strict=True))
+        for name, average in self._averages.items():
+            moved = average.to(self._parameters[name].dtype) * (self._length * (1 - share))
+            average.copy_(moved.add_(pull_of[name], alpha=share) if name in pull_of else moved)
+        self._length = 1.0
+        if self._normalise:
+            squares = sum(average.double().square().sum() for average in self._averages.values())
+            self._length = float(squares) ** 0.5 or 1.0
+            torch._foreach_mul_(list(self._averages.values()), 1 / self._length)
+
+    def _like(self, parameter: Tensor) -> Tensor:
+        return torch.empty_like(parameter, dtype=self._dtype, requires_grad=False)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there was an update, so that there is a direction to follow."""
+        return self._num_updates > 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._averages[name]
+
+    def __contains__(self, name: object) -> bool:
+        return self.is_ready and name in self._averages
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._averages if self.is_ready else ())
+
+    def __len__(self) -> int:
+        return len(self._averages) if self.is_ready else 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages as plain tensors, for a checkpoint; the optimizer's state belongs to the optimizer."""
+        averages = {f"average.{name}": tensor.clone() for name, tensor in self._averages.items()}
+        scalars = torch.tensor([self._num_updates, self._length], dtype=torch.float64)
+        return {**averages, "num_updates_and_length": scalars}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a state, checked as a whole before any of it is used.
+
+        Raises:
+            CheckpointError: Names or shapes are not those of this model's parameters, or values are not finite.
+        """
+        averages = {key.removeprefix("average."): t for key, t in state.items() if key.startswith("average.")}
+        if len(averages) != len(state) - 1 or "num_updates_and_length" not in state:
+            raise CheckpointError(f"direction state has unexpected entries, among {sorted(state)[:3]}")
+        for name, average in averages.items():
+            if name not in self._parameters:
+                raise CheckpointError(f"direction state names {name}, which is no trainable parameter of this model")
+            if average.shape != self._parameters[name].shape:
+                shapes = tuple(average.shape), tuple(self._parameters[name].shape)
+                raise CheckpointError(f"direction state: {name} has shape {shapes[0]}, the parameter {shapes[1]}")
+            if not bool(average.isfinite().all()):
+                raise CheckpointError(f"direction state: {name} has values that are not finite")
+        self._averages = {n: self._like(self._parameters[n]).copy_(a) for n, a in averages.items()}
+        self._num_updates = int(state["num_updates_and_length"][0])
+        self._length = float(state["num_updates_and_length"][1])
+
+
+def _over_processes(parameter: Tensor, gradient: Tensor | None) -> Tensor:
+    """The mean over the processes; a process in which the parameter had no part counts as 0."""
+    mean = torch.zeros_like(parameter, requires_grad=False) if gradient is None else gradient.clone()
+    dist.all_reduce(mean)
+    return mean.div_(dist.get_world_size())
+
+
+def _check_finite(gradients: Mapping[str, Tensor]) -> None:
+    """Look at all gradients at once, and one by one only to name the bad one.
+
+    Raises:
+        DivergedError: One is not finite.
+    """
+    if bool(nn.utils.get_total_norm(list(gradients.values())).isfinite()):
+        return
+    for name, gradient in gradients.items():
+        if not bool(gradient.isfinite().all()):
+            raise DivergedError(f"the target's gradient of {name} is not finite; the direction was not updated")

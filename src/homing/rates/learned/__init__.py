@@ -1,0 +1,1 @@
+"""Rates that are learned before training: evidence, likeness, consistency, judge, rate model."""

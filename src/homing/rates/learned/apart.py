@@ -1,0 +1,112 @@
+"""Rates where source and target share no labels: other classes, none in the source, or none in the target.
+
+What remains is how much a source image looks like the target, and whether its own label fits the rest of its pool.
+No held-out target image can say which setting serves it, so nothing is judged: the numbers are those that the judge's
+prior holds for likeliest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from homing.rates.learned.descriptors import label_consistency, neutral_consistency, pool_consistency, target_likeness
+from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.learner import NOTHING, WIDTH
+from homing.rates.learned.plan import RatePlan, spread_within_classes
+from homing.rates.learned.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, weight_ladder
+from homing.rates.learned.scorer import fit_scorer
+
+
+def rates_apart(
+    source_features: Tensor,
+    source_labels: Tensor | None,
+    num_classes: int,
+    target_features: Tensor,
+    *,
+    descriptors: Sequence[str] = DESCRIPTORS,
+    target_weight: float | None = None,
+    seed: int = 0,
+) -> RatePlan:
+    """Rates from target likeness, and from the source's own label consistency where it has labels.
+
+    Args:
+        source_features: `[N, D]` float32.
+        source_labels: `[N]` int64 in the source's own classes; None where it has none.
+        num_classes: Of the source; 1 where it has no labels.
+        target_features: `[n, D]` float32.
+        descriptors: What rates may depend on, out of `DESCRIPTORS`.
+        target_weight: How often each target image counts; None: the likeliest a priori.
+        seed: Of the cross-fits.
+
+    Returns:
+        The plan; nothing in it was judged, and its first warning says what that cannot see.
+
+    Raises:
+        DataError: As `Evidence`.
+    """
+    nobody = torch.zeros(len(source_features), dtype=torch.int64)
+    unlabelled = torch.zeros(len(target_features), dtype=torch.int64)
+    domains = Evidence(source_features, nobody, target_features, unlabelled, num_classes=1)
+    projection = domains.projection(WIDTH)
+    domains = domains.projected_by(projection)
+    names = tuple(name for name in descriptors if source_labels is not None or name == "target_likeness")
+    setting = likeliest_setting(names, domains.num_source, domains.num_target, target_weight)
+    likeness = target_likeness(domains, seed)
+    labels = nobody if source_labels is None else source_labels
+    consistency = neutral_consistency(labels, num_classes)
+    if "label_consistency" in names:
+        pool = Evidence(domains.source_features, labels, domains.target_features, unlabelled, num_classes)
+        alone = pool_consistency(pool, seed)
+        consistency = label_consistency(pool, likeness.match, alone, seed, target_has_labels=False)
+    matching = 1 + (setting.match_lift - 1) * likeness.match
+    rates, _ = spread_within_classes(matching * consistency.right**setting.let_go, labels, num_classes)
+    scorer = fit_scorer(
+        likeness,
+        consistency,
+        projection,
+        labels,
+        rates,
+        num_classes=num_classes,
+        match_lift=setting.match_lift,
+        let_go=setting.let_go,
+    )
+    known = {"target_likeness": likeness.log_ratio}
+    if "label_consistency" in names:
+        known["label_consistency"] = consistency.log_probability
+    return RatePlan(
+        rates=rates,
+        target_weight=setting.target_weight,
+        phi={**setting.as_dict(), "match_share": likeness.share, "wrong_share": consistency.wrong_share},
+        descriptors=known,
+        warnings=_warnings(likeness.share, source_labels is not None),
+        suggested=torch.where(consistency.right < 0.5, consistency.best, labels),
+        scorer=scorer,
+    )
+
+
+def even_weight(num_source: int, num_target: int) -> float:
+    """How often a target image counts beside a source of other classes: together as much as the source, 10 at least.
+
+    Source rows teach nothing of the target's classes, so that the target must carry its own outputs.
+    """
+    return weight_ladder(num_source, num_target)[-1]
+
+
+def likeliest_setting(names: tuple[str, ...], num_source: int, num_target: int, target_weight: float | None) -> Setting:
+    """The candidate that the judge's prior likes best."""
+    settings = candidate_settings(names, num_source, num_target, target_weight)
+    return settings[int(log_prior(settings, num_source, num_target).argmax())]
+
+
+def _warnings(share: float, has_labels: bool) -> list[str]:
+    basis = "likeness to the target" + (" and the source's own label consistency" if has_labels else " alone")
+    found = [
+        f"Rates come from {basis}: source and target share no labels, so no held-out target image could say whether"
+        " they help, and which classes the target needs more of is not known. Nothing was judged."
+    ]
+    if share < NOTHING:
+        found.append("Nothing in the source pool looks like the target: no row is lifted.")
+    return found

@@ -1,0 +1,182 @@
+"""Learn the rates of every source row from what the scan knows: descriptors, settings, judge, plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.judge import FOLDS, Verdict, judge
+from homing.rates.learned.plan import RatePlan
+from homing.rates.learned.rate_model import (
+    DESCRIPTORS,
+    Description,
+    Setting,
+    candidate_settings,
+    class_presence,
+    describe,
+    log_prior,
+    rates_of,
+)
+from homing.rates.learned.scorer import fit_scorer
+
+WIDTH = 128
+"""Principal components that probes work on."""
+JUDGED_ROWS = 20_000
+"""Source rows that settings are judged on; a larger pool is thinned for it."""
+
+NOTHING = 0.005  # a share of matching rows below this cannot matter
+UNIFORM = 0.01  # rates this close to 1 are called uniform
+NEAR_CHANCE = 0.95  # of the loss of guessing
+DOUBTFUL = 5.0
+"""A target label is doubted where, held out, another class is found to be this many times as likely."""
+
+
+def learn_rates(
+    evidence: Evidence,
+    *,
+    descriptors: Sequence[str] = DESCRIPTORS,
+    folds: int = FOLDS,
+    target_weight: float | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> RatePlan:
+    """Rates of every source row and the weight of the target, judged on held-out target images.
+
+    Args:
+        evidence: Features and labels of both pools.
+        descriptors: What rates may depend on, out of `DESCRIPTORS`; none of them gives uniform rates.
+        folds: Parts that the target is split into for judging, at least 2.
+        target_weight: How often each target image counts; searched where not given.
+        seed: Seed of folds and cross-fits. The same seed gives the same plan.
+        progress: Called with the share done, 0..1.
+
+    Returns:
+        The plan; `judged` holds one row per setting.
+
+    Raises:
+        DataError: The target has fewer images than folds.
+        ValueError: An unknown descriptor, fewer than 2 folds, or a negative target weight.
+    """
+    names = _checked(descriptors, folds, target_weight)
+    settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
+    projection = evidence.projection(WIDTH)
+    reduced = evidence.projected_by(projection)
+    pool = pool_consistency(reduced, seed)
+    description = describe(reduced, names, pool, seed)
+    judged = reduced.thinned(JUDGED_ROWS, by=description.likeness.log_ratio)
+    if judged is not reduced:
+        pool = pool_consistency(judged, seed)
+    verdict = judge(
+        judged,
+        # The target weighs against a thinned source what it will weigh against the whole.
+        torch.tensor([s.target_weight for s in settings]) * judged.num_source / evidence.num_source,
+        lambda part: rates_of(settings, describe(part, names, pool, seed), part),
+        log_prior=log_prior(settings, evidence.num_source, evidence.num_target),
+        folds=folds,
+        seed=seed,
+        progress=progress,
+    )
+    return _plan(evidence, description, settings, verdict, projection)
+
+
+def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None) -> tuple[str, ...]:
+    unknown = [name for name in descriptors if name not in DESCRIPTORS]
+    if unknown:
+        raise ValueError(f"Unknown descriptor {unknown[0]!r}; known are {', '.join(DESCRIPTORS)}.")
+    if folds < 2:
+        raise ValueError(f"folds is {folds}: judging on held-out images takes at least 2.")
+    if target_weight is not None and target_weight < 0:
+        raise ValueError(f"target_weight is {target_weight}: it must be at least 0.")
+    return tuple(descriptors)
+
+
+def _plan(
+    evidence: Evidence,
+    description: Description,
+    settings: list[Setting],
+    verdict: Verdict,
+    projection: tuple[Tensor, Tensor],
+) -> RatePlan:
+    chosen = settings[verdict.chosen]
+    rates = rates_of([chosen], description, evidence)[0]
+    likeness, consistency = description.likeness, description.consistency
+    return RatePlan(
+        rates=rates,
+        target_weight=chosen.target_weight,
+        phi={
+            **chosen.as_dict(),
+            "match_share": likeness.share,
+            "wrong_share": consistency.wrong_share,
+            "absent_class_rate": float(class_presence(evidence).min()),
+        },
+        descriptors={
+            "target_likeness": likeness.log_ratio,
+            "label_consistency": consistency.log_probability,
+        },
+        judged=_judged_rows(settings, verdict),
+        warnings=_warnings(rates, description, verdict, evidence),
+        suggested=torch.where(consistency.right < 0.5, consistency.best, evidence.source_labels),
+        doubted=doubted_labels(verdict.held_out, evidence.target_labels),
+        scorer=fit_scorer(
+            likeness,
+            consistency,
+            projection,
+            evidence.source_labels,
+            rates,
+            num_classes=evidence.num_classes,
+            match_lift=chosen.match_lift,
+            let_go=chosen.let_go,
+        ),
+    )
+
+
+def doubted_labels(held_out: Tensor, labels: Tensor) -> list[tuple[int, int]]:
+    """Rows whose label the held-out folds contradict, most contradicted first, each with the class that they find.
+
+    Args:
+        held_out: `[n, C]` log-probabilities of images that the fit has not seen.
+        labels: `[n]` int64.
+    """
+    likeliest, found = held_out.max(dim=1)
+    excess = likeliest - held_out.gather(1, labels[:, None]).squeeze(1)
+    doubted = [row for row in excess.argsort(descending=True).tolist() if excess[row] > math.log(DOUBTFUL)]
+    return [(row, int(found[row])) for row in doubted]
+
+
+def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, float | bool]]:
+    columns = {
+        "nll": verdict.losses.mean(dim=1).tolist(),
+        "standard_error": verdict.paired_errors.tolist(),
+        "posterior": verdict.posterior.tolist(),
+        "chosen": [index == verdict.chosen for index in range(len(settings))],
+    }
+    return [
+        {**setting.as_dict(), **{name: values[index] for name, values in columns.items()}}
+        for index, setting in enumerate(settings)
+    ]
+
+
+def _warnings(rates: Tensor, description: Description, verdict: Verdict, evidence: Evidence) -> list[str]:
+    warnings, num_classes = [], evidence.num_classes
+    presence = class_presence(evidence)
+    if (presence < 1).any():
+        warnings.append(
+            f"{int((presence < 1).sum())} of {num_classes} classes have no target image: their source samples count "
+            f"{float(presence.min()):.3f} times as much as others; add target images of the classes that you need."
+        )
+    if description.likeness.share < NOTHING:
+        warnings.append("Nothing in the source pool looks like the target: no row is lifted.")
+    if torch.allclose(rates, torch.ones_like(rates), atol=UNIFORM):
+        warnings.append("Rates are uniform: the pool holds nothing to lift and nothing to let go.")
+    loss, chance = float(verdict.losses[verdict.chosen].mean()), math.log(num_classes)
+    if num_classes > 1 and loss > NEAR_CHANCE * chance:
+        warnings.append(
+            f"Held-out target images are predicted no better than by guessing ({loss:.2f} nats, chance {chance:.2f}): "
+            "look at the target's labels."
+        )
+    return warnings

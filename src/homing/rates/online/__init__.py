@@ -1,0 +1,1 @@
+"""What is learned of single samples while a model trains."""

@@ -1,0 +1,324 @@
+"""What a run is: frozen models of a recipe, checked before anything heavy is imported.
+
+The same tree is the reference of every key: its description, its default and what is allowed.
+`recipe_reader` turns YAML and overrides into a `Recipe`; nothing in a recipe is ever imported or executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
+
+Method = Literal[
+    "hierarchical",
+    "instance",
+    "uniform",
+    "source_only",
+    "target_only",
+    "pooled",
+    "pooled_oversampled",
+    "sequential",
+    "density_ratio",
+    "l2rw",
+    "meta_weight_net",
+    "oracle",
+]
+Descriptor = Literal["target_likeness", "label_consistency"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class PoolSpec(Section):
+    """Where labelled images lie."""
+
+    path: Text = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
+    name: str | None = Field(None, description="what to call this pool; default: the last part of its path")
+    split: str | None = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
+    id_column: str | None = Field(None, description="column with a unique id for each sample")
+    label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
+    labels: Literal["shared", "other", "none"] = Field(
+        "shared",
+        description="of the target's classes; other: a source's own, with their own head; none: rates alone (source),"
+        " not trained on (target)",
+    )
+    group_column: str | None = Field(None, description="column by which rates are also reported")
+    limit: Positive | None = Field(None, description="use only so many samples, drawn by their ids")
+
+
+class Truth(Section):
+    """Columns of the source's metadata that hold the truth in a simulated study (1 or 0 in each row)."""
+
+    matches_column: str = Field("matches", description="1 where the sample is of the target's domain")
+    clean_column: str = Field("clean", description="1 where the label is right")
+
+
+OneOrMorePools = Annotated[
+    Annotated[PoolSpec, Tag("one pool")] | Annotated[tuple[PoolSpec, ...], Tag("list of pools")],
+    Discriminator(lambda value: "list of pools" if isinstance(value, list | tuple) else "one pool"),
+]
+
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=80)]
+OneOrNamedPools = Annotated[
+    Annotated[PoolSpec, Tag("one pool")] | Annotated[dict[Name, PoolSpec], Tag("pools by name")],
+    Discriminator(lambda value: "one pool" if is_one_pool(value) else "pools by name"),
+]
+
+
+class Data(Section):
+    """The three roles of data."""
+
+    source: OneOrMorePools = Field(description="the large pool, or a list of pools")
+    target: OneOrNamedPools = Field(
+        description="labelled images of the domain that the model is for; or several such pools by name: a run for each"
+    )
+    test: OneOrNamedPools | None = Field(
+        None, description="held-out target images (by the targets' names); without it: cross-validation"
+    )
+    on_bad_image: Literal["error", "drop"] = Field("error", description="stop, or leave out, count and list")
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(  # beyond it Pillow itself refuses
+        64_000_000, description="a larger picture counts as bad"
+    )
+    cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="memory for decoded images, GB")
+    truth: Truth | None = Field(None, description="known truth of a simulated source, for the oracle alone")
+
+    @property
+    def target_pool(self) -> PoolSpec:
+        """The one target; recipes with several are split by `Recipe.by_target` first."""
+        assert isinstance(self.target, PoolSpec)
+        return self.target
+
+    @property
+    def test_pool(self) -> PoolSpec | None:
+        """The one test, where there is any."""
+        assert not isinstance(self.test, dict)
+        return self.test
+
+    @property
+    def shares_labels(self) -> bool:
+        """Whether source and target are labelled, with the same classes."""
+        return all(spec.labels == "shared" for spec in (*self.sources, self.target_pool))
+
+    @property
+    def sources(self) -> tuple[PoolSpec, ...]:
+        """The source pools as a tuple, also where the recipe names a single one."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
+
+class Model(Section):
+    """The backbone, and how much of it is trained."""
+
+    backbone: Text = Field("resnet18", description="any timm model name")
+    weights: Text = Field(
+        "pretrained",
+        description="pretrained (hub), none, bundled (a pip package: tf_efficientnet_lite0), or a file or timm folder",
+    )
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None = Field(None, description="pixels; default: timm's")
+    trainable: Literal["all", "last_stage", "head"] = Field("all", description="which parameters are trained")
+    head_init: Literal["probe", "random"] = Field(
+        "probe", description="start the head from the probe fitted on scanned features, or at random"
+    )
+
+
+class Guide(Section):
+    """How the target's gradient is taken, for methods that use alignments."""
+
+    batch_size: Positive | None = Field(None, description="target images a gradient; default: batch_size / 4")
+    refresh_every: Positive = Field(8, description="steps between two target gradients; l2rw, meta_weight_net: 1")
+    window: Positive = Field(4, description="target gradients averaged (exponentially)")
+
+
+class Rates(Section):
+    """How the learning rate of each source sample comes about."""
+
+    method: Method = Field("hierarchical", description="how rates come about; uniform learns none")
+    descriptors: tuple[Descriptor, ...] = Field(
+        ("target_likeness", "label_consistency"), description="what the hierarchical rates may depend on"
+    )
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(5, description="folds of the target that judge the rates")
+    apply: Literal["sample", "weight"] = Field("sample", description="draw samples by rate, or weight their loss")
+    residuals: bool = Field(
+        False, description="hierarchical: let each sample's own rate go on moving by its alignments while training"
+    )
+    observe_every: Positive = Field(4, description="steps between two observations of alignments")
+    scope: Literal["all", "last_stage", "head"] = Field("all", description="parameters whose gradients align")
+    step_size: Annotated[float, Field(gt=0, le=10)] = Field(0.1, description="step of an instance's rate")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of an instance's rate")
+    decay: Share = Field(0.01, description="pull of an instance's rate to 1 at each visit")
+    max_rate: Annotated[float, Field(gt=1)] = Field(3.0, description="upper bound of an instance's rate")
+    guide: Guide = Field(Guide(), description="how the target's gradient is taken")
+
+    def idle_settings(self) -> set[str]:
+        """Names of the settings that this method does not look at."""
+        judged, guided = {"descriptors", "folds", "residuals"}, {"scope", "guide"}
+        kept = {"observe_every", "step_size", "momentum", "decay", "max_rate"}
+        if self.method == "hierarchical":
+            return set() if self.residuals else kept | guided
+        if self.method in ("l2rw", "meta_weight_net"):
+            return judged | kept | {"apply"}
+        return judged if self.method == "instance" else judged | kept | guided
+
+
+class Augmentation(Section):
+    """Random crops, flips and colour, the same for any number of workers and processes."""
+
+    min_scale: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="smallest share of the area cropped")
+    max_aspect: Annotated[float, Field(ge=1)] = Field(1.2, description="widest aspect ratio of a crop")
+    horizontal_flip: Share = Field(0.5, description="probability; 0 where left and right differ")
+    color_jitter: Share = Field(0.1, description="range of brightness and contrast factors around 1")
+
+
+AugmentationOrNone = Annotated[
+    Annotated[Augmentation, Tag("augmentation")] | Annotated[Literal["none"], Tag("none")],
+    Discriminator(lambda value: "none" if isinstance(value, str) else "augmentation"),
+]
+
+
+class Training(Section):
+    """One loop, the same for every method and baseline."""
+
+    epochs: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="passes over source + weighted target; 0: stop after the rates, nothing is trained"
+    )
+    steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
+    batch_size: Positive = Field(32, description="samples a step, over all processes")
+    accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
+    optimizer: Text = Field("adamw", description="any timm optimizer name")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="peak; default 5e-4 (all), 1e-3 (last_stage), 1e-2 (head)"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="decoupled where the optimizer can")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="rate factor a layer, from the top"
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="bound of the gradient's norm")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the base learning rate")
+    warmup: Share = Field(0.1, description="share of the steps with a rising learning rate")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast; rates stay in fp32")
+    target_weight: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="how often an epoch takes each target image; default: judged on folds of the target"
+    )
+    batch_norm: Literal["frozen", "train", "adapt"] = Field(
+        "frozen", description="statistics as loaded, of the batch, or re-estimated on the target"
+    )
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha; only with rates.method: uniform")
+    augmentation: AugmentationOrNone = Field(Augmentation(), description="or none")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay of a running average of the weights, which is then judged and saved; default: none"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="threads that decode images")
+
+
+class Evaluation(Section):
+    """What the run is held against."""
+
+    baselines: tuple[Method, ...] = Field((), description="also trained, at the same number of steps")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(
+        5, description="folds of the target that give the headline where there is no data.test"
+    )
+
+
+class Output(Section):
+    """What is left on disk while and after the run."""
+
+    checkpoint_every: Positive = Field(500, description="steps")
+    keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
+    log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
+    trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
+    license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
+    cache: Text = Field(
+        "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"
+    )
+    cache_gb: Annotated[float, Field(ge=0)] = Field(
+        4.0, description="size of that cache, GB; what was unused for longest goes first"
+    )
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)] = Field("run", description="shown in the report")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="order, augmentation, folds, initial head")
+    data: Data
+    model: Model = Field(Model())
+    rates: Rates = Field(Rates())
+    training: Training
+    evaluation: Evaluation = Field(Evaluation())
+    output: Output = Field(Output())
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> Recipe:
+        if found := list(conflicts(self.model_dump())):
+            raise Conflict(found)
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained; with `training.epochs: 0` the run stops after the rates."""
+        return self.training.epochs != 0
+
+    def by_target(self) -> dict[str, Recipe]:
+        """A recipe of its own for each target by name; empty where the recipe has one target without a name."""
+        if isinstance(self.data.target, PoolSpec):
+            return {}
+        tests = self.data.test if isinstance(self.data.test, dict) else {}
+        recipes = {}
+        for name, pool in self.data.target.items():
+            data = self.data.model_copy(update={"target": pool, "test": tests.get(name)})
+            recipes[name] = self.model_copy(update={"name": f"{self.name[:60]} {name[:39]}", "data": data})
+        return recipes
+
+    def to_yaml(self) -> str:
+        """The whole recipe, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+    def sha256(self) -> str:
+        """Digest of the resolved recipe, 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    def settings_without_effect(self) -> list[str]:
+        """Settings that were given but change nothing in this run, one sentence each."""
+        found = []
+        idle = _changed(self.rates) & self.rates.idle_settings()
+        if idle:
+            found.append(f"rates.{', rates.'.join(sorted(idle))}: no effect with rates.method: {self.rates.method}")
+        if (
+            self.model.trainable == "head"
+            and "augmentation" in _changed(self.training)
+            and self.training.augmentation != "none"
+        ):
+            found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
+        if self.data.test is not None and "folds" in _changed(self.evaluation):
+            found.append("evaluation.folds: no effect, data.test is given")
+        unlabelled = isinstance(self.data.target, PoolSpec) and self.data.target.labels == "none"
+        if self.trains and unlabelled and self.training.target_weight is not None:
+            found.append("training.target_weight: no effect, the target has no labels and is not trained on")
+        if not self.trains:
+            found += self._without_training()
+        return found
+
+    def _without_training(self) -> list[str]:
+        idle = sorted(_changed(self.training) - {"epochs", "precision", "workers", "target_weight", "batch_norm"})
+        names = [f"training.{name}" for name in idle]
+        names += ["rates.residuals"] if self.rates.residuals else []
+        names += ["data.test"] if self.data.test is not None else []
+        return [f"{', '.join(names)}: no effect with training.epochs: 0, nothing is trained"] if names else []
+
+
+def _changed(section: Section) -> set[str]:
+    """Names of the fields that differ from their defaults."""
+    fields = type(section).model_fields
+    return {name for name, field in fields.items() if getattr(section, name) != field.get_default()}
