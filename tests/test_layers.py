@@ -10,7 +10,7 @@ import homing
 
 PACKAGE = Path(homing.__file__).parent
 # what any layer may import: they know nothing of pools, models or training
-GROUND = {"errors", "progress", "interrupts", "memory"}
+GROUND = {"errors", "progress", "interrupts", "memory", "methods", "threads"}
 LAYERS = {
     "__main__": 6,
     "cli": 5,
@@ -144,6 +144,8 @@ def test_pools_need_torch_for_augmentation_alone():
         "recipe/conflicts.py",
         "recipe/reading.py",
         "errors.py",
+        "methods.py",
+        "threads.py",
         "progress.py",
         "validate.py",
     ],

@@ -17,6 +17,7 @@ from torch import Tensor
 from homing.errors import DataError, RecipeError
 from homing.evaluation.paired import paired_intervals
 from homing.flow import run
+from homing.methods import REFERENCE
 from homing.outputs.comparison_picture import comparison_svg
 from homing.outputs.files import write_json, write_whole
 from homing.progress import Progress
@@ -24,7 +25,6 @@ from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
 
 FIGURES = ("accuracy", "macro_f1", "nll")
-REFERENCE = "pooled_oversampled"
 
 
 def compare(

@@ -13,7 +13,9 @@ import typer
 from homing.cli.corpora import register as register_corpus
 from homing.cli.models import register
 from homing.errors import HomingError, RecipeError
+from homing.methods import METHODS
 from homing.recipe.reading import read_recipe, recipe_of_run, shipped_recipes
+from homing.threads import settle_threads
 
 app = typer.Typer(
     name="homing",
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_COMPARED = "target_only,pooled,pooled_oversampled,sequential,density_ratio,l2rw,meta_weight_net,instance"
+_COMPARED = ",".join(name for name, method in METHODS.items() if method.is_compared)
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="run folder")]
@@ -200,6 +202,7 @@ def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None
 
 def main() -> None:
     """Entry point: errors become one message on stderr and the exit code of their kind."""
+    settle_threads(os.environ)
     try:
         sys.exit(app(standalone_mode=False) or 0)  # what a typer.Exit asked for
     except HomingError as error:

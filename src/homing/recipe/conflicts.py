@@ -8,14 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-GUIDED = ("instance", "l2rw", "meta_weight_net")
-"""Methods that look at each sample's gradient while the model trains."""
-
-
-APART = ("hierarchical", "uniform", "pooled", "pooled_oversampled", "target_only", "sequential")
-"""Methods for a source of other classes than the target's: the others compare labels of the two, or need no target."""
-UNLABELLED = ("hierarchical", "source_only")
-"""Methods for a target without labels."""
+from homing.methods import METHODS, online_methods
 
 _BASELINES = ("evaluation", "baselines")
 
@@ -83,8 +76,8 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             "training.mixup cannot go with model.trainable: head, which trains on features",
         )
     guided = ["rates.residuals"] if get("rates", "residuals", False) else []
-    guided += [f"rates.method: {name}" for name in GUIDED if name == method]
-    guided += [f"{name} among evaluation.baselines" for name in GUIDED if name in methods[1:]]
+    guided += [f"rates.method: {name}" for name in online_methods() if name == method]
+    guided += [f"{name} among evaluation.baselines" for name in online_methods() if name in methods[1:]]
     if mixes and method == "uniform" and guided:
         yield (
             ("evaluation", "baselines"),
@@ -127,11 +120,12 @@ def _conflicts_of_training_apart(
 ) -> Iterator[tuple[tuple[str, str], str]]:
     """What cannot be done in a training where source and target share no labels."""
     kinds = {role: _label_kinds(get("data", role, None)) for role in ("source", "target")}
-    allowed: tuple[str, ...]
     if "none" in kinds["target"]:
-        why, allowed = "data.target.labels: none", UNLABELLED
+        why = "data.target.labels: none"
+        allowed = [name for name, method in METHODS.items() if method.takes_unlabelled]
     elif "other" in kinds["source"]:
-        why, allowed = "data.source.labels: other", APART
+        why = "data.source.labels: other"
+        allowed = [name for name, method in METHODS.items() if method.takes_other]
     else:
         return
     given = get("evaluation", "baselines", ())
@@ -140,7 +134,7 @@ def _conflicts_of_training_apart(
     for where, name in asked:
         if name not in allowed:
             yield where, f"{'.'.join(where)}: {name} cannot go with {why}; possible are {', '.join(allowed)}"
-    if baselines and allowed is UNLABELLED and get("data", "test", None) is None:
+    if baselines and "none" in kinds["target"] and get("data", "test", None) is None:
         yield _BASELINES, f"evaluation.baselines cannot be measured with {why}; give a labelled data.test"
     if get("rates", "residuals", False):
         yield ("rates", "residuals"), f"rates.residuals compares labels of source and target, and cannot go with {why}"

@@ -12,22 +12,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from homing.methods import MethodName, online_methods
 from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
 
-Method = Literal[
-    "hierarchical",
-    "instance",
-    "uniform",
-    "source_only",
-    "target_only",
-    "pooled",
-    "pooled_oversampled",
-    "sequential",
-    "density_ratio",
-    "l2rw",
-    "meta_weight_net",
-    "oracle",
-]
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 Positive = Annotated[int, Field(ge=1)]
@@ -144,7 +131,7 @@ class Guide(Section):
 class Rates(Section):
     """How the learning rate of each source sample comes about."""
 
-    method: Method = Field("hierarchical", description="how rates come about; uniform learns none")
+    method: MethodName = Field("hierarchical", description="how rates come about; uniform learns none")
     descriptors: tuple[Descriptor, ...] = Field(
         ("target_likeness", "label_consistency"), description="what the hierarchical rates may depend on"
     )
@@ -167,9 +154,9 @@ class Rates(Section):
         kept = {"observe_every", "step_size", "momentum", "decay", "max_rate"}
         if self.method == "hierarchical":
             return set() if self.residuals else kept | guided
-        if self.method in ("l2rw", "meta_weight_net"):
-            return judged | kept | {"apply"}
-        return judged if self.method == "instance" else judged | kept | guided
+        if self.method not in online_methods():
+            return judged | kept | guided
+        return judged if self.method == "instance" else judged | kept | {"apply"}
 
 
 class Augmentation(Section):
@@ -225,7 +212,7 @@ class Training(Section):
 class Evaluation(Section):
     """What the run is held against."""
 
-    baselines: tuple[Method, ...] = Field((), description="also trained, at the same number of steps")
+    baselines: tuple[MethodName, ...] = Field((), description="also trained, at the same number of steps")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
         5, description="folds of the target that give the headline where there is no data.test"
     )
