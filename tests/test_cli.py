@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from drawn_pools import draw_pool
-from homing.outputs.files import json_line
+from homing.outputs.artefact import json_line
 
 
 def homing(*arguments, cwd, **environment) -> subprocess.CompletedProcess[str]:

@@ -18,8 +18,8 @@ from homing.errors import DataError, RecipeError
 from homing.evaluation.paired import paired_intervals
 from homing.flow import run
 from homing.methods import REFERENCE
+from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.comparison_picture import comparison_svg
-from homing.outputs.files import write_json, write_whole
 from homing.progress import Progress
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe

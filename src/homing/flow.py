@@ -25,7 +25,7 @@ from homing.interrupts import StopOnSignal, stoppable
 from homing.models.backbone import build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms, classifier_of
-from homing.outputs.files import write_json
+from homing.outputs.artefact import write_json
 from homing.outputs.results import write_outputs, write_rates_only
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.outputs.shared_data import write_shared

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
-from homing.outputs.files import open_whole
+from homing.outputs.artefact import open_whole
 from homing.outputs.rates_file import DESCRIPTORS, ROW_GROUP
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
 from homing.pools.images import BadImage, Images

@@ -7,7 +7,7 @@ import pytest
 
 import homing.outputs
 
-CSS = (Path(homing.outputs.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+CSS = (Path(homing.outputs.__file__).parent / "report" / "templates" / "report.css").read_text(encoding="utf-8")
 THEMES = [
     dict(re.findall(r"--([\w-]+): ([^;]+);", block)) for block in re.findall(r":root[^{]*\{([^}]*--page[^}]*)\}", CSS)
 ]

@@ -1,10 +1,7 @@
-import os
-
 import pytest
 
 from drawn_pools import draw_pool
 from homing.errors import CheckpointError, RecipeError
-from homing.outputs.files import write_json, write_whole
 from homing.outputs.run_folder import discard_stump, open_run_folder
 from homing.outputs.table import results_table
 from homing.outputs.thumbnails import thumbnails_of
@@ -76,16 +73,6 @@ def test_only_a_folder_that_holds_nothing_but_the_recipe_is_discarded(tmp_path):
     for name in ("stump", "begun", "nowhere"):
         discard_stump(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["begun"]
-
-
-def test_a_file_is_there_whole_or_not_at_all(tmp_path):
-    write_whole(tmp_path / "a", b"old")
-    with pytest.raises(TypeError):
-        write_whole(tmp_path / "a", "text")  # fails in the middle of writing
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
-    write_json(tmp_path / "a", {"é": float("nan")})
-    assert (tmp_path / "a").read_text() == '{\n  "é": null\n}\n'
-    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_thumbnails_are_found_by_id_and_missing_ones_are_none(tmp_path):

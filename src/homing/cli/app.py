@@ -104,7 +104,7 @@ def compare(
     checked = read_recipe(_recipe_path(recipe), [*(overrides or []), f"evaluation.baselines=[{', '.join(names)}]"])
     from homing.compare import as_text
     from homing.compare import compare as compare_methods
-    from homing.outputs.files import json_line
+    from homing.outputs.artefact import json_line
 
     folder = output or _folder_of(f"compare-{checked.name}")
     table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
@@ -118,7 +118,7 @@ def compare(
 def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Check a recipe and all its images before anything is trained."""
     checked = read_recipe(_recipe_path(recipe), overrides or [])
-    from homing.outputs.files import json_line
+    from homing.outputs.artefact import json_line
     from homing.progress import Progress
     from homing.training.trackers import check_trackers
     from homing.validate import validate_data
@@ -179,7 +179,7 @@ def _recipe_path(text: str) -> Path:
 def _print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:
     if not (_is_main() and results):
         return
-    from homing.outputs.files import json_line
+    from homing.outputs.artefact import json_line
 
     if as_json:
         print(json_line({"folder": str(folder), **results}))

@@ -30,8 +30,8 @@ def corpus(
     quiet: Quiet = False,
 ) -> None:
     """Write the source pool of a run with its rates: whole, the best share, or drawn by rate."""
+    from homing.outputs.artefact import json_line
     from homing.outputs.corpus import Wanted, write_corpus
-    from homing.outputs.files import json_line
     from homing.outputs.rates_reader import RatesFile
     from homing.progress import Progress
 
@@ -62,7 +62,7 @@ def score(
         raise RecipeError(f"{output}: exists already; give another --output, or replace a file with --overwrite")
     if not output.parent.is_dir():
         raise RecipeError(f"{output.parent}: no such folder; make it first")
-    from homing.outputs.files import json_line
+    from homing.outputs.artefact import json_line
     from homing.predict import told
     from homing.progress import Progress
     from homing.recipe.schema import PoolSpec
@@ -85,7 +85,7 @@ def cache(
 ) -> None:
     """Show or remove the scanned features that are kept for the next run."""
     from homing.features.cache import FeatureCache, user_cache
-    from homing.outputs.files import json_line
+    from homing.outputs.artefact import json_line
 
     kept = FeatureCache(folder or user_cache(), 0)
     sizes = [size for _, size in kept.entries()]

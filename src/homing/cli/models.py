@@ -54,7 +54,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure the model of a run on labelled images: accuracy with its interval, macro F1, NLL, calibration."""
-    from homing.outputs.files import json_line
+    from homing.outputs.artefact import json_line
     from homing.outputs.table import score_lines
     from homing.predict import evaluate as evaluate_model
     from homing.progress import Progress
@@ -102,7 +102,7 @@ def _rows_to(output: Path | None) -> Iterator[IO[str]]:
     if output is None:
         yield sys.stdout
         return
-    from homing.outputs.files import open_whole
+    from homing.outputs.artefact import open_whole
 
     with open_whole(output) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError, RecipeError
+from homing.outputs.artefact import folder_whole
 from homing.outputs.corpus_forms import CorpusRow, Form, ImageDataset, ImageFolder, MetadataTable, RatesTable
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.selection import keep_best, resample
@@ -103,7 +101,7 @@ def write_corpus(
     check_new_folder(output, sources)
     rates = RatesFile(run_folder / "rates.parquet")
     if wanted.column_only:
-        with new_folder(output) as folder:
+        with folder_whole(output) as folder:
             pieces = _told(rates.pieces(RatesTable.columns), advance)
             RatesTable().write_pieces(folder, pieces)
         return _summary(output, "column", rates, len(rates), len(rates)) | {"unreadable": 0}
@@ -111,7 +109,7 @@ def write_corpus(
     codes, names = rates.classes()
     usable = _usable(rates, unreadable)
     counts = _counts(rates, codes, usable, wanted)
-    with new_folder(output) as folder:
+    with folder_whole(output) as folder:
         _form(rates, names, sources, wanted).write(folder, _rows(rates, counts, advance))
     totals = np.bincount(codes, weights=counts, minlength=len(names)).astype(int)
     summary = _summary(output, wanted.form, rates, int(np.count_nonzero(counts)), int(counts.sum()))
@@ -133,21 +131,6 @@ def check_new_folder(output: Path, sources: Sequence[PoolSpec]) -> None:
         pool = Path(spec.path).resolve()
         if pool.is_dir() and output.resolve().is_relative_to(pool):
             raise RecipeError(f"{output}: lies inside the source pool {spec.path}; give a folder outside of it")
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """A folder beside `output` to write to; it becomes `output` when all went well, and goes away otherwise."""
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        if output.is_dir():
-            output.rmdir()  # fails where something came to lie in it meanwhile
-        os.replace(unfinished, output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _counts(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from homing.errors import DataError, RecipeError
-from homing.outputs.files import write_json
+from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.model_card import model_card
 from homing.recipe.reading import recipe_of_run
 
@@ -39,7 +36,7 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
         raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
     recipe, results = recipe_of_run(run), _results(run)
     card = model_card(results, recipe, form=form, licence=licence, place=output.name)
-    with _new_folder(output) as folder:
+    with folder_whole(output) as folder:
         if form == "timm":
             _copy_timm(run / "model", folder)
         else:
@@ -58,18 +55,6 @@ def _results(run: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
     return results
-
-
-@contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        os.rename(unfinished, output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _copy_timm(model: Path, folder: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from homing.outputs.files import write_whole
+from homing.outputs.artefact import write_whole
 
 if TYPE_CHECKING:
     from homing.pools.pool import Pool

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from timm.models._hub import save_for_hf
 from torch import nn
+
+from homing.outputs.artefact import folder_whole
 
 
 def save_model(
@@ -24,17 +24,14 @@ def save_model(
     """Write the model folder, whole or not at all.
 
     Args:
-        folder: Replaced where it exists.
+        folder: Where it exists its files of these names are replaced, and others stay.
         model: A timm model on any device.
         classes: Names of its outputs.
         model_args: What timm.create_model needs to build it again.
         data_config: timm's preprocessing.
         card: Text of README.md.
     """
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
+    with folder_whole(folder, into_existing=True) as unfinished:
         save_for_hf(
             model,
             str(unfinished),
@@ -44,7 +41,3 @@ def save_model(
             safe_serialization=True,
         )
         (unfinished / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

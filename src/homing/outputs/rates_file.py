@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from homing.outputs.files import write_whole
+from homing.outputs.artefact import write_whole
 from homing.pools.pool import Pool
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from torch import Tensor
 from homing.evaluation.metrics import confusion, metrics, per_class
 from homing.evaluation.paired import Interval, paired_intervals
 from homing.memory import peak_rss_mb
+from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.feature_map import write_map
-from homing.outputs.files import write_json, write_whole
 from homing.outputs.model_card import model_card
 from homing.outputs.model_folder import save_model
 from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from homing.errors import CheckpointError, RecipeError
-from homing.outputs.files import write_whole
+from homing.outputs.artefact import write_whole
 from homing.recipe.schema import Recipe
 
 _OURS = (

@@ -22,7 +22,7 @@ from homing.errors import DataError
 from homing.features.cache import backbone_digest
 from homing.models.backbone import Preprocessing, build_model
 from homing.models.parts import classifiers_of
-from homing.outputs.files import write_json, write_whole
+from homing.outputs.artefact import folder_whole, write_json
 from homing.rates.learned.scorer import Scorer
 
 FORMAT = 1
@@ -54,13 +54,10 @@ def save_scorer(
     backbone: str,
     image_size: int | None,
 ) -> None:
-    """Write the folder; `scorer.json` comes last."""
-    folder.mkdir(exist_ok=True)
+    """Write the folder, whole or not at all; files of other names in it stay."""
     head = {id(value) for part in classifiers_of(saved.model) for value in part.state_dict(keep_vars=True).values()}
     state = saved.model.state_dict(keep_vars=True)
     body = {name: _plain(value) for name, value in state.items() if id(value) not in head}
-    write_whole(folder / "backbone.safetensors", save_tensors(body))
-    write_whole(folder / "scorer.safetensors", save_tensors(_contiguous(saved.scorer)))
     about = {
         "format": FORMAT,
         "backbone": backbone,
@@ -70,7 +67,10 @@ def save_scorer(
         "precision": saved.precision,
         "classes": list(saved.classes),
     }
-    write_json(folder / "scorer.json", about)
+    with folder_whole(folder, into_existing=True) as unfinished:
+        (unfinished / "backbone.safetensors").write_bytes(save_tensors(body))
+        (unfinished / "scorer.safetensors").write_bytes(save_tensors(_contiguous(saved.scorer)))
+        write_json(unfinished / "scorer.json", about)
 
 
 def open_scorer(folder: Path) -> SavedScorer:

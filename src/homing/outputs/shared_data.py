@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from homing.outputs.files import write_json, write_whole
+from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.rates_reader import RatesFile
 
 _PAIR = ("a", "b", "rank_correlation", "common_mass")

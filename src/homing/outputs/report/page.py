@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from homing.outputs.files import write_whole
+from homing.outputs.artefact import write_whole
 from homing.outputs.report.axis import Axis, axis_around
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RateColumns, RunFolder, mapping, number, read_run
