@@ -146,6 +146,9 @@ def test_pools_need_torch_for_augmentation_alone():
     "name",
     [
         "cli/app.py",
+        "cli/options.py",
+        "cli/runs.py",
+        "cli/scanning.py",
         "cli/models.py",
         "cli/corpora.py",
         "recipe/schema.py",

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from homing.cli.app import _print_results
+from homing.cli.runs import print_results
 from homing.errors import DataError, RecipeError
 from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
@@ -147,9 +147,9 @@ def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):
     assert (folder / "dark" / "rates.parquet").stat().st_mtime_ns == before
     with pytest.raises(RecipeError, match="already holds files"):
         run(recipe_over(pools), folder, quiet=True)
-    _print_results(folder, again.results, as_json=True)
+    print_results(folder, again.results, as_json=True)
     assert set(json.loads(capsys.readouterr().out)["targets"]) == {"target", "dark", "light"}
-    _print_results(folder, again.results, as_json=False)
+    print_results(folder, again.results, as_json=False)
     shown = capsys.readouterr()
     assert "who shares data" in shown.err
     assert shown.out == ""

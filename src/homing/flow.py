@@ -1,10 +1,10 @@
-"""A run: recipe → pools → model → scan → rates → fine-tune → evaluate → outputs."""
+"""A run: recipe → pools → features → rates → fine-tune → evaluate → outputs."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,29 +16,25 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from homing.errors import CheckpointError, DataError, DivergedError, Interrupted, RecipeError
-from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
-from homing.features.cache import FeatureCache, HeldFeatures, user_cache
-from homing.features.scan import Scanned
-from homing.features.source_features import SourceFeatures
-from homing.interrupts import StopOnSignal, stoppable
-from homing.models.backbone import build_model
-from homing.models.inputs import ImageInputs, batches_of
-from homing.models.parts import adapt_batch_norms, classifier_of
+from homing.evaluation.planning import Planned, Planner
+from homing.interrupts import StopOnSignal
+from homing.methods import METHODS
 from homing.outputs.artefact import write_json
 from homing.outputs.results import write_outputs, write_rates_only
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.outputs.shared_data import write_shared
-from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
-from homing.pools.problem import Problem, open_problem
+from homing.preparing import Prepared, prepare
 from homing.progress import Progress
 from homing.rates.learned.folds import held_out_folds
 from homing.recipe.schema import Recipe
+from homing.session import Session
 from homing.training.distributed import on_main
+from homing.training.fit import Fit, Fitted, fit, predict
 from homing.training.plan import num_steps_of
 from homing.training.trackers import track, tracking, tracking_accelerator
-from homing.training.workbench import Fitted, Workbench, training_settings
+from homing.unpacking import NOMINAL_WEIGHT, fit_settings, methods_of, plan_settings, training_settings
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,16 @@ class RunResult:
 
     folder: Path
     results: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run begins, as on the command line."""
+
+    resume: bool = False
+    overwrite: bool = False
+    allow_change: bool = False
+    quiet: bool = False
 
 
 def run(
@@ -74,76 +80,133 @@ def run(
     Raises:
         HomingError: Its subclasses say what was wrong and carry the exit code.
     """
+    options = Options(resume, overwrite, allow_change, quiet)
     if recipe.by_target():
-        return _run_each(recipe, Path(output), resume, overwrite, allow_change, quiet)
-    return _run_one(recipe, output, None, resume, overwrite, allow_change, quiet)
+        return _run_each(recipe, Path(output), options)
+    return _run_one(recipe, Path(output), options)
 
 
-def _run_each(
-    recipe: Recipe, folder: Path, resume: bool, overwrite: bool, allow_change: bool, quiet: bool
-) -> RunResult:
-    """A run for each target, in a folder of its name; their source is scanned once."""
-    accelerator, held = Accelerator(), HeldFeatures(feature_cache(recipe))
-    on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
+def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
+    """A run for each target, in a folder of its name; what was scanned for one is there for the others."""
+    accelerator = Accelerator()
+    on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=options.resume, overwrite=options.overwrite))
     each = {}
     for name, single in recipe.by_target().items():
-        Progress(quiet=quiet).say(f"target {name}")
-        begun = resume and (folder / name / "recipe.yaml").exists()
+        Progress(quiet=options.quiet).say(f"target {name}")
+        begun = options.resume and (folder / name / "recipe.yaml").exists()
+        own = replace(options, resume=begun, allow_change=options.allow_change and begun)
         try:
-            each[name] = _run_one(single, folder / name, held, begun, overwrite, allow_change and begun, quiet)
+            each[name] = _run_one(single, folder / name, own)
         except DataError as error:
-            on_main(accelerator, lambda: discard_stump(folder))
+            if accelerator.is_main_process:
+                discard_stump(folder)
             raise DataError(f"target {name}: {error}") from error
     results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
     return RunResult(folder, results)
 
 
-def _run_one(
-    recipe: Recipe,
-    output: str | Path,
-    held: HeldFeatures | None,
-    resume: bool,
-    overwrite: bool,
-    allow_change: bool,
-    quiet: bool,
-) -> RunResult:
-    """The run of a recipe with one target. held: features that runs over the same source share."""
-    if allow_change and not resume:
+def _run_one(recipe: Recipe, folder: Path, options: Options) -> RunResult:
+    """The run of a recipe with one target: the arrows of this file's first line, in turn."""
+    if options.allow_change and not options.resume:
         raise RecipeError("--allow-change goes with --resume: it is about what a checkpoint knows")
-    folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
+    progress, started = Progress(quiet=options.quiet), time.monotonic()
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
-    on_main(accelerator, lambda: check_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
-    if resume and (folder / "results.json").exists():
+    begins = {"resume": options.resume, "overwrite": options.overwrite}
+    on_main(accelerator, lambda: check_run_folder(folder, recipe, **begins))
+    if options.resume and (folder / "results.json").exists():
         progress.say(f"{folder}: this run is complete")
         return RunResult(folder, read_results(folder / "results.json"))
     with StopOnSignal() as stop, endings(folder, accelerator, stop):
-        # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
-        bench = set_up(
-            recipe,
-            folder,
-            accelerator,
-            progress,
-            resume=resume,
-            allow_change=allow_change,
-            stop_asked=lambda: stop.asked,
-            held=held,
+        session = Session(
+            accelerator, folder, progress, recipe.seed, options.resume, options.allow_change, lambda: stop.asked
         )
+        # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
+        prepared = prepare(recipe, session)
         accelerator.wait_for_everyone()
-        on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
-        if not recipe.trains:
-            plan = bench.learned_rates(bench.problem.target_rows, recipe.training.target_weight)
-            results = on_main(accelerator, lambda: write_rates_only(bench, plan, seconds=time.monotonic() - started))
-            bench.images.close()
-            return RunResult(folder, results)
-        with tracking(accelerator, recipe.name, recipe.model_dump(mode="json")):
-            names = dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines))
-            outcomes = [fit_and_judge(name, bench) for name in names]
-            results = on_main(accelerator, lambda: write_outputs(bench, outcomes, seconds=time.monotonic() - started))
-            scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
-            track(accelerator, scores, num_steps_for(bench))
-        (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
-    bench.images.close()
+        on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
+        with prepared:
+            results = (trained if recipe.trains else rated)(recipe, session, prepared, started)
+    (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
     return RunResult(folder, results)
+
+
+def rated(recipe: Recipe, session: Session, prepared: Prepared, started: float) -> dict[str, Any]:
+    """Rates alone: nothing is trained."""
+    material = prepared.material
+    plan = Planner(session, material, plan_settings(recipe)).rates("hierarchical", material.problem.target_rows)
+    return on_main(
+        session.accelerator,
+        lambda: write_rates_only(prepared.facts(recipe, session), plan, seconds=time.monotonic() - started),
+    )
+
+
+def trained(recipe: Recipe, session: Session, prepared: Prepared, started: float) -> dict[str, Any]:
+    """All methods of a run: rates, fine-tuning, evaluation, outputs."""
+    with tracking(session.accelerator, recipe.name, recipe.model_dump(mode="json")):
+        outcomes = [fit_and_judge(name, recipe, session, prepared) for name in methods_of(recipe)]
+        results = on_main(
+            session.accelerator,
+            lambda: write_outputs(prepared.facts(recipe, session), outcomes, seconds=time.monotonic() - started),
+        )
+        scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
+        track(session.accelerator, scores, num_steps_for(recipe, prepared))
+    return results
+
+
+def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepared) -> Outcome:
+    """Fit one method on the whole target, and judge it on the test, or on held-out folds where there is no test.
+
+    A target without labels has no folds to be judged on.
+    """
+    started, problem = time.monotonic(), prepared.material.problem
+    planned, fitted = _fit(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
+    logits = None
+    if problem.test is not None:
+        logits = _predict(recipe, session, prepared, fitted, problem.test_rows)
+    elif problem.is_measured:
+        logits = cross_validate(name, recipe, session, prepared)
+    return Outcome(planned, fitted, logits, time.monotonic() - started)
+
+
+def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepared) -> Tensor:
+    """Logits of every target row from a model that never saw it; everything is done anew in each fold."""
+    problem, folds = prepared.material.problem, recipe.evaluation.folds
+    rows = problem.target_rows
+    logits = torch.empty(len(rows), len(problem.classes))
+    for number, held_out in enumerate(held_out_folds(prepared.material.labels[rows], folds, recipe.seed), start=1):
+        seen = np.setdiff1d(rows, rows[held_out.numpy()])
+        own = prepared.seeing(seen, recipe, session)
+        title = f"{METHODS[name].title}, fold {number} of {folds}"
+        _, fitted = _fit(name, recipe, session, own, seen, f"{name}-fold-{number}", title)
+        logits[held_out] = _predict(recipe, session, own, fitted, rows[held_out.numpy()])
+    return logits
+
+
+def _fit(
+    name: str, recipe: Recipe, session: Session, prepared: Prepared, target: Rows, place: str, title: str
+) -> tuple[Planned, Fitted]:
+    """Plan a method with some target rows and fine-tune by the plan."""
+    planner = Planner(session, prepared.material, plan_settings(recipe))
+    planned = planner.plan(name, target)
+    # the same number of gradients for every method
+    num_steps = max(1, num_steps_for(recipe, prepared) // planned.training.passes)
+    identity = planner.identity(target) | {"rates": planned.training.digest()}
+    one = Fit(place, title, planned.training, target, training_settings(recipe, num_steps), identity)
+    return planned, fit(session, prepared.material, fit_settings(recipe), one)
+
+
+def _predict(recipe: Recipe, session: Session, prepared: Prepared, fitted: Fitted, rows: Rows) -> Tensor:
+    return predict(session, prepared.material, fitted.model, rows, precision=recipe.training.precision)
+
+
+def num_steps_for(recipe: Recipe, prepared: Prepared) -> int:
+    """Steps of a method that takes each sample's gradient once, in every fold."""
+    training, problem = recipe.training, prepared.material.problem
+    weight = NOMINAL_WEIGHT if training.target_weight is None else training.target_weight
+    if not problem.has_target_labels:
+        weight = 0.0
+    num_rows = len(problem.source) + weight * len(problem.target)
+    return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -176,151 +239,3 @@ def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal) -> Itera
         if stop.signal is not None:
             error.exit_code = 128 + stop.signal
         raise
-
-
-def set_up(
-    recipe: Recipe,
-    folder: Path,
-    accelerator: Accelerator,
-    progress: Progress,
-    *,
-    resume: bool,
-    allow_change: bool = False,
-    stop_asked: Callable[[], bool] = lambda: False,
-    held: HeldFeatures | None = None,
-) -> Workbench:
-    """Pools, model and decoded images; bad images are told or left out as the recipe says."""
-    for warning in recipe.settings_without_effect():
-        progress.say(f"warning: {warning}")
-    problem = open_problem(recipe.data, trains=recipe.trains)
-    model, preprocessing, arguments = build_model(
-        recipe.model.backbone,
-        recipe.model.weights,
-        num_classes=len(problem.classes) + len(problem.own_classes),
-        image_size=recipe.model.image_size,
-        seed=recipe.seed,
-    )
-    if problem.own_classes:
-        classifier_of(model)  # is cut down to the target's classes in the end
-    store, rows, names = problem.joined()
-    images = Images(
-        store,
-        rows,
-        names,
-        canvas=preprocessing.canvas,
-        interpolation=preprocessing.interpolation,
-        max_pixels=recipe.data.max_pixels,
-        cache_gb=recipe.data.cache_gb,
-        workers=recipe.training.workers,
-    )
-    whole = problem
-    model.to(accelerator.device).to(memory_format=torch.channels_last)
-    source_features = SourceFeatures(
-        model,
-        ImageInputs(images, preprocessing, None, seed=recipe.seed, device=accelerator.device),
-        len(problem.source),
-        accelerator,
-        precision=recipe.training.precision,
-        cache=feature_cache(recipe) if held is None or recipe.training.batch_norm == "adapt" else held,
-        progress=progress,
-        stop_asked=stop_asked,
-    )
-    if not recipe.trains and recipe.training.batch_norm != "adapt":
-        source_features.scan_all()  # one pass finds what cannot be read on the way
-    known = source_features.scanned
-    drop = recipe.data.on_bad_image == "drop"
-    problem, bad = leave_out_bad(problem, images, progress, drop=drop, known=known, stop_asked=stop_asked)
-    source_features.leave_out(bad)
-    bench = Workbench(recipe, problem, images, model, arguments, preprocessing, accelerator, folder, resume, progress)
-    bench.stop_asked, bench.allow_change, bench.source_features = stop_asked, allow_change, source_features
-    bench.bad, source = tuple(bad), whole.source
-    gone = [item.row for item in bad if item.row < len(source)]
-    bench.dropped = tuple((source.ids[row], source.sources[row], source.labels[row]) for row in gone)
-    if recipe.training.batch_norm == "adapt":
-        adapt_batch_norms(model, (bench.pictures.evaluation(part) for part in batches_of(problem.target_rows, 64)))
-    return bench
-
-
-def feature_cache(recipe: Recipe) -> FeatureCache | None:
-    """Where features are kept for the next run; those of a backbone adapted to one target serve no other."""
-    wanted = recipe.output.cache
-    if wanted == "none" or recipe.training.batch_norm == "adapt":
-        return None
-    return FeatureCache(user_cache() if wanted == "user" else Path(wanted), int(recipe.output.cache_gb * 1e9))
-
-
-def leave_out_bad(
-    problem: Problem,
-    images: Images,
-    progress: Progress,
-    *,
-    drop: bool,
-    known: Scanned | None = None,
-    stop_asked: Callable[[], bool] = lambda: False,
-) -> tuple[Problem, list[BadImage]]:
-    """Decode everything once, but the source where a scan did; stop at images that cannot be read, or leave them out.
-
-    Raises:
-        DataError: There are bad images and they are not to be dropped; lists up to 20.
-    """
-    unknown = np.arange(0 if known is None else len(problem.source), len(images))
-    with progress.stage("read images", len(unknown)) as advance:
-        bad = [] if known is None else [replace(item, name=images.names[item.row]) for item in known.bad]
-        bad += images.find_bad(stoppable(advance, stop_asked), unknown)
-    if not bad:
-        return problem, bad
-    listed = "\n  ".join([f"{item.name}: {item.reason}" for item in bad[:20]])
-    more = f"\n  ... and {len(bad) - 20:,} more" if len(bad) > 20 else ""
-    if not drop:
-        raise DataError(
-            f"{len(bad):,} of {len(images):,} images cannot be read; mend or remove them, or set"
-            " data.on_bad_image: drop"
-            f"\n  {listed}{more}"
-        )
-    progress.say(f"left out {len(bad):,} images that cannot be read:\n  {listed}{more}")
-    gone = [item.row for item in bad]
-    images.select(np.setdiff1d(np.arange(len(images)), gone))
-    return problem.without(gone), bad
-
-
-def fit_and_judge(name: str, bench: Workbench) -> Outcome:
-    """Fit one method on the whole target, and judge it on the test, or on held-out folds where there is no test.
-
-    A target without labels has no folds to be judged on.
-    """
-    started, problem = time.monotonic(), bench.problem
-    method, fitted = fit(name, bench, problem.target_rows, name, name)
-    logits = None
-    if problem.test is not None:
-        logits = bench.predict(fitted.model, problem.test_rows)
-    elif problem.is_measured:
-        logits = cross_validate(name, bench)
-    return Outcome(method, fitted, logits, time.monotonic() - started)
-
-
-def fit(name: str, bench: Workbench, target: Rows, place: str, title: str) -> tuple[Method, Fitted]:
-    """Plan a method with some target rows and fine-tune by the plan."""
-    method = plan_method(name, bench, target)
-    num_steps = max(1, num_steps_for(bench) // method.training.passes)  # the same number of gradients for every method
-    return method, bench.fit(method.training, target, training_settings(bench.recipe, num_steps), place, title)
-
-
-def num_steps_for(bench: Workbench) -> int:
-    """Steps of a method that takes each sample's gradient once, in every fold."""
-    training, problem = bench.recipe.training, bench.problem
-    nominal = 10.0 if training.target_weight is None else training.target_weight
-    if not problem.has_target_labels:
-        nominal = 0.0
-    num_rows = len(problem.source) + nominal * len(problem.target)
-    return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
-
-
-def cross_validate(name: str, bench: Workbench) -> Tensor:
-    """Logits of every target row from a model that never saw it; everything is done anew in each fold."""
-    rows, folds = bench.problem.target_rows, bench.recipe.evaluation.folds
-    logits = torch.empty(len(rows), len(bench.problem.classes))
-    for number, held_out in enumerate(held_out_folds(bench.labels[rows], folds, bench.recipe.seed), start=1):
-        seen = np.setdiff1d(rows, rows[held_out])
-        _, fitted = fit(name, bench, seen, f"{name}-fold-{number}", f"{name}, fold {number} of {folds}")
-        logits[held_out] = bench.predict(fitted.model, rows[held_out])
-    return logits

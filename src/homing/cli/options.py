@@ -1,0 +1,36 @@
+"""What several commands take, and who speaks for several processes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from homing.recipe.reading import shipped_recipes
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="run folder")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object to stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the output folder")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the run in the output folder")]
+
+
+def is_main() -> bool:
+    """Whether this is the process that speaks, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def folder_of(name: str) -> Path:
+    """Where a run goes unless told otherwise: a name that cannot lead elsewhere."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run")
+
+
+def recipe_path(text: str) -> Path:
+    """A recipe file, or that of a shipped recipe's name."""
+    shipped = shipped_recipes()
+    return shipped[text] if text in shipped and not Path(text).exists() else Path(text)

@@ -1,0 +1,174 @@
+"""The commands that carry out a recipe: quickstart, run, compare, validate, report, recipes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from homing.cli.options import (
+    Json,
+    OutputOption,
+    Overrides,
+    Overwrite,
+    Quiet,
+    RecipeArgument,
+    Resume,
+    folder_of,
+    is_main,
+    recipe_path,
+)
+from homing.errors import RecipeError
+from homing.methods import METHODS
+from homing.recipe.reading import read_recipe, recipe_of_run, shipped_recipes
+
+_COMPARED = ",".join(name for name, method in METHODS.items() if method.is_compared)
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="run folder")] = Path("homing-quickstart"),
+    seed: Annotated[int, typer.Option(min=0, help="of the data and of the run")] = 0,
+    short: Annotated[bool, typer.Option("--short", help="a few steps only, to see that everything works")] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the demonstration's data, run it, and print how homing compares."""
+    data = output.resolve() / "data"
+    overrides = [f"seed={seed}", *(f"data.{role}.path={data / role}" for role in ("source", "target", "test"))]
+    if short:
+        overrides.append("training.steps=8")
+    recipe = read_recipe(shipped_recipes()["quickstart"], overrides)
+    from homing.flow import run as run_recipe
+    from homing.outputs.run_folder import open_run_folder
+    from homing.progress import Progress
+    from homing.quickstart import draw_pools, num_pictures
+
+    open_run_folder(output, recipe, resume=resume, overwrite=overwrite)
+    with Progress(quiet=quiet).stage("draw digits", num_pictures()) as advance:
+        draw_pools(data, seed, advance)
+    result = run_recipe(recipe, output, resume=True, quiet=quiet)
+    print_results(result.folder, result.results, as_json)
+
+
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="with --resume: pools may have changed; rates follow the ids")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out a recipe: scan, learn rates, fine-tune, evaluate, report."""
+    checked = read_recipe(recipe_path(recipe), overrides or [])
+    from homing.outputs.run_folder import check_run_folder
+
+    folder = output or folder_of(checked.name)
+    check_run_folder(folder, checked, resume=resume, overwrite=overwrite)
+    from homing.flow import run as run_recipe
+
+    result = run_recipe(checked, folder, resume=resume, overwrite=overwrite, allow_change=allow_change, quiet=quiet)
+    print_results(result.folder, result.results, as_json)
+
+
+def compare(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    methods: Annotated[str, typer.Option(help="baselines, with commas between them")] = _COMPARED,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="runs, each with a seed of its own")] = 3,
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Is it worth it on these pools? The recipe's method beside others, over several seeds."""
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    checked = read_recipe(recipe_path(recipe), [*(overrides or []), f"evaluation.baselines=[{', '.join(names)}]"])
+    from homing.compare import as_text
+    from homing.compare import compare as compare_methods
+    from homing.outputs.artefact import json_line
+
+    folder = output or folder_of(f"compare-{checked.name}")
+    table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
+    if as_json and is_main():
+        print(json_line({"folder": str(folder), **table}))
+    elif is_main():
+        print(as_text(table), file=sys.stderr)
+
+
+def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Check a recipe and all its images before anything is trained."""
+    checked = read_recipe(recipe_path(recipe), overrides or [])
+    from homing.outputs.artefact import json_line
+    from homing.progress import Progress
+    from homing.training.trackers import check_trackers
+    from homing.validate import validate_data
+
+    check_trackers(checked.output.trackers)
+    findings = validate_data(checked, Progress(quiet=quiet))
+    if as_json:
+        print(json_line(findings.as_dict()))
+    else:
+        for line in findings.lines():
+            print(line, file=sys.stderr)
+    raise typer.Exit(3 if findings.errors else 0)
+
+
+def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
+    """Write report.html again, from what lies in a run folder."""
+    from homing.outputs.thumbnails import thumbnails_of
+
+    recipe = recipe_of_run(run_folder)
+    from homing.outputs.report.page import write_report
+
+    print(write_report(run_folder, thumbnails_of(recipe)))
+
+
+def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")] = None) -> None:
+    """List the shipped recipes, or print one to start from."""
+    shipped = shipped_recipes()
+    if name is None:
+        for key, path in shipped.items():
+            print(f"{key:12} {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+    elif name in shipped:
+        print(shipped[name].read_text(encoding="utf-8"), end="")
+    else:
+        raise RecipeError(f"there is no shipped recipe {name!r}; there are {', '.join(shipped)}")
+
+
+def print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:
+    """What a run came to: one JSON object on stdout, or tables for people."""
+    if not (is_main() and results):
+        return
+    from homing.outputs.artefact import json_line
+
+    if as_json:
+        print(json_line({"folder": str(folder), **results}))
+        return
+    from homing.outputs.table import rates_table, results_table, targets_table
+
+    if "targets" in results:
+        print(targets_table(results), file=sys.stderr)
+        print(
+            f"\nrates: {folder / 'NAME' / 'rates.parquet'}; who shares data: {folder / 'targets.csv'}", file=sys.stderr
+        )
+        return
+    if results["headline"] == "none":
+        print(rates_table(results), file=sys.stderr)
+        print(f"\nrates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR", file=sys.stderr)
+        return
+    print((rates_table if results["target"] is None else results_table)(results), file=sys.stderr)
+    print(f"\nreport: {folder / 'report.html'}", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the program."""
+    for command in (quickstart, run, compare, validate, report, recipes):
+        app.command()(command)

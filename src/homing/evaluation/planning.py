@@ -1,0 +1,227 @@
+"""From what is known before training to a method's plan: how much each row counts, phase by phase."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from homing.errors import DivergedError
+from homing.evaluation.baselines import BASELINES
+from homing.methods import METHODS
+from homing.outputs.artefact import digest_of
+from homing.pools.order import Rows
+from homing.rates.learned.apart import even_weight, rates_apart
+from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.learner import learn_rates
+from homing.rates.learned.plan import RatePlan
+from homing.session import Session
+from homing.training.learned import remembered
+from homing.training.material import FeatureBlocks, FirstRows, Material
+from homing.training.plan import Phase, TrainingPlan
+
+_NAMED = 1_000  # samples that divergence.json lists
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """How methods plan. Names as in the recipe.
+
+    Attributes:
+        target_weight: How often each target image counts; None: judged on the target's folds.
+        descriptors: What rates may depend on.
+        folds: Of the target, that judge rates.
+        apply: sample or weight.
+        residuals: Whether learned rates go on moving by each instance's alignments.
+        trains: Whether anything is trained by the plan.
+        shares_labels: Whether source and target are labelled with the same classes.
+        source_has_labels: Whether the source is labelled at all.
+        truth: Columns of the source that hold the truth of a simulated study (matches, clean); None: unknown.
+        recipe_digest: Of the whole recipe.
+    """
+
+    target_weight: float | None = None
+    descriptors: tuple[str, ...] = ("target_likeness", "label_consistency")
+    folds: int = 5
+    apply: str = "sample"
+    residuals: bool = False
+    trains: bool = True
+    shares_labels: bool = True
+    source_has_labels: bool = True
+    truth: tuple[str, str] | None = None
+    recipe_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A method's plan for one set of target images: how to train, and what was found out before training."""
+
+    name: str
+    training: TrainingPlan
+    rates: RatePlan
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans the methods of one run; what takes long is remembered on disk."""
+
+    session: Session
+    material: Material
+    settings: PlanSettings
+
+    def plan(self, name: str, target: Rows) -> Planned:
+        """Plan a method with these rows of the target alone, int64."""
+        started, method = time.monotonic(), METHODS[name]
+        rates = self.rates(name, target)
+        apply = method.apply or self.settings.apply
+        if method.source_share:
+            source, nothing = torch.ones_like(rates.rates), torch.zeros_like(rates.rates)
+            first = Phase(source, 0.0, share=method.source_share)
+            second = Phase(nothing, rates.target_weight, share=1 - method.source_share)
+            training, rates = TrainingPlan((first, second), apply), replace(rates, rates=nothing)
+        else:
+            residual = "instance" if method.plans_by == "learned" and self.settings.residuals else None
+            phase = Phase(rates.rates, rates.target_weight)
+            training = TrainingPlan((phase,), apply, online=method.online or residual)
+        return Planned(name, training, rates, time.monotonic() - started)
+
+    def rates(self, name: str, target: Rows) -> RatePlan:
+        """What a method knows before training."""
+        method, weight, seed = METHODS[name], self.settings.target_weight, self.session.seed
+        if method.plans_by == "learned":
+            return self._remembered(name, target, lambda: self._learned(target))
+        planner = BASELINES[method.plans_by]
+        if method.basis == "weight" and weight is None and not self.settings.shares_labels:
+            weight = even_weight(len(self.material.problem.source), len(target))
+        if method.basis == "nothing" or (method.basis == "weight" and weight is not None):
+            return planner(self._sizes(target), seed=seed, target_weight=weight)
+        return self._remembered(
+            method.plans_by, target, lambda: planner(self.evidence(target), seed=seed, target_weight=weight)
+        )
+
+    def evidence(self, target: Rows) -> Evidence:
+        """What rates may be learned from: the source, and these rows of the target alone."""
+        problem, labels, features = self.material.problem, self.material.labels, self._features()
+        matches = clean = None
+        if self.settings.truth is not None:
+            matches, clean = (torch.from_numpy(problem.source.flags(column)) for column in self.settings.truth)
+        return Evidence(
+            source_features=FirstRows(features, len(problem.source)),
+            source_labels=labels[: len(problem.source)],
+            target_features=features.rows(torch.from_numpy(target)),
+            target_labels=labels[target],
+            num_classes=len(problem.classes),
+            matches=matches,
+            clean=clean,
+        )
+
+    def identity(self, target: Rows) -> dict[str, str]:
+        """What is planned from: digests of recipe, classes and pools (their order too), and the target's rows."""
+        problem = self.material.problem
+        return {
+            "recipe": self.settings.recipe_digest,
+            "classes": digest_of(*problem.classes, *problem.own_classes),
+            "source": problem.source.identity(),
+            "target": problem.target.identity(),
+            "fold": fold_digest(target),
+        }
+
+    # ---- how -----------------------------------------------------------------------------------------------------
+
+    def _features(self) -> FeatureBlocks:
+        features = self.material.features
+        assert features is not None, "a method that looks at features was planned without a scan"
+        return features
+
+    def _sizes(self, target: Rows) -> Evidence:
+        """For methods that look at no feature and no label: two numbers of rows."""
+        source, few = (torch.zeros(count, dtype=torch.int64) for count in (len(self.material.problem.source), len(target)))
+        return Evidence(source[:, None].float(), source, few[:, None].float(), few, num_classes=1)
+
+    def _remembered(self, name: str, target: Rows, learn: Callable[[], RatePlan]) -> RatePlan:
+        """What the main process learned, in every process; an earlier attempt's where the run goes on."""
+        session = self.session
+        plan = remembered(
+            session.accelerator,
+            session.checkpoints / "rates" / f"{name}-{fold_digest(target)[:12]}",
+            self.identity(target) | {"method": name},
+            learn,
+            resume=session.resume,
+            allow_change=session.allow_change,
+        )
+        source = self.material.problem.source
+        for what, values in {"rates": plan.rates, **plan.descriptors}.items():
+            stop_if_not_finite(what, values, lambda row: source.ids[row])
+        return plan
+
+    def _learned(self, target: Rows) -> RatePlan:
+        """The hierarchical rates."""
+        settings = self.settings
+        if not settings.shares_labels:
+            return self._learned_apart(target)
+        whole, done = len(self.material.problem.target), 0.0
+        # a fold of the evaluation leaves fewer images than the recipe's folds were chosen for
+        folds = settings.folds if len(target) == whole else min(settings.folds, len(target))
+        with self.session.stage("learn rates", 1.0) as advance:
+            told = self.session.stoppable(advance)
+
+            def report(share: float) -> None:
+                nonlocal done
+                told(share - done)
+                done = share
+
+            return learn_rates(
+                self.evidence(target),
+                descriptors=settings.descriptors,
+                folds=folds,
+                target_weight=settings.target_weight,
+                seed=self.session.seed,
+                progress=report,
+            )
+
+    def _learned_apart(self, target: Rows) -> RatePlan:
+        """Rates where source and target share no labels."""
+        problem, settings, features = self.material.problem, self.settings, self._features()
+        weight = settings.target_weight
+        if settings.trains and not problem.has_target_labels:
+            weight = 0.0
+        elif settings.trains and weight is None:
+            weight = even_weight(len(problem.source), len(target))
+        return rates_apart(
+            FirstRows(features, len(problem.source)),
+            torch.from_numpy(problem.source_labels) if settings.source_has_labels else None,
+            len(problem.source_classes),
+            features.rows(torch.from_numpy(target)),
+            descriptors=settings.descriptors,
+            target_weight=weight,
+            seed=self.session.seed,
+        )
+
+
+def fold_digest(target: Rows) -> str:
+    """Which rows of the target were seen, 64 hexadecimal digits."""
+    return hashlib.sha256(np.ascontiguousarray(target, dtype=np.int64).tobytes()).hexdigest()
+
+
+def stop_if_not_finite(what: str, values: Tensor, name_of: Callable[[int], str]) -> None:
+    """Nothing may be learned from values that are no numbers. values: [N, ...], the same in every process.
+
+    Raises:
+        DivergedError: Some are not finite; names their samples.
+    """
+    finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+    if bool(finite.all()):
+        return
+    wrong = (~finite).nonzero().flatten().tolist()
+    named = [name_of(row) for row in wrong[:_NAMED]]
+    error = DivergedError(
+        f"{what} of {len(wrong):,} of {len(values):,} samples are not finite, first {', '.join(named[:5])}; nothing"
+        " was trained. The weights of the backbone are damaged, or these pictures overflow them"
+    )
+    error.details, error.shared = {"step": 0, "what": what, "samples": named}, True
+    raise error

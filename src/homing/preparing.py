@@ -1,0 +1,236 @@
+"""The first arrows of a run: recipe → pools → model → features, and what cannot be read is left out on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from homing.errors import DataError
+from homing.evaluation.planning import stop_if_not_finite
+from homing.features.cache import FeatureCache, open_first, user_cache
+from homing.features.key import canvas_facts, feature_facts
+from homing.features.scan import Scan, check_head_on_features, feature_width, scan
+from homing.features.store import Store
+from homing.models.backbone import Preprocessing, build_model
+from homing.models.inputs import ImageInputs, batches_of
+from homing.models.parts import adapt_batch_norms, classifier_of
+from homing.pools.images import BadImage, Images
+from homing.pools.order import Rows
+from homing.pools.problem import Problem, open_problem
+from homing.recipe.schema import Recipe
+from homing.session import Session
+from homing.training.distributed import agree
+from homing.training.material import FeatureBlocks, Material
+from homing.unpacking import augmentation_of, needs_features
+
+_LISTED = 20
+_BLOCK = 65_536
+FEATURES = "features"
+"""Folder of a run in which features lie that no cache keeps."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is made of once its pictures were looked at.
+
+    Attributes:
+        material: For every fit.
+        bad: Images that could not be read and were left out.
+        dropped: Those of them that were of the source: (id, pool, label).
+        num_passed: Images that went through the model in this scan.
+        stores: Open while the run lasts.
+    """
+
+    material: Material
+    bad: tuple[BadImage, ...]
+    dropped: tuple[tuple[str, str, str], ...]
+    num_passed: int
+    stores: tuple[Store, ...]
+
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for store in self.stores:
+            store.close()
+        self.material.pictures.images.close()
+
+    def seeing(self, target: Rows, recipe: Recipe, session: Session) -> Prepared:
+        """The same as if these rows were the whole target: a backbone that adapts to it has seen them alone."""
+        if recipe.training.batch_norm != "adapt" or len(target) == len(self.material.problem.target):
+            return self
+        material = self.material
+        model, _, _ = build_backbone(recipe, material.problem, session)
+        adapt_to(model, material.pictures, target)
+        found, store = _scan(recipe, session, model, material.preprocessing, material.pictures)
+        return replace(
+            self,
+            material=replace(material, model=model, features=found.features if needs_features(recipe) else None),
+            stores=(store,),
+        )
+
+
+def prepare(recipe: Recipe, session: Session) -> Prepared:
+    """Open the pools, build the model, look at every picture once.
+
+    Raises:
+        DataError: Pools cannot be used, or hold images that cannot be read and are not to be dropped.
+    """
+    for warning in recipe.settings_without_effect():
+        session.progress.say(f"warning: {warning}")
+    problem = open_problem(recipe.data, trains=recipe.trains)
+    agree(session.accelerator, "the pools", "".join(pool.identity() for pool in problem.pools))
+    model, preprocessing, arguments = build_backbone(recipe, problem, session)
+    if problem.own_classes:
+        classifier_of(model)  # is cut down to the target's classes in the end
+    looked_at_once = not recipe.trains or recipe.model.trainable == "head"
+    pictures = open_pictures(recipe, session, problem, preprocessing, keeps=not looked_at_once)
+    if recipe.training.batch_norm == "adapt":
+        adapt_to(model, pictures, problem.target_rows)
+    found, store = _scan(recipe, session, model, preprocessing, pictures)
+    kept, dropped = leave_out(problem, found, pictures, session, drop=recipe.data.on_bad_image == "drop")
+    features: FeatureBlocks | None = None
+    if needs_features(recipe):
+        gone = [item.row for item in found.bad]
+        features = found.keep(np.setdiff1d(np.arange(len(problem)), gone)).features if gone else found.features
+        check_finite(features, kept)
+    head_only = recipe.model.trainable == "head"
+    material = Material(kept, model, arguments, preprocessing, pictures, features, head_only)
+    if head_only and recipe.trains:
+        assert features is not None
+        check_head_on_features(model, pictures, features.rows(slice(0, 4)), np.arange(min(4, len(kept))))
+    return Prepared(material, tuple(found.bad), dropped, found.num_passed, (store,))
+
+
+def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:
+    """Re-estimate the statistics of batch norms on these rows of the target, those that can be read."""
+    batches = pictures.scanning(batches_of(target, 64))
+    adapt_batch_norms(model, (images for images, _ in batches if len(images)))
+
+
+def leave_out(
+    problem: Problem, found: Scan, pictures: ImageInputs, session: Session, *, drop: bool
+) -> tuple[Problem, tuple[tuple[str, str, str], ...]]:
+    """The problem without what cannot be read, and (id, pool, label) of each row of the source that is gone.
+
+    Raises:
+        DataError: There are such images and they are not to be dropped; lists up to 20.
+    """
+    if not found.bad:
+        return problem, ()
+    listed = "\n  ".join([f"{item.name}: {item.reason}" for item in found.bad[:_LISTED]])
+    more = f"\n  ... and {len(found.bad) - _LISTED:,} more" if len(found.bad) > _LISTED else ""
+    if not drop:
+        raise DataError(
+            f"{len(found.bad):,} of {len(problem):,} images cannot be read; mend or remove them, or set"
+            f" data.on_bad_image: drop\n  {listed}{more}"
+        )
+    session.progress.say(f"left out {len(found.bad):,} images that cannot be read:\n  {listed}{more}")
+    gone, source = [item.row for item in found.bad], problem.source
+    pictures.images.select(np.setdiff1d(np.arange(len(problem)), gone))
+    dropped = tuple((source.ids[row], source.sources[row], source.labels[row]) for row in gone if row < len(source))
+    return problem.without(gone), dropped
+
+
+def check_finite(features: FeatureBlocks, problem: Problem) -> None:
+    """Nothing may be learned from features that are no numbers.
+
+    Raises:
+        DivergedError: Names the samples.
+    """
+    for start in range(0, len(features), _BLOCK):
+        block = features.rows(slice(start, start + _BLOCK))
+        if not bool(block.isfinite().all()):
+            whole = torch.cat([features.rows(slice(s, s + _BLOCK)).sum(dim=1) for s in range(0, len(features), _BLOCK)])
+            stop_if_not_finite("features", whole, problem.name_of)
+
+
+def build_backbone(
+    recipe: Recipe, problem: Problem, session: Session
+) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
+    """The pristine model on the session's device, its preprocessing, and what builds it again."""
+    model, preprocessing, arguments = build_model(
+        recipe.model.backbone,
+        recipe.model.weights,
+        num_classes=len(problem.classes) + len(problem.own_classes),
+        image_size=recipe.model.image_size,
+        seed=recipe.seed,
+    )
+    return model.to(session.device).to(memory_format=torch.channels_last), preprocessing, arguments
+
+
+def open_pictures(
+    recipe: Recipe, session: Session, problem: Problem, preprocessing: Preprocessing, *, keeps: bool
+) -> ImageInputs:
+    """Pictures of all rows; keeps: whether decoded ones are kept as far as `data.cache_gb` goes."""
+    store, rows, names = problem.joined()
+    images = Images(
+        store,
+        rows,
+        names,
+        canvas=preprocessing.canvas,
+        interpolation=preprocessing.interpolation,
+        max_pixels=recipe.data.max_pixels,
+        cache_gb=recipe.data.cache_gb if keeps else 0.0,
+        cached_first=np.concatenate([problem.target_rows, problem.test_rows]),
+        workers=recipe.training.workers,
+    )
+    return ImageInputs(images, preprocessing, augmentation_of(recipe), seed=recipe.seed, device=session.device)
+
+
+def caches_of(recipe: Recipe, folder: Path | None) -> tuple[FeatureCache, ...]:
+    """Where features may be kept, the best place first; those of a backbone adapted to one target serve no other.
+
+    Args:
+        recipe: Says where.
+        folder: Of the run, which takes what no cache can; None: nowhere else.
+    """
+    wanted, size = recipe.output.cache, int(recipe.output.cache_gb * 1e9)
+    own = () if folder is None else (FeatureCache(folder / FEATURES, size),)
+    if wanted == "none" or recipe.training.batch_norm == "adapt":
+        return own
+    return (FeatureCache(user_cache() if wanted == "user" else Path(wanted), size), *own)
+
+
+def open_store(
+    recipe: Recipe,
+    session: Session,
+    model: nn.Module | None,
+    preprocessing: Preprocessing,
+    caches: Iterable[FeatureCache],
+) -> Store:
+    """The store of what a model makes of pictures; without one, of whether each can be read."""
+    precision, max_pixels = recipe.training.precision, recipe.data.max_pixels
+    if model is None:
+        return open_first(caches, canvas_facts(preprocessing, max_pixels=max_pixels), shape=(0,), say=session.progress.say)
+    width = feature_width(model, preprocessing, session.device, precision)
+    facts = feature_facts(model, preprocessing, precision=precision, max_pixels=max_pixels, device=session.device)
+    return open_first(caches, facts, shape=(width,), say=session.progress.say)
+
+
+def _scan(
+    recipe: Recipe, session: Session, model: nn.Module, preprocessing: Preprocessing, pictures: ImageInputs
+) -> tuple[Scan, Store]:
+    """Features of every row, or where nothing looks at them only whether each picture can be read."""
+    wanted = model if needs_features(recipe) else None
+    store = open_store(recipe, session, wanted, preprocessing, caches_of(recipe, session.folder))
+    found = scan(
+        pictures,
+        np.arange(len(pictures.images)),
+        store,
+        session.accelerator,
+        model=wanted,
+        precision=recipe.training.precision,
+        progress=session.progress,
+        stop_asked=session.stop_asked,
+    )
+    return found, store

@@ -1,0 +1,98 @@
+"""`homing scan`: features of a recipe's pools, ahead of any run and on any number of machines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+
+from homing.errors import RecipeError
+from homing.features.scan import scan, scan_part
+from homing.pools.problem import open_problem
+from homing.preparing import build_backbone, caches_of, open_pictures, open_store
+from homing.progress import Progress
+from homing.recipe.schema import Recipe
+from homing.session import Session
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan did.
+
+    Attributes:
+        store: Folder that holds the features.
+        num_rows: Images of all pools of the recipe.
+        num_scanned: Images that went through the model now.
+        num_bad: Images that cannot be read; of a part alone this is not known.
+        part: (k, n), from 1.
+    """
+
+    store: str
+    num_rows: int
+    num_scanned: int
+    num_bad: int | None
+    part: tuple[int, int]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for --json."""
+        return asdict(self)
+
+
+def scan_recipe(
+    recipe: Recipe,
+    progress: Progress,
+    *,
+    part: tuple[int, int] = (1, 1),
+    engine: str = "local",
+    address: str | None = None,
+    verify: bool = False,
+) -> ScanReport:
+    """Fill the store of a recipe's features; what is there already is not computed again.
+
+    Args:
+        recipe: Its pools, its model and its `output.cache`.
+        progress: Told of the stages.
+        part: (k, n): the k-th of n parts, from 1; parts need nothing of one another.
+        engine: local (this process, or those of a launcher) or ray.
+        address: Of a Ray cluster; None: a local one.
+        verify: Read the bytes of images that look unchanged as well.
+
+    Raises:
+        RecipeError: Nothing would be kept, or the engine cannot do what was asked.
+        DataError: A pool cannot be used.
+    """
+    if recipe.output.cache == "none" or recipe.training.batch_norm == "adapt":
+        raise RecipeError(
+            "homing scan keeps features for later runs, and this recipe keeps none (output.cache: none, or"
+            " training.batch_norm: adapt); set output.cache to a folder that all machines share"
+        )
+    if engine == "ray" and part != (1, 1):
+        raise RecipeError("--part and --engine ray exclude each other: Ray hands out the parts itself")
+    accelerator = Accelerator()
+    if part != (1, 1) and accelerator.num_processes > 1:
+        raise RecipeError("--part is for machines that know nothing of each other; under a launcher leave it out")
+    session = Session(accelerator, Path.cwd(), progress, recipe.seed)
+    problem = open_problem(recipe.data, trains=recipe.trains)
+    model, preprocessing, _ = build_backbone(recipe, problem, session)
+    pictures = open_pictures(recipe, session, problem, preprocessing, keeps=False)
+    rows, precision = np.arange(len(problem)), recipe.training.precision
+    with open_store(recipe, session, model, preprocessing, caches_of(recipe, None)) as store:
+        bad = None
+        if engine == "ray":
+            from homing.features.ray_engine import scan_with_ray
+
+            found = scan_with_ray(pictures, rows, store, model=model, precision=precision, address=address)
+            passed, bad = found.num_passed, len(found.bad)
+        elif part == (1, 1):
+            found = scan(
+                pictures, rows, store, accelerator, model=model, precision=precision, verify=verify, progress=progress
+            )
+            passed, bad = found.num_passed, len(found.bad)
+        else:
+            passed = scan_part(
+                pictures, rows, store, part=part, model=model, device=session.device, precision=precision, verify=verify
+            )
+        pictures.images.close()
+        return ScanReport(str(store.folder), len(rows), passed, bad, part)

@@ -1,0 +1,61 @@
+"""How a run runs: processes, device, folder, progress, stop, seed. What it runs on is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from homing.interrupts import stoppable
+from homing.progress import Advance, Progress
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Session:
+    """The surroundings of a run; the same object serves every method of it.
+
+    Attributes:
+        accelerator: Device and processes.
+        folder: Of the run.
+        progress: Told of every stage.
+        seed: Of all that is random.
+        resume: Whether to look for what an earlier attempt left.
+        allow_change: Whether pools may have changed since.
+        stop_asked: Whether to save and stop.
+    """
+
+    accelerator: Accelerator
+    folder: Path
+    progress: Progress = field(default_factory=Progress)
+    seed: int = 0
+    resume: bool = False
+    allow_change: bool = False
+    stop_asked: Callable[[], bool] = _never
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.accelerator.device
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where a run keeps what it needs to go on."""
+        return self.folder / "checkpoints"
+
+    def stage(self, title: str, total: float) -> AbstractContextManager[Advance]:
+        """A stage of the progress, as `Progress.stage`."""
+        return self.progress.stage(title, total)
+
+    def stoppable(self, advance: Callable[[float], None]) -> Callable[[float], None]:
+        """The same, but ends the run where a stop was asked for."""
+        return stoppable(advance, self.stop_asked)

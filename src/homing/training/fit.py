@@ -1,0 +1,183 @@
+"""One way to fine-tune: a copy of the pristine model, by a plan, on the source and some rows of the target."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from homing.models.inputs import Inputs, RowsOf, batches_of
+from homing.models.parts import autocast, classifier_of, keep_outputs, set_trainable
+from homing.pools.order import Rows
+from homing.rates.online.reweighting import WeightNet
+from homing.session import Session
+from homing.training.distributed import gather_shares
+from homing.training.guide import Guide, Observer
+from homing.training.head import probe_head
+from homing.training.loop import FineTuning, Settings
+from homing.training.material import Material
+from homing.training.online import Online, OnlineRates, OnlineSettings
+from homing.training.plan import TrainingPlan
+from homing.training.records import Checkpoints, Record
+from homing.training.reweighting import Reweighting
+from homing.training.trackers import track
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What all fits of a run share. Names as in the recipe.
+
+    Attributes:
+        trainable: all, last_stage or head.
+        head_init: probe or random.
+        scope: Parameters whose gradients align.
+        guide_batch_size: Target images a guide's gradient; None: a quarter of the batch.
+        guide_refresh_every: Steps between two of its gradients, where rates have a memory.
+        guide_window: Its gradients averaged.
+        instance: How the rates of instances move.
+        checkpoint_every: Steps.
+        keep: Checkpoints.
+        log_every: Steps between two rows of metrics.
+        own_method: Whose checkpoints lie in the run's own folder, and whose metrics trackers follow.
+    """
+
+    trainable: str = "all"
+    head_init: str = "probe"
+    scope: str = "all"
+    guide_batch_size: int | None = None
+    guide_refresh_every: int = 8
+    guide_window: int = 4
+    instance: OnlineSettings = OnlineSettings()
+    checkpoint_every: int = 500
+    keep: int = 2
+    log_every: int = 10
+    own_method: str = ""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fine-tuned model, the final rates and what they cost. rates, visits: [N]; alignments: [N] or None.
+
+    gradients: of single images, over all passes, target and guide among them.
+    """
+
+    model: nn.Module
+    rates: Tensor
+    visits: Tensor
+    alignments: Tensor | None
+    gradients: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fine-tuning of a run.
+
+    Attributes:
+        name: Its checkpoints' folder (the own method's is the run's own), and its rows of metrics.
+        title: What the progress says.
+        plan: How much each row counts.
+        target: Rows of the target that may be trained on.
+        settings: How to step.
+        identity: What its checkpoints belong to.
+    """
+
+    name: str
+    title: str
+    plan: TrainingPlan
+    target: Rows
+    settings: Settings
+    identity: dict[str, str]
+
+
+def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> Fitted:
+    """Fine-tune a copy of the pristine model."""
+    rows, split = np.concatenate([material.problem.source_rows, one.target]), material.split
+    model = copy.deepcopy(material.model)
+    if shared.head_init == "probe":
+        # two sets of classes start where each of them counts: of phases in turn the last has no source
+        last = one.plan.phases[-1]
+        phase = last if split is None else replace(last, rates=one.plan.phases[0].rates)
+        probe_head(model, material.head_features, rows, material.labels[rows], phase, split=split)
+    set_trainable(model, shared.trainable)
+    trained = classifier_of(model) if material.head_only else model
+    inputs, labels = RowsOf(material.inputs, rows), material.labels[rows]
+    observed = None
+    if one.plan.online is not None:
+        observed = _online(session, inputs, labels, len(material.problem.source), shared, one, len(material.problem.classes))
+    tuning = FineTuning(
+        trained,
+        inputs,
+        labels,
+        one.plan,
+        one.settings,
+        session.accelerator,
+        online=observed,
+        checkpoints=_checkpoints(session, shared, one),
+        record=_record(session, shared, one.name),
+        names=lambda row: material.name_of(int(rows[row])),
+        split=split,
+        stop_asked=session.stop_asked,
+    )
+    with session.stage(one.title, one.settings.num_steps) as advance:
+        tuning.run(advance)
+    if split is not None:
+        keep_outputs(model, split)
+    visits = tuning.visits[: len(material.problem.source)]
+    return Fitted(model, tuning.rates_now(), visits, tuning.alignments(), tuning.gradients())
+
+
+def _online(
+    session: Session, inputs: Inputs, labels: Tensor, num_source: int, shared: FitSettings, one: Fit, num_classes: int
+) -> Online:
+    keeps = one.plan.online == "instance"  # what has no memory follows the target step by step, by plain SGD as published
+    guide = Guide(
+        inputs,
+        labels,
+        num_source,
+        session.accelerator,
+        batch_size=shared.guide_batch_size or max(1, one.settings.batch_size // 4),
+        refresh_every=shared.guide_refresh_every if keeps else 1,
+        window=shared.guide_window,
+        precision=one.settings.precision,
+        preconditioned=keeps,
+        seed=one.settings.seed,
+    )
+    observer = Observer(guide, "all" if shared.trainable == "head" else shared.scope)
+    if keeps:
+        return OnlineRates(shared.instance, observer, num_classes)
+    return Reweighting(observer, WeightNet(one.settings.seed) if one.plan.online == "meta_weight_net" else None)
+
+
+def _record(session: Session, shared: FitSettings, name: str) -> Record:
+    # trackers follow the run's own method: steps of a second one would begin again at 1
+    also = partial(track, session.accelerator) if name == shared.own_method else None
+    writes = session.accelerator.is_main_process
+    return Record(session.folder / "metrics.jsonl", name, shared.log_every, writes=writes, also=also)
+
+
+def _checkpoints(session: Session, shared: FitSettings, one: Fit) -> Checkpoints:
+    place = session.checkpoints if one.name == shared.own_method else session.checkpoints / one.name
+    return Checkpoints(
+        place, shared.checkpoint_every, shared.keep, one.identity, session.resume, session.allow_change
+    )
+
+
+def predict(session: Session, material: Material, model: nn.Module, rows: Rows, *, precision: str) -> Tensor:
+    """Logits of some rows, float32 [len(rows), C] on the CPU, in every process."""
+    trained = classifier_of(model) if material.head_only else model
+    trained.eval()
+    accelerator, parts = session.accelerator, []
+    mine = rows[accelerator.process_index :: accelerator.num_processes]
+    with torch.inference_mode(), session.stage("  evaluate", len(mine)) as advance:
+        told, batches = session.stoppable(advance), list(batches_of(mine, _BATCH))
+        for batch, images in zip(batches, material.inputs.evaluating(batches), strict=True):
+            with autocast(session.device, precision):
+                parts.append(trained(images).float().cpu())
+            told(len(batch))
+    return gather_shares(parts, len(rows), accelerator)

@@ -1,0 +1,101 @@
+"""What every fit of a run starts from: pools, the pristine model, its pictures, and the features of every row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from homing.models.backbone import Preprocessing
+from homing.models.inputs import FeatureInputs, ImageInputs, Inputs
+from homing.pools.problem import Problem
+
+
+class FeatureBlocks(Protocol):
+    """Features of many rows that need not be in memory."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """Features of a slice or of rows int64 [m]; float32 [m, D] on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class FirstRows:
+    """The first rows of other features: the source's, of all rows of a problem."""
+
+    features: FeatureBlocks
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.count, self.features.shape[1]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """Features of a slice or of rows int64 [m]; float32 [m, D] on the CPU."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self.count)
+            return self.features.rows(slice(start, stop))
+        return self.features.rows(rows)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Rows are those of `problem`.
+
+    Attributes:
+        problem: Pools, classes, labels.
+        model: The pristine model, on the device; every fit starts from a copy.
+        model_args: What timm.create_model needs to build it again.
+        preprocessing: From canvas to input.
+        pictures: Pictures by row.
+        features: What the model's head sees of each row; None where nothing of the run looks at features.
+        head_only: Whether nothing but the head is trained.
+    """
+
+    problem: Problem
+    model: nn.Module
+    model_args: dict[str, Any]
+    preprocessing: Preprocessing
+    pictures: ImageInputs
+    features: FeatureBlocks | None
+    head_only: bool
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Position of each row's class; int64 [rows]."""
+        return torch.from_numpy(self.problem.labels)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What the trained part is fed."""
+        if not self.head_only:
+            return self.pictures
+        assert self.features is not None
+        return FeatureInputs(self.features, self.pictures.device)
+
+    @property
+    def split(self) -> int | None:
+        """Where outputs of the source's own classes begin; None where source and target share theirs."""
+        return len(self.problem.classes) if self.problem.own_classes else None
+
+    def name_of(self, row: int) -> str:
+        """Id of a row, in its pool."""
+        for pool in self.problem.pools:
+            if row < len(pool):
+                return pool.ids[row]
+            row -= len(pool)
+        raise IndexError(row)

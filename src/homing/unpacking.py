@@ -1,0 +1,79 @@
+"""From a recipe to plain values: recipe objects go no further than the flow."""
+
+from __future__ import annotations
+
+from homing.evaluation.planning import PlanSettings
+from homing.methods import METHODS
+from homing.pools.augmentation import CropFlipColor
+from homing.recipe.schema import Recipe
+from homing.training.fit import FitSettings
+from homing.training.loop import Settings
+from homing.training.online import OnlineSettings
+from homing.training.optimizer import DEFAULT_LEARNING_RATE
+
+NOMINAL_WEIGHT = 10.0
+"""How often a target image is taken to count where the recipe leaves its weight to be judged: for the number of steps."""
+
+
+def plan_settings(recipe: Recipe) -> PlanSettings:
+    """How methods plan."""
+    truth, rates = recipe.data.truth, recipe.rates
+    return PlanSettings(
+        target_weight=recipe.training.target_weight,
+        descriptors=rates.descriptors,
+        folds=rates.folds,
+        apply=rates.apply,
+        residuals=rates.residuals,
+        trains=recipe.trains,
+        shares_labels=recipe.data.shares_labels,
+        source_has_labels=recipe.data.sources[0].labels != "none",
+        truth=None if truth is None else (truth.matches_column, truth.clean_column),
+        recipe_digest=recipe.sha256(),
+    )
+
+
+def fit_settings(recipe: Recipe) -> FitSettings:
+    """What all fits share."""
+    rates, output = recipe.rates, recipe.output
+    return FitSettings(
+        trainable=recipe.model.trainable,
+        head_init=recipe.model.head_init,
+        scope=rates.scope,
+        guide_batch_size=rates.guide.batch_size,
+        guide_refresh_every=rates.guide.refresh_every,
+        guide_window=rates.guide.window,
+        instance=OnlineSettings(**{name: getattr(rates, name) for name in OnlineSettings.__dataclass_fields__}),
+        checkpoint_every=output.checkpoint_every,
+        keep=output.keep,
+        log_every=output.log_every,
+        own_method=rates.method,
+    )
+
+
+def training_settings(recipe: Recipe, num_steps: int) -> Settings:
+    """How a fit steps."""
+    training = recipe.training
+    shared = set(Settings.__dataclass_fields__) & set(type(training).model_fields)
+    values = {name: getattr(training, name) for name in shared}
+    values["learning_rate"] = training.learning_rate or DEFAULT_LEARNING_RATE[recipe.model.trainable]
+    return Settings(num_steps=num_steps, seed=recipe.seed, **values)
+
+
+def augmentation_of(recipe: Recipe) -> CropFlipColor | None:
+    """How training pictures stray from their canvas."""
+    wanted = recipe.training.augmentation
+    return None if isinstance(wanted, str) else CropFlipColor(**wanted.model_dump())
+
+
+def needs_features(recipe: Recipe) -> bool:
+    """Whether anything of a run looks at features."""
+    if not recipe.trains or recipe.model.head_init == "probe" or recipe.model.trainable == "head":
+        return True
+    weight_is_known = recipe.training.target_weight is not None or not recipe.data.shares_labels
+    methods = [METHODS[name] for name in methods_of(recipe)]
+    return any(m.basis == "features" or (m.basis == "weight" and not weight_is_known) for m in methods)
+
+
+def methods_of(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the methods of a run, its own first."""
+    return tuple(dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines)))
