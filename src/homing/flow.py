@@ -18,8 +18,8 @@ from torch import Tensor
 from homing.errors import CheckpointError, DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
-from homing.features.cache import FeatureCache, HeldFeatures, user_cache
-from homing.features.scan import Scanned
+from homing.features.old_cache import FeatureCache, HeldFeatures, user_cache
+from homing.features.old_scan import Scanned
 from homing.features.source_features import SourceFeatures
 from homing.interrupts import StopOnSignal, stoppable
 from homing.models.backbone import build_model
