@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from homing.cores import cores_at_hand
 from homing.errors import DataError
 from homing.pools.decoding import decode
 from homing.pools.pool import ImageStore
 from homing.pools.row_cache import KeptCanvases, RowCache, SelectedCanvases
 from homing.pools.states import states_of
+from homing.threads import usable_cores
 
 Canvases = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ class Images:
     ) -> None:
         self.store, self.rows, self.names = store, rows, names
         self.canvas, self.interpolation, self.max_pixels = canvas, interpolation, max_pixels
-        workers = cores_at_hand() if workers is None else workers
+        workers = usable_cores() if workers is None else workers
         self.threads = ThreadPoolExecutor(workers, "decode") if workers else None
         self._memory = RowCache(len(rows), canvas, cache_gb, cached_first)
         self._disk: KeptCanvases | None = None
