@@ -28,7 +28,7 @@ from accelerate import Accelerator
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from homing.features.scan import scan
+from homing.features.old_scan import scan
 from homing.flow import run
 from homing.models.backbone import build_model
 from homing.models.inputs import ImageInputs

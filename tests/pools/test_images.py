@@ -57,7 +57,22 @@ def test_the_cache_keeps_what_was_decoded_once(root):
     before = images.fetch(np.array([0]))
     (root / "cat" / "000.png").unlink()
     np.testing.assert_array_equal(images.fetch(np.array([0])), before)
-    assert images_at(root, cache_gb=1e-9)._cache is None
+
+
+def test_the_cache_keeps_as_many_as_fit_the_ones_asked_for_first(root):
+    size = CANVAS * CANVAS * 3
+    images = images_at(root, cache_gb=4 * size / 1e9, cached_first=np.array([9, 10]), workers=2)
+    before = images.fetch(np.arange(11))
+    assert images.num_cached == 4
+    for name in images.names:
+        (root / name).write_bytes(b"no picture")
+    np.testing.assert_array_equal(images.fetch(np.array([10, 0, 9, 1])), before[[10, 0, 9, 1]])
+    with pytest.raises(DataError, match=r"cat/002\.png"):
+        images.fetch(np.array([2]))
+    images.select(np.array([9, 2, 1]))  # places in the cache go with their rows
+    np.testing.assert_array_equal(images.fetch(np.array([2, 0])), before[[1, 9]])
+    images.close()
+    assert images_at(root, cache_gb=1e-9).num_cached == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])

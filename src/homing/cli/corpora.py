@@ -84,7 +84,7 @@ def cache(
     as_json: Json = False,
 ) -> None:
     """Show or remove the scanned features that are kept for the next run."""
-    from homing.features.cache import FeatureCache, user_cache
+    from homing.features.old_cache import FeatureCache, user_cache
     from homing.outputs.artefact import json_line
 
     kept = FeatureCache(folder or user_cache(), 0)

@@ -1,33 +1,26 @@
-"""Scanned features kept for the next run over the same images with the same backbone.
+"""The folder in which stores are kept from run to run, bounded in size: shards that were unused for longest go first.
 
-An entry's name is a digest of everything that features depend on: the bytes of all images in their order, the
-backbone's weights, the preprocessing, the precision, the libraries. Where any of it changed there is no such entry, so
-nothing stale can ever be read. Labels and the head are no part of it.
+Only files that carry our mark are ever looked at, and none that a living process has in use is removed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from homing.features.key import backbone_digest, store_key
+from homing.features.lease import in_use
+from homing.features.shards import Kind, Shard
+from homing.features.store import ROWS_PER_SHARD, Store
+from homing.outputs.artefact import MARK, host, is_alive, made_from, mark_done
 
-from homing.features.scan import Scanned
-from homing.models.backbone import Preprocessing
-from homing.models.parts import classifiers_of
-from homing.pools.images import BadImage
-
-_LIBRARIES = ("torch", "timm", "pillow")
+_WHAT = "homing store"
+_OF_OTHER_HOSTS = 24 * 3600.0  # seconds, after which a data file without an index was left behind
 
 
 def user_cache() -> Path:
@@ -37,153 +30,145 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "homing"
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A shard that is kept. used: when it was last of use, seconds since 1970; in_use: by a living process."""
+
+    shard: Shard
+    bytes: int
+    used: float
+    in_use: bool
+
+
 class FeatureCache:
-    """A folder of entries, bounded in size: the ones unused for longest go first.
+    """A folder of stores.
 
     Args:
-        folder: Made when something is kept.
-        max_bytes: Of all entries together; a larger one is not kept at all.
+        folder: Made when a store is opened.
+        max_bytes: Of all shards together. What is in use stays even where it takes more, and goes when it no longer is.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
 
-    def load(self, key: str) -> Scanned | None:
-        """An entry, or None where there is none, or a damaged one (which is removed)."""
-        path = self._path(key)
-        try:
-            with safe_open(path, framework="pt") as file:
-                about, features = file.metadata() or {}, file.get_tensor("features")
-            if about.get("key") != key or about.get("sha256") != _digest(features):
-                raise ValueError("not what was written")
-            bad = [BadImage(row, name, reason) for row, name, reason in json.loads(about["bad"])]
-            _touch(path)
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            path.unlink(missing_ok=True)
-            return None
-        return Scanned(features, bad)
+    def open(
+        self,
+        facts: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: str = "float32",
+        *,
+        rows_per_shard: int = ROWS_PER_SHARD,
+    ) -> Store:
+        """The store whose rows follow from some facts, leased until it is closed.
 
-    def save(self, key: str, scanned: Scanned) -> None:
-        """Keep an entry, and let go of the ones unused for longest until all fit.
+        Args:
+            facts: From `feature_facts` or `canvas_facts`.
+            shape: Of a row: (D,) for features, (S, S, 3) for canvases, (0,) for nothing but goodness.
+            dtype: float32, float16 or uint8.
+            rows_per_shard: Of a full shard.
 
         Raises:
-            OSError: The folder cannot be written to.
+            OSError: The folder cannot be written to, or holds something else.
         """
-        bad = [(item.row, item.name, item.reason) for item in scanned.bad]
-        features = scanned.features.contiguous()
-        if features.nbytes > self.max_bytes:
-            return
-        about = {"key": key, "sha256": _digest(features), "bad": json.dumps(bad)}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".{key}.{os.getpid()}.tmp"
-        try:
-            unfinished.write_bytes(save({"features": features}, metadata=about))
-            _touch(unfinished)
-            os.replace(unfinished, self._path(key))
-        finally:
-            unfinished.unlink(missing_ok=True)
-        self._shrink(spare=self._path(key))
+        kind = Kind(store_key(facts, shape, dtype), shape, dtype)
+        place = self.folder / kind.key
+        place.mkdir(parents=True, exist_ok=True)
+        if not _is_ours(place):
+            if any(place.iterdir()) and not _is_ours(place):
+                raise FileExistsError(f"{place}: holds something that is no store of homing's")
+            mark_done(place, {"what": _WHAT, "key": kind.key})
+        if not os.access(place, os.W_OK):
+            raise PermissionError(f"{place}: cannot be written to")
+        _remove_orphans(place)
+        return Store(place, kind, rows_per_shard=rows_per_shard, on_growth=self.shrink)
 
-    def entries(self) -> list[tuple[Path, int]]:
-        """Files and their bytes, the longest unused first."""
-        found = []
-        for path in self.folder.glob("*.safetensors"):
-            try:
-                about = path.stat()
-            except FileNotFoundError:  # another run let go of it
-                continue
-            found.append((about.st_mtime, path, about.st_size))
-        return [(path, size) for _, path, size in sorted(found)]
+    def entries(self) -> list[Entry]:
+        """All shards, the longest unused first."""
+        found = [entry for place in self._stores() for entry in _entries(place)]
+        return sorted(found, key=lambda entry: (entry.used, entry.shard.name))
 
     def clear(self) -> tuple[int, int]:
-        """Remove all entries; returns how many, and their bytes together."""
-        found = self.entries()
-        for path, _ in found:
-            path.unlink(missing_ok=True)
-        return len(found), sum(size for _, size in found)
+        """Remove all shards that are not in use; returns how many, and their bytes together."""
+        removed = [entry for entry in self.entries() if not entry.in_use]
+        for entry in removed:
+            entry.shard.remove()
+        for place in self._stores():
+            if not any(path.name != MARK for path in place.iterdir()):
+                (place / MARK).unlink(missing_ok=True)
+                with suppress(OSError):
+                    place.rmdir()
+        return len(removed), sum(entry.bytes for entry in removed)
 
-    def _shrink(self, spare: Path) -> None:
-        found = self.entries()
-        total = sum(size for _, size in found)
-        for path, size in found:
+    def shrink(self) -> None:
+        """Remove the shards that were unused for longest, until the others fit."""
+        entries = self.entries()
+        total = sum(entry.bytes for entry in entries)
+        for entry in entries:
             if total <= self.max_bytes:
                 return
-            if path != spare:
+            if not entry.in_use:
+                entry.shard.remove()
+                total -= entry.bytes
+
+    def _stores(self) -> Iterator[Path]:
+        with suppress(OSError):
+            yield from (path for path in sorted(self.folder.iterdir()) if path.is_dir() and _is_ours(path))
+
+
+def open_first(
+    caches: Sequence[FeatureCache],
+    facts: Mapping[str, Any],
+    shape: tuple[int, ...],
+    dtype: str = "float32",
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> Store:
+    """The store in the first of some caches that can be written to; of the others `say` hears a warning.
+
+    Raises:
+        OSError: The last one cannot be written to either.
+    """
+    for cache in caches[:-1]:
+        try:
+            return cache.open(facts, shape, dtype)
+        except OSError as error:
+            say(f"warning: features cannot be kept in {cache.folder} ({error.strerror or error})")
+    return caches[-1].open(facts, shape, dtype)
+
+
+def _is_ours(place: Path) -> bool:
+    facts = made_from(place)
+    return facts is not None and facts.get("what") == _WHAT and facts.get("key") == place.name
+
+
+def _entries(place: Path) -> Iterator[Entry]:
+    held = in_use(place)
+    with suppress(OSError):
+        for path in list(place.iterdir()):
+            shard, size = Shard(place, path.stem), 0
+            if path.suffix != ".parquet" or shard.owner is None:
+                continue
+            with suppress(FileNotFoundError):  # another run evicted it, or it holds no data
+                about = path.stat()
+                size = about.st_size
+                with suppress(FileNotFoundError):
+                    size += shard.data.stat().st_size
+                yield Entry(shard, size, about.st_mtime, held is None or shard.name in held)
+
+
+def _remove_orphans(place: Path) -> None:
+    """Data files whose writer died before their index."""
+    with suppress(OSError):
+        for path in list(place.iterdir()):
+            owner = Shard(place, path.stem).owner
+            if path.suffix != ".npy" or owner is None or path.with_suffix(".parquet").exists():
+                continue
+            if owner[0] == host():
+                gone = not is_alive(owner[1])
+            else:
+                gone = time.time() - path.stat().st_mtime > _OF_OTHER_HOSTS
+            if gone:
                 path.unlink(missing_ok=True)
-                total -= size
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
 
 
-class HeldFeatures:
-    """The newest entry held in memory, for runs of one process over the same source; all others as the cache has them.
-
-    Args:
-        cache: Where entries go as well; None for nowhere.
-    """
-
-    def __init__(self, cache: FeatureCache | None) -> None:
-        self.cache = cache
-        self.folder = Path("memory") if cache is None else cache.folder
-        self._key = ""
-        self._entry: Scanned | None = None
-
-    def load(self, key: str) -> Scanned | None:
-        """An entry, or None where there is none."""
-        if key != self._key:
-            self._key, self._entry = key, None if self.cache is None else self.cache.load(key)
-        return self._entry
-
-    def save(self, key: str, scanned: Scanned) -> None:
-        """Hold an entry, and keep it."""
-        self._key, self._entry = key, scanned
-        if self.cache is not None:
-            self.cache.save(key, scanned)
-
-
-def feature_key(images_digest: str, model: nn.Module, preprocessing: Preprocessing, settings: Mapping[str, Any]) -> str:
-    """Digest of everything that features depend on, 64 hexadecimal digits.
-
-    Args:
-        images_digest: Of the images' bytes, `Images.digest`.
-        model: The backbone; its head is left out.
-        preprocessing: From canvas to input.
-        settings: What else matters: precision, largest picture.
-    """
-    parts = {
-        "images": images_digest,
-        "backbone": backbone_digest(model),
-        "preprocessing": asdict(preprocessing),
-        "settings": dict(settings),
-        "libraries": {name: version(name) for name in _LIBRARIES},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def backbone_digest(model: nn.Module) -> str:
-    """sha256 over the class, names and values of a model without its head, 64 hexadecimal digits."""
-    head = {id(value) for part in classifiers_of(model) for value in part.state_dict(keep_vars=True).values()}
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) not in head:
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(_bytes(value))
-    return digest.hexdigest()
-
-
-def _touch(path: Path) -> None:
-    """Note when an entry was last of use, to the nanosecond: a file system's own clock is coarser."""
-    now = time.time_ns()
-    os.utime(path, ns=(now, now))
-
-
-def _digest(features: Tensor) -> str:
-    return hashlib.sha256(_bytes(features)).hexdigest()
-
-
-def _bytes(value: Tensor) -> memoryview:
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+__all__ = ["Entry", "FeatureCache", "backbone_digest", "open_first", "user_cache"]

@@ -1,10 +1,13 @@
-"""The scan: features of every row, once, before anything is trained."""
+"""The scan: one pass over the images of a pool that reads each once, and leaves digest, goodness and features on disk.
+
+Rows that the store knows are not read at all; rows whose bytes it knows under another name are read but go through no
+model. Several processes take a share each and put it into the same store; nothing is sent from one to another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,101 +15,199 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.errors import RecipeError
-from homing.models.inputs import ImageInputs, Inputs, batches_of
-from homing.models.parts import autocast, classifier_of
+from homing.features.fill import Filler
+from homing.features.forward import features_of
+from homing.features.meeting import Meeting, meet
+from homing.features.places import BAD, UNKNOWN, Places
+from homing.features.shards import Bytes
+from homing.features.store import Store
+from homing.features.view import StoredRows
+from homing.interrupts import stoppable
+from homing.models.inputs import ImageInputs, Inputs
+from homing.models.parts import classifier_of
 from homing.pools.images import BadImage
 from homing.pools.order import Rows
+from homing.progress import Progress
 
 
 @dataclass(frozen=True)
-class Scanned:
-    """What a scan found. Rows of `features` and of `bad` count within the rows that were scanned.
+class Scan:
+    """What a scan found. Rows count within the N that were scanned.
 
     Attributes:
-        features: float32 [N, D] on the CPU; NaN for images that cannot be read.
-        bad: Those images.
+        features: float32 [N, D], block by block; NaN for images that cannot be used.
+        bad: Those images, in the order of the rows.
+        digests: uint8 [N, 16]: beginning of the sha256 of each image's bytes; 0 where they could not be read.
+        num_passed: Images that went through the model (or the decoder alone, where there is no model) this time, over
+            all processes.
     """
 
-    features: Tensor
+    features: StoredRows
     bad: list[BadImage]
+    digests: Bytes
+    num_passed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def keep(self, rows: Rows) -> Scan:
+        """Only some rows, in this order: those that were not left out. rows: int64 [M], sorted or not."""
+        place = {int(row): position for position, row in enumerate(rows)} if self.bad else {}
+        bad = [BadImage(place[item.row], item.name, item.reason) for item in self.bad if item.row in place]
+        bad.sort(key=lambda item: item.row)
+        return Scan(self.features.select(rows), bad, self.digests[rows], self.num_passed)
 
 
-@torch.inference_mode()
 def scan(
-    model: nn.Module,
     pictures: ImageInputs,
     rows: Rows,
+    store: Store,
     accelerator: Accelerator,
     *,
+    model: nn.Module | None = None,
     precision: str = "fp32",
     batch_size: int = 64,
-    advance: Callable[[int], None] = lambda count: None,
-) -> Scanned:
-    """What the head sees of each row: pooled features of the frozen model, without augmentation.
+    verify: bool = False,
+    progress: Progress | None = None,
+    stop_asked: Callable[[], bool] = lambda: False,
+    title: str = "scan",
+) -> Scan:
+    """Features of each row, without augmentation: from the store, and of what is missing there from the images.
 
-    Each process computes its share; all of them get the whole.
+    Every process must call it; each scans a share of what is missing into the store, all of them get the whole.
 
     Args:
-        model: A timm model, in evaluation mode while this runs.
         pictures: Pictures by row.
         rows: Rows to scan, int64 [N].
+        store: Where rows are and go; of features with a model; without one of canvases, or of nothing but goodness.
         accelerator: Device and processes.
+        model: A timm model, in evaluation mode while this runs.
         precision: fp32 or bf16.
         batch_size: Of one process.
-        advance: Called with the number of rows done, over all processes.
+        verify: Believe no file's size and time of change: read all bytes again, and trust their digests alone.
+        progress: Told of the stage.
+        stop_asked: Whether to stop; what was done until then is kept.
+        title: Of the stage.
+
+    Raises:
+        DataError: Processes do not share the store's folder, or another process failed.
+        Interrupted: A stop was asked for.
     """
-    training = model.training
-    model.eval()
-    mine = rows[accelerator.process_index :: accelerator.num_processes]
-    batches, parts, bad = list(batches_of(mine, batch_size)), [], []
-    for batch, (images, unreadable) in zip(batches, pictures.scanning(batches), strict=True):
-        good = ~np.isin(batch, [item.row for item in unreadable])
-        features = torch.full((len(batch), cast(Any, model).num_features), torch.nan)
-        if good.any():
-            part = features_of(model, images, accelerator.device, precision)
-            features = torch.full((len(batch), part.shape[1]), torch.nan)
-            features[torch.from_numpy(good)] = part
-        parts.append(features)
-        bad += unreadable
-        advance(len(batch) * accelerator.num_processes)
-    model.train(training)
-    return Scanned(gather_shares(parts, len(rows), accelerator), _gather_bad(bad, rows, accelerator))
+    progress = progress or Progress(quiet=True)
+    with meet(accelerator, store.folder) as others:
+        places = _planned(pictures, rows, store, others, verify)
+        todo = places.missing()
+        mine = share_of(todo, others.rank, others.num)
+        filler = Filler(store, pictures, model, accelerator.device, precision, batch_size)
+        with progress.stage(title, len(todo)) as advance:
+            told = stoppable(advance, stop_asked)
+            found, passed = filler.fill(rows[mine], lambda count: told(count * others.num), places.digests[mine])
+        places, passed = _together(places, todo, found, passed, store, others)
+    if not passed and len(rows):
+        progress.say(f"{title}: {len(rows):,} images were scanned before")
+    return _scan_of(places, rows, pictures, store, passed)
 
 
-def features_of(model: nn.Module, images: Tensor, device: torch.device, precision: str) -> Tensor:
-    """What the head sees of some images [B, 3, S, S]; float32 [B, D] on the CPU."""
-    timm_model = cast(Any, model)
-    with autocast(device, precision):
-        features = timm_model.forward_head(timm_model.forward_features(images), pre_logits=True)
-    return cast(Tensor, features.float().cpu())
+def scan_part(
+    pictures: ImageInputs,
+    rows: Rows,
+    store: Store,
+    *,
+    part: tuple[int, int],
+    model: nn.Module | None = None,
+    device: torch.device | None = None,
+    precision: str = "fp32",
+    batch_size: int = 64,
+    verify: bool = False,
+    progress: Progress | None = None,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> int:
+    """Scan what is missing of one part of the rows; whoever scans the other parts need not be known.
+
+    Args:
+        pictures: Pictures by row.
+        rows: Of the whole, int64 [N].
+        store: As for `scan`.
+        part: (k, n): the k-th of n parts, from 1.
+        model: As for `scan`.
+        device: Where the model is; the pictures' device where not given.
+        precision: fp32 or bf16.
+        batch_size: Images at a time.
+        verify: As for `scan`.
+        progress: Told of the stage.
+        stop_asked: Whether to stop.
+
+    Returns:
+        How many images went through the model.
+
+    Raises:
+        RecipeError: There is no such part.
+    """
+    number, count = part
+    if not 1 <= number <= count:
+        raise RecipeError(f"--part {number}/{count}: parts count from 1 to {count}")
+    progress = progress or Progress(quiet=True)
+    mine = share_of(rows, number - 1, count)
+    places = _look_up(pictures, mine, store, verify)
+    missing = places.missing()
+    filler = Filler(store, pictures, model, device or pictures.device, precision, batch_size)
+    with progress.stage(f"scan part {number} of {count}", len(missing)) as advance:
+        _, passed = filler.fill(mine[missing], stoppable(advance, stop_asked), places.digests[missing])
+    return passed
 
 
-def _gather_bad(bad: list[BadImage], rows: Rows, accelerator: Accelerator) -> list[BadImage]:
-    """Bad images of all processes, in the order of the rows scanned, counted within them."""
-    from accelerate.utils import gather_object
-
-    everyone = gather_object(bad) if accelerator.num_processes > 1 else bad
-    place = {int(row): position for position, row in enumerate(rows)} if everyone else {}
-    return sorted((replace(item, row=place[item.row]) for item in everyone), key=lambda item: item.row)
+def share_of(rows: Rows, number: int, count: int) -> Rows:
+    """The `number`-th of `count` shares, from 0: neighbours stay together, sizes differ by one at most."""
+    return rows[number * len(rows) // count : (number + 1) * len(rows) // count]
 
 
-def gather_shares(parts: list[Tensor], total: int, accelerator: Accelerator) -> Tensor:
-    """Rows dealt out as `rows[rank::num_ranks]`, put together again in order; float [total, ...] on the CPU."""
-    from accelerate.utils import gather_object
+def _look_up(pictures: ImageInputs, rows: Rows, store: Store, verify: bool) -> Places:
+    if verify:
+        store.check()
+    places = store.look_up(pictures.images.states(rows))
+    if verify:  # the digests stay, to be compared
+        places.shard[:] = UNKNOWN
+        places.reasons.clear()
+    return places
 
-    if accelerator.num_processes == 1:
-        return torch.cat(parts)
-    shares = gather_object([torch.cat(parts)] if parts else [None])
-    example = next(share for share in shares if share is not None)
-    whole = torch.empty(total, *example.shape[1:], dtype=example.dtype)
-    for rank, share in enumerate(shares):
-        if share is not None:
-            whole[rank :: accelerator.num_processes] = share
-    return whole
+
+def _planned(pictures: ImageInputs, rows: Rows, store: Store, others: Meeting, verify: bool) -> Places:
+    """What the store has of all rows, as the main process finds it, in every process."""
+    if others.num == 1:
+        return _look_up(pictures, rows, store, verify)
+    if others.rank == 0:
+        _look_up(pictures, rows, store, verify).save(others.path("plan"))
+    return Places.load(others.wait_for("plan"), store.folder)
+
+
+def _together(
+    places: Places, todo: Rows, mine: Places, passed: int, store: Store, others: Meeting
+) -> tuple[Places, int]:
+    """What the store has of all rows after every process scanned its share of those to do."""
+    if others.num == 1:
+        places.put(todo, mine)
+        return places, passed
+    others.say("passed", others.rank, str(passed))
+    mine.save(others.path("share", others.rank))
+    total = 0
+    for rank in range(others.num):
+        share = share_of(todo, rank, others.num)
+        places.put(share, Places.load(others.wait_for("share", rank), store.folder))
+        total += int(others.wait_for("passed", rank).read_text())
+    return places, total
+
+
+def _scan_of(places: Places, rows: Rows, pictures: ImageInputs, store: Store, passed: int) -> Scan:
+    names = pictures.images.names
+    bad = [
+        BadImage(int(place), names[int(rows[place])], places.reasons[int(place)])
+        for place in np.flatnonzero(places.shard == BAD)
+    ]
+    return Scan(store.view(places), bad, places.digests, passed)
 
 
 @torch.inference_mode()
-def check_head_on_features(model: nn.Module, inputs: Inputs, features: Tensor, rows: Rows) -> None:
+def check_head_on_features(model: nn.Module, inputs: Inputs, features: Tensor | StoredRows, rows: Rows) -> None:
     """Make sure that head(features) is the model's output, on a few rows.
 
     Raises:
@@ -116,9 +217,13 @@ def check_head_on_features(model: nn.Module, inputs: Inputs, features: Tensor, r
     few = rows[:4]
     whole = model(inputs.evaluation(few)).float().cpu()
     head = classifier_of(model)
-    ours = head(features[: len(few)].to(head.weight.device)).float().cpu()
+    first = features[: len(few)] if isinstance(features, Tensor) else features.rows(slice(0, len(few)))
+    ours = head(first.to(head.weight.device)).float().cpu()
     if not torch.allclose(whole, ours, rtol=1e-2, atol=1e-2):
         raise RecipeError(
             "model.trainable: head does not work with this backbone, whose head does more than one linear layer;"
             " set model.trainable: last_stage"
         )
+
+
+__all__ = ["Scan", "check_head_on_features", "features_of", "scan", "scan_part", "share_of"]

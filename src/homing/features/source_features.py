@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.errors import DataError
-from homing.features.cache import FeatureCache, HeldFeatures, feature_key
-from homing.features.scan import Scanned, scan
+from homing.features.old_cache import FeatureCache, HeldFeatures, feature_key
+from homing.features.old_scan import Scanned, scan
 from homing.interrupts import stoppable
 from homing.models.inputs import ImageInputs
 from homing.pools.images import BadImage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,7 @@ class Preprocessing:
 
     def normalize(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] in 0 to 1 → the same shape, channels normalised."""
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        mean, std = _channels(self.mean, images.device), _channels(self.std, images.device)
         return (images - mean) / std
 
     def center(self, canvases: Tensor) -> Tensor:
@@ -60,6 +60,13 @@ class Preprocessing:
         """The share of the canvas that is cropped, such that timm, which rounds down, comes to the same canvas."""
         share = self.size / self.canvas
         return share if math.floor(self.size / share) == self.canvas else math.nextafter(share, 0)
+
+
+@functools.cache
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[C, 1, 1] on a device, where it stays: to send it anew with every batch would make the program wait for it."""
+    with torch.inference_mode(False):  # made within a scan, it must still serve a training
+        return torch.tensor(values, device=device)[:, None, None]
 
 
 def build_model(

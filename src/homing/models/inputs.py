@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from homing.models.backbone import Preprocessing
 from homing.pools.augmentation import CropFlipColor, crop
-from homing.pools.images import BadImage, Images
+from homing.pools.images import BadImage, Canvases, Digests, Flags, Images, Loaded
 from homing.pools.order import Rows
 
 _Item = TypeVar("_Item")
@@ -35,28 +36,75 @@ class Inputs(Protocol):
         """The augmented inputs of each visit, read ahead."""
         ...
 
+    def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
+        """Inputs of each batch without augmentation, read ahead."""
+        ...
+
     def evaluation(self, rows: Rows) -> Tensor:
         """Inputs without augmentation, [len(rows), ...]."""
         ...
 
 
-class FeatureInputs:
-    """Features computed once, float32 [N, D]; no augmentation."""
+class FeatureBlocks(Protocol):
+    """Features of N rows that need not be in memory."""
 
-    def __init__(self, features: Tensor, device: torch.device) -> None:
-        self.features = features.to(device)
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        ...
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """Some rows, float32 [m, D] on the CPU."""
+        ...
+
+
+class FeatureInputs:
+    """Features computed once; no augmentation.
+
+    Args:
+        features: float32 [N, D], or blocks of them on disk.
+        device: Where the model is.
+        memory_gb: Blocks that take no more are read once, and held on the device.
+        ahead: Batches that are read ahead from disk.
+    """
+
+    def __init__(
+        self,
+        features: Tensor | FeatureBlocks,
+        device: torch.device,
+        *,
+        memory_gb: float = 2.0,
+        ahead: int = 2,
+    ) -> None:
+        self.device, self.ahead = device, ahead
+        if not isinstance(features, Tensor) and features.shape[0] * features.shape[1] * 4 <= memory_gb * 1e9:
+            features = features.rows(slice(0, len(features)))
+        self.features = features.to(device) if isinstance(features, Tensor) else features
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
         """The features of each visit."""
-        return (self.evaluation(visit.rows) for visit in visits)
+        return self.evaluating(visit.rows for visit in visits)
+
+    def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
+        """The features of each batch."""
+        ahead = 0 if isinstance(self.features, Tensor) else self.ahead
+        return (features.to(self.device) for _, features in read_ahead(batches, self._rows, ahead))
 
     def evaluation(self, rows: Rows) -> Tensor:
         """The features of some rows, [len(rows), D]."""
-        return self.features[torch.from_numpy(rows).to(self.features.device, non_blocking=True)]
+        return self._rows(rows).to(self.device)
+
+    def _rows(self, rows: Rows) -> Tensor:
+        wanted = torch.from_numpy(rows)
+        if isinstance(self.features, Tensor):
+            return self.features[wanted.to(self.features.device, non_blocking=True)]
+        return self.features.rows(wanted)
 
 
 class ImageInputs:
-    """Canvases, cropped and normalised on the device; the next visits are decoded meanwhile.
+    """Canvases, cropped and normalised on the device; the next ones are decoded meanwhile.
 
     Args:
         images: Canvases by row.
@@ -64,7 +112,7 @@ class ImageInputs:
         augmentation: None for the evaluation's centre crop.
         seed: Of the augmentation.
         device: Where the model is.
-        ahead: Visits prepared in the background; 0 for none.
+        ahead: Batches decoded in the background, where `images` has threads.
     """
 
     def __init__(
@@ -82,34 +130,67 @@ class ImageInputs:
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
         """The augmented inputs of each visit, [B, 3, size, size], channels last."""
-        for visit, canvases in read_ahead(visits, self._fetch, self.ahead):
-            yield self._augmented(visit, self._to_device(canvases))
+        queue: deque[Visit] = deque()
+
+        def rows_of_visits() -> Iterator[Rows]:
+            for visit in visits:
+                queue.append(visit)
+                yield visit.rows
+
+        for loaded in self._loading(rows_of_visits()):
+            self.images.checked(loaded)
+            yield self._augmented(queue.popleft(), self._to_device(loaded.canvases))
+
+    def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
+        """Centre crops of each batch, [B, 3, size, size], channels last."""
+        for loaded in self._loading(batches):
+            yield self._centred(self._to_device(self.images.checked(loaded).canvases))
 
     def evaluation(self, rows: Rows) -> Tensor:
         """Centre crops, [len(rows), 3, size, size], channels last."""
-        canvases = self._to_device(torch.from_numpy(self.images.fetch(rows)))
-        return self.preprocessing.normalize(self.preprocessing.center(canvases).float() / 255)
+        return self._centred(self._to_device(self.images.fetch(rows)))
 
     def scanning(self, batches: Iterable[Rows]) -> Iterator[tuple[Tensor, list[BadImage]]]:
         """Centre crops of those rows of each batch that can be read, in their order, and the rows that cannot."""
-        for _, (canvases, bad) in read_ahead(batches, self.images.fetch_good, self.ahead):
-            crops = self.preprocessing.center(self._to_device(torch.from_numpy(canvases)))
-            yield self.preprocessing.normalize(crops.float() / 255), bad
+        for images, loaded in self.examining(batches, digest=False):
+            yield images, loaded.bad
+
+    def examining(
+        self, batches: Iterable[Rows], known: Callable[[Digests], Flags] | None = None, *, digest: bool = True
+    ) -> Iterator[tuple[Tensor, Loaded]]:
+        """Centre crops of the good rows of each batch, in their order, and what is known of all of them.
+
+        Args:
+            batches: Rows.
+            known: Which digests need no decoding.
+            digest: Whether bytes are read and digested, also of rows whose canvases are at hand.
+        """
+        for loaded in self._loading(batches, digest=digest, known=known):
+            yield self._centred(self._to_device(loaded.canvases)), loaded
+
+    def _loading(self, batches: Iterable[Rows], **settings: Any) -> Iterator[Loaded]:
+        allocate = _pinned if self.device.type == "cuda" else None
+        return self.images.loading(batches, ahead=self.ahead, allocate=allocate, **settings)
+
+    def _centred(self, canvases: Tensor) -> Tensor:
+        return self.preprocessing.normalize(self.preprocessing.center(canvases).float().div_(255))
 
     def _augmented(self, visit: Visit, canvases: Tensor) -> Tensor:
         if self.augmentation is None:
-            return self.preprocessing.normalize(self.preprocessing.center(canvases).float() / 255)
+            return self._centred(canvases)
         parameters = torch.from_numpy(self.augmentation.draw(self.seed, visit.epoch, visit.rows, visit.copies))
         images = crop(canvases.float() / 255, parameters.to(self.device, non_blocking=True), self.preprocessing.size)
         return self.preprocessing.normalize(images)
 
-    def _to_device(self, canvases: Tensor) -> Tensor:
+    def _to_device(self, canvases: Canvases) -> Tensor:
         """uint8 [B, S, S, 3] → uint8 [B, 3, S, S] on the device; the memory stays channels last."""
-        return canvases.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return torch.from_numpy(canvases).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
-    def _fetch(self, visit: Visit) -> Tensor:
-        canvases = torch.from_numpy(self.images.fetch(visit.rows))
-        return canvases.pin_memory() if self.device.type == "cuda" else canvases
+
+def _pinned(shape: tuple[int, ...]) -> Canvases:
+    """Memory that a GPU copies from while the program goes on; torch gives it out again once the copy is done."""
+    pinned: Canvases = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+    return pinned
 
 
 def read_ahead(
@@ -143,6 +224,10 @@ class RowsOf:
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
         """The augmented inputs of each visit."""
         return self.inputs.training(replace(visit, rows=self.rows[visit.rows]) for visit in visits)
+
+    def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
+        """Inputs of each batch without augmentation."""
+        return self.inputs.evaluating(self.rows[batch] for batch in batches)
 
     def evaluation(self, rows: Rows) -> Tensor:
         """Inputs without augmentation."""

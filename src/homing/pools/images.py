@@ -1,12 +1,12 @@
-"""Canvases by row: decoded once where memory allows, by threads, never a neighbour's pixels for a bad image."""
+"""Canvases by row: decoded by threads ahead of their use, kept as far as memory allows, never a neighbour's pixels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,16 @@ import numpy.typing as npt
 from homing.errors import DataError
 from homing.pools.decoding import decode
 from homing.pools.pool import ImageStore
+from homing.pools.row_cache import KeptCanvases, RowCache, SelectedCanvases
+from homing.pools.states import states_of
+from homing.threads import usable_cores
 
 Canvases = npt.NDArray[np.uint8]
-_CHUNK = 256
-_Result = TypeVar("_Result")
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Digests = npt.NDArray[np.uint8]
+_CHUNK = 32  # rows that one thread decodes at a time: what a future costs is nothing beside it
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,30 @@ class BadImage:
     reason: str
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """Some rows, decoded.
+
+    Attributes:
+        rows: int64 [B].
+        good: bool [B]: which of them have canvases.
+        canvases: uint8 [good.sum(), canvas, canvas, 3], in the order of the rows.
+        bad: Those that cannot be decoded.
+        digests: uint8 [B, 32]: sha256 of the bytes that were decoded; zeros where they could not be had, or where
+            nobody asked.
+        states: uint8 [B, 16]: of the files after they were read; zeros where nobody asked.
+    """
+
+    rows: Numbers
+    good: Flags
+    canvases: Canvases
+    bad: list[BadImage]
+    digests: Digests
+    states: npt.NDArray[np.uint8]
+
+
 class Images:
-    """Decoded canvases of a store's rows.
+    """Decoded canvases of a store's rows. Safe to use from several threads.
 
     Args:
         store: Encoded images.
@@ -39,117 +67,234 @@ class Images:
         canvas: Side of a canvas, pixels.
         interpolation: Of the resize to the canvas.
         max_pixels: A larger picture is bad.
-        cache_gb: Memory that decoded canvases may take; when all of them do not fit, none is kept.
-        workers: Threads that decode; 0 decodes in the caller's thread.
+        cache_gb: Memory that decoded canvases may take.
+        cached_first: Rows whose canvases are kept before all others, int64; then the others, the first ones first, as
+            many as fit.
+        workers: Threads that decode; 0 decodes in the caller's thread; None for as many as there are cores at hand.
     """
 
     def __init__(
         self,
         store: ImageStore,
-        rows: npt.NDArray[np.int64],
+        rows: Numbers,
         names: Sequence[str],
         *,
         canvas: int,
         interpolation: str = "bicubic",
         max_pixels: int = 64_000_000,
         cache_gb: float = 2.0,
-        workers: int = 0,
+        cached_first: Numbers | None = None,
+        workers: int | None = 0,
     ) -> None:
         self.store, self.rows, self.names = store, rows, names
         self.canvas, self.interpolation, self.max_pixels = canvas, interpolation, max_pixels
+        workers = usable_cores() if workers is None else workers
         self.threads = ThreadPoolExecutor(workers, "decode") if workers else None
-        fits = len(rows) * canvas * canvas * 3 <= cache_gb * 1e9
-        self._cache = np.empty((len(rows), canvas, canvas, 3), np.uint8) if fits else None
-        self._cached = np.zeros(len(rows), np.bool_)
+        self._memory = RowCache(len(rows), canvas, cache_gb, cached_first)
+        self._disk: KeptCanvases | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def fetch(self, rows: npt.NDArray[np.int64]) -> Canvases:
+    @property
+    def num_cached(self) -> int:
+        """Rows whose canvases are, or will be, kept in memory."""
+        return len(self._memory.canvases)
+
+    def attach(self, kept: KeptCanvases) -> None:
+        """From now on take canvases from disk where they are there. kept: of the same rows, scanned before."""
+        self._disk = kept
+
+    def fetch(self, rows: Numbers) -> Canvases:
         """Canvases of some rows; uint8 [len(rows), canvas, canvas, 3].
 
         Raises:
             DataError: An image cannot be decoded; names it.
         """
-        if self._cache is None:
-            return self._decode_all(rows)
-        missing = np.unique(rows[~self._cached[rows]])
-        if len(missing):
-            self._cache[missing] = self._decode_all(missing)
-            self._cached[missing] = True
-        return self._cache[rows]
+        return self.checked(self._start(rows, False, None, _empty).result()).canvases
 
-    def fetch_good(self, rows: npt.NDArray[np.int64]) -> tuple[Canvases, list[BadImage]]:
+    def fetch_good(self, rows: Numbers) -> tuple[Canvases, list[BadImage]]:
         """Canvases of those of some rows that can be decoded, in their order, and the rows that cannot."""
-        results = self._map(self._try, rows)
-        bad = [result for result in results if isinstance(result, BadImage)]
-        good = [result for result in results if not isinstance(result, BadImage)]
-        return np.stack(good) if good else np.empty((0, self.canvas, self.canvas, 3), np.uint8), bad
+        loaded = self._start(rows, False, None, _empty).result()
+        return loaded.canvases, loaded.bad
+
+    def loading(
+        self,
+        batches: Iterable[Numbers],
+        *,
+        ahead: int = 2,
+        digest: bool = False,
+        known: Callable[[Digests], Flags] | None = None,
+        allocate: Callable[[tuple[int, ...]], Canvases] | None = None,
+    ) -> Iterator[Loaded]:
+        """Rows of each batch, decoded while the batches before them are in use.
+
+        Args:
+            batches: int64 [B] each.
+            ahead: Batches that are decoded ahead.
+            digest: Tell the digests of the bytes, and the states of the files after they were read.
+            known: Which of some digests (uint8 [m, 32]) need not be decoded: such rows are neither good nor bad.
+            allocate: Makes the array that canvases of a batch go to, by its shape (memory that a device can copy from).
+        """
+        allocate = allocate or _empty
+        waiting: deque[_Pending] = deque()
+        try:
+            for batch in batches:
+                waiting.append(self._start(batch, digest, known, allocate))
+                if len(waiting) > (ahead if self.threads is not None else 0):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for pending in waiting:
+                pending.cancel()
+
+    def checked(self, loaded: Loaded) -> Loaded:
+        """The same, where all of its rows are good.
+
+        Raises:
+            DataError: Names the first that is not.
+        """
+        if loaded.bad:
+            first = loaded.bad[0]
+            raise DataError(f"{first.name}: {first.reason}\nmend or remove the file, or set data.on_bad_image: drop")
+        return loaded
 
     def find_bad(
-        self, advance: Callable[[int], None] = lambda count: None, rows: npt.NDArray[np.int64] | None = None
+        self, advance: Callable[[int], None] = lambda count: None, rows: Numbers | None = None
     ) -> list[BadImage]:
         """Decode every row once (or only some) and list those that cannot be; fills the cache on the way."""
         bad: list[BadImage] = []
         rows = np.arange(len(self)) if rows is None else rows
-        for start in range(0, len(rows), _CHUNK):
-            part = rows[start : start + _CHUNK]
-            bad += [result for result in self._map(self._try, part) if isinstance(result, BadImage)]
-            advance(len(part))
+        for loaded in self.loading(rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)):
+            bad += loaded.bad
+            advance(len(loaded.rows))
         return bad
 
-    def digest(self, rows: npt.NDArray[np.int64], advance: Callable[[int], None] = lambda count: None) -> str:
+    def digest(self, rows: Numbers, advance: Callable[[int], None] = lambda count: None) -> str:
         """sha256 over the encoded bytes of some rows in their order, 64 hexadecimal digits; nothing is decoded."""
         digest = hashlib.sha256()
-        for start in range(0, len(rows), _CHUNK):
-            part = rows[start : start + _CHUNK]
-            for one in self._map(self._digest, part):
-                digest.update(one)
-            advance(len(part))
+        for row in rows.tolist():
+            try:
+                digest.update(hashlib.sha256(self.store.read(int(self.rows[row]))).digest())
+            except OSError:
+                digest.update(b"unreadable")
+            advance(1)
         return digest.hexdigest()
 
-    def select(self, keep: npt.NDArray[np.int64]) -> None:
+    def select(self, keep: Numbers) -> None:
         """Keep only these rows, in this order."""
-        self.rows, self.names = self.rows[keep], [self.names[row] for row in keep]
-        self._cached = self._cached[keep]
-        self._cache = None if self._cache is None else self._cache[keep]
+        taken = getattr(self.names, "take", None)
+        self.names = taken(keep) if taken is not None else [self.names[row] for row in keep.tolist()]
+        self.rows = self.rows[keep]
+        self._memory.select(keep)
+        self._disk = None if self._disk is None else SelectedCanvases(self._disk, keep)
 
     def close(self) -> None:
         """Stop the threads."""
         if self.threads is not None:
             self.threads.shutdown(cancel_futures=True)
 
-    def _map(self, function: Callable[[int], _Result], rows: npt.NDArray[np.int64]) -> list[_Result]:
-        items = [int(row) for row in rows]
-        return list(self.threads.map(function, items) if self.threads is not None else map(function, items))
+    def states(self, rows: Numbers) -> npt.NDArray[np.uint8]:
+        """What the files of some rows look like from outside, uint8 [len(rows), 16]; zeros where that is not known."""
+        return states_of(self.store, self.rows[rows])
 
-    def _decode_all(self, rows: npt.NDArray[np.int64]) -> Canvases:
-        if not len(rows):
-            return np.empty((0, self.canvas, self.canvas, 3), np.uint8)
-        return np.stack(self._map(self._decode, rows))
+    def _start(
+        self,
+        rows: Numbers,
+        digest: bool,
+        known: Callable[[Digests], Flags] | None,
+        allocate: Callable[[tuple[int, ...]], Canvases],
+    ) -> _Pending:
+        out = allocate((len(rows), self.canvas, self.canvas, 3))
+        batch = _Batch(rows, out, digest, known)
+        todo = np.arange(len(rows))
+        if not digest:
+            held = self._memory.take(rows, out)
+            if self._disk is not None:
+                on_disk = ~held & self._disk.has(rows)
+                if on_disk.any():
+                    out[on_disk] = self._disk.take(rows[on_disk])
+                held |= on_disk
+            batch.good[held] = True
+            todo = np.flatnonzero(~held)
+        size = _CHUNK if self.threads is None else max(1, min(_CHUNK, -(-len(todo) // self.threads._max_workers)))
+        parts = [todo[start : start + size] for start in range(0, len(todo), size)]
+        if self.threads is None:
+            for part in parts:
+                self._load(batch, part)
+            return _Pending(batch, [])
+        return _Pending(batch, [self.threads.submit(self._load, batch, part) for part in parts])
 
-    def _digest(self, row: int) -> bytes:
-        try:
-            return hashlib.sha256(self.store.read(int(self.rows[row]))).digest()
-        except OSError:
-            return b"unreadable"
+    def _load(self, batch: _Batch, places: Numbers) -> None:
+        """Read, digest and decode some of a batch, into their places in it."""
+        encoded: list[tuple[int, bytes]] = []
+        for place in places.tolist():
+            try:
+                data = self.store.read(int(self.rows[batch.rows[place]]))
+            except (DataError, OSError) as error:
+                self._note(batch, place, error)
+                continue
+            encoded.append((place, data))
+        if batch.digest:
+            encoded = self._unknown(batch, places, encoded)
+        for place, data in encoded:
+            try:
+                canvas = decode(data, self.canvas, self.interpolation, self.max_pixels)
+            except DataError as error:
+                self._note(batch, place, error)
+                continue
+            batch.canvases[place] = canvas
+            batch.good[place] = True
+            self._memory.put(int(batch.rows[place]), canvas)
 
-    def _try(self, row: int) -> Canvases | BadImage:
-        if self._cache is not None and self._cached[row]:
-            return cast(Canvases, self._cache[row])
-        try:
-            canvas = self._decode(row)
-            if self._cache is not None:
-                self._cache[row], self._cached[row] = canvas, True
-            return canvas
-        except DataError as error:
-            return BadImage(row, self.names[row], str(error).removeprefix(f"{self.names[row]}: ").splitlines()[0])
+    def _unknown(self, batch: _Batch, places: Numbers, encoded: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        batch.states[places] = self.states(batch.rows[places])
+        if not encoded:
+            return encoded
+        read = np.array([place for place, _ in encoded])
+        digests = np.frombuffer(b"".join(hashlib.sha256(data).digest() for _, data in encoded), np.uint8)
+        batch.digests[read] = digests.reshape(-1, 32)
+        if batch.known is None:
+            return encoded
+        known = batch.known(batch.digests[read])
+        return [item for item, is_known in zip(encoded, known.tolist(), strict=True) if not is_known]
 
-    def _decode(self, row: int) -> Canvases:
-        try:
-            data = self.store.read(int(self.rows[row]))
-            return decode(data, self.canvas, self.interpolation, self.max_pixels)
-        except (DataError, OSError) as error:
-            raise DataError(
-                f"{self.names[row]}: {error}\nmend or remove the file, or set data.on_bad_image: drop"
-            ) from error
+    def _note(self, batch: _Batch, place: int, error: Exception) -> None:
+        row = int(batch.rows[place])
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        batch.bad.append((place, BadImage(row, self.names[row], reason)))
+
+
+class _Batch:
+    """A batch that threads are filling. The arrays are those of `Loaded`; bad: with their places."""
+
+    def __init__(
+        self, rows: Numbers, canvases: Canvases, digest: bool, known: Callable[[Digests], Flags] | None
+    ) -> None:
+        self.rows, self.canvases, self.digest, self.known = rows, canvases, digest, known
+        self.good = np.zeros(len(rows), np.bool_)
+        self.digests = np.zeros((len(rows), 32) if digest else (0, 32), np.uint8)
+        self.states = np.zeros((len(rows), 16) if digest else (0, 16), np.uint8)
+        self.bad: list[tuple[int, BadImage]] = []
+
+
+class _Pending:
+    def __init__(self, batch: _Batch, futures: list[Future[None]]) -> None:
+        self.batch, self.futures = batch, futures
+
+    def result(self) -> Loaded:
+        for future in self.futures:
+            future.result()
+        batch = self.batch
+        canvases = batch.canvases if batch.good.all() else batch.canvases[batch.good]
+        bad = [item for _, item in sorted(batch.bad, key=lambda one: one[0])]
+        return Loaded(batch.rows, batch.good, canvases, bad, batch.digests, batch.states)
+
+    def cancel(self) -> None:
+        for future in self.futures:
+            future.cancel()
+
+
+def _empty(shape: tuple[int, ...]) -> Canvases:
+    return np.empty(shape, np.uint8)

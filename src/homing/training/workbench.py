@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.errors import DivergedError
-from homing.features.scan import check_head_on_features, gather_shares, scan
+from homing.features.old_scan import check_head_on_features, gather_shares, scan
 from homing.features.source_features import SourceFeatures
 from homing.interrupts import stoppable
 from homing.models.backbone import Preprocessing
