@@ -217,7 +217,7 @@ def _suffix(image: StoredImage, sample_id: str, data: bytes | None = None) -> st
     """What the file's name ends in: as the pool's file does, else by what the bytes are."""
     from PIL import Image, UnidentifiedImageError
 
-    from homing.pools.reading import IMAGE_SUFFIXES
+    from homing.pools.suffixes import IMAGE_SUFFIXES
 
     if image.file is not None and image.file.suffix.lower() in IMAGE_SUFFIXES:
         return image.file.suffix.lower()

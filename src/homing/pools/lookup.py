@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from homing.errors import DataError
+from homing.pools.files import FolderImages, read_regular
 from homing.pools.pool import Pool
-from homing.pools.reading import FolderImages, files_are_ids, folder_of, name_of, read_pool
+from homing.pools.reading import files_are_ids, folder_of, name_of, read_pool
 
 if TYPE_CHECKING:
     from homing.recipe.schema import PoolSpec
@@ -28,7 +29,7 @@ class StoredImage:
         if self.data is not None:
             return self.data
         assert self.file is not None
-        return self.file.read_bytes()
+        return read_regular(self.file)
 
 
 class ImagesById:
@@ -84,7 +85,7 @@ class _PoolById:
         row = self._rows[sample_id]
         store = self._pool.store
         if isinstance(store, FolderImages):
-            return StoredImage(store.root / store.names[int(self._pool.rows[row])])
+            return StoredImage(store.path(int(self._pool.rows[row])))
         try:
             return StoredImage(None, self._pool.read(row))
         except OSError as error:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
+from homing.pools.columns import Columns, joined_columns
+from homing.pools.rows import PoolRows, StoreRows
+from homing.pools.texts import Texts, digest_of, digest_of_pairs
+
+STATE_BYTES = 16
+_FLAGS = {"0": False, "false": False, "0.0": False, "1": True, "true": True, "1.0": True}
 
 
 class ImageStore(Protocol):
@@ -26,6 +32,33 @@ class ImageStore(Protocol):
         """How many bytes `read` gives; raises OSError where they cannot be had."""
         ...
 
+    def state(self, row: int) -> bytes | None:
+        """16 bytes that change whenever the image may have changed, without reading it; None where that is unknown."""
+        ...
+
+    def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
+        """`state` of many rows, uint8 [len(rows), 16]; zeros where it is unknown."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """What a path of a recipe was read as: for `validate`, and for warnings.
+
+    Attributes:
+        name: Of the pool.
+        kind: image folder, image folder with metadata.csv, parquet files, saved dataset.
+        columns: What for → the column (or folder) that it was taken from.
+        skipped: Suffix → files that were not read, because no image has it.
+        warnings: What may have been meant otherwise, one sentence each.
+    """
+
+    name: str
+    kind: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -33,29 +66,31 @@ class Pool:
 
     Attributes:
         name: What the pool is called in reports.
-        ids: One unique id a row; never the position.
+        ids: One unique id a row; never the position (but of rows that cannot be read in a table without ids).
         labels: Class name of each row.
         store: Where the encoded images are read from.
         sources: Name of the pool that each row came from (several where pools were joined).
-        columns: Further columns by name, one text a row (groups, truth).
+        columns: Further columns by name, one text a row (groups, truth); read when first asked for.
         rows: Row of `store` for each row of the pool.
+        read_as: What its paths were read as; one for each pool that was joined.
     """
 
     name: str
-    ids: tuple[str, ...]
-    labels: tuple[str, ...]
+    ids: Texts
+    labels: Texts
     store: ImageStore
-    sources: tuple[str, ...]
-    columns: dict[str, tuple[str, ...]]
-    rows: npt.NDArray[np.int64]
+    sources: Texts
+    columns: Columns
+    rows: StoreRows
+    read_as: tuple[ReadAs, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that occur, sorted."""
-        return tuple(sorted(set(self.labels)))
+        return self.labels.unique()
 
     def read(self, row: int) -> bytes:
         """Encoded image of a row of this pool."""
@@ -65,17 +100,18 @@ class Pool:
         """Bytes of the encoded image of a row of this pool."""
         return self.store.size(int(self.rows[row]))
 
-    def select(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Pool:
+    def select(self, rows: Sequence[int] | PoolRows) -> Pool:
         """The pool with only these rows, in this order."""
-        keep = [int(row) for row in rows]
+        keep = np.asarray(rows, dtype=np.int64)
         return Pool(
             name=self.name,
-            ids=tuple(self.ids[row] for row in keep),
-            labels=tuple(self.labels[row] for row in keep),
+            ids=self.ids.take(keep),
+            labels=self.labels.take(keep),
             store=self.store,
-            sources=tuple(self.sources[row] for row in keep),
-            columns={key: tuple(values[row] for row in keep) for key, values in self.columns.items()},
+            sources=self.sources.take(keep),
+            columns=self.columns.take(keep),
             rows=self.rows[keep],
+            read_as=self.read_as,
         )
 
     def label_indices(self, classes: Sequence[str], role: str = "source") -> npt.NDArray[np.int64]:
@@ -85,13 +121,14 @@ class Pool:
             DataError: A class of this pool is not among `classes`.
         """
         index = {name: position for position, name in enumerate(classes)}
-        if missing := [name for name in self.classes if name not in index]:
+        codes, names = self.labels.encode()
+        if missing := [name for name in names if name not in index]:
             raise DataError(
                 f"class {', '.join(map(repr, missing))} is not among the {role}'s classes"
                 f" ({', '.join(classes)}); classes are matched by name: rename the folder or label,"
                 f" add such images to the {role}, or leave the class out"
             )
-        return np.array([index[name] for name in self.labels], dtype=np.int64)
+        return np.array([index[name] for name in names], dtype=np.int64)[codes]
 
     def flags(self, column: str) -> npt.NDArray[np.bool_]:
         """A column of 0 and 1 (or true and false) as booleans; bool [len(self)].
@@ -99,21 +136,25 @@ class Pool:
         Raises:
             DataError: The column is missing or holds something else.
         """
-        values = {"0": False, "false": False, "0.0": False, "1": True, "true": True, "1.0": True}
         if column not in self.columns:
             raise DataError(f"{self.name}: there is no column {column!r}; columns: {', '.join(self.columns) or 'none'}")
-        texts = [text.strip().lower() for text in self.columns[column]]
-        odd = next((row for row, text in enumerate(texts) if text not in values), None)
-        if odd is not None:
-            raise DataError(f"{self.name}: {column} of {self.ids[odd]} is {texts[odd]!r}, allowed: 0 or 1")
-        return np.array([values[text] for text in texts], dtype=np.bool_)
+        codes, texts = self.columns[column].encode()
+        plain = [text.strip().lower() for text in texts]
+        if odd := [code for code, text in enumerate(plain) if text not in _FLAGS]:
+            row = int(np.flatnonzero(np.isin(codes, odd))[0])
+            raise DataError(f"{self.name}: {column} of {self.ids[row]} is {plain[codes[row]]!r}, allowed: 0 or 1")
+        return np.array([_FLAGS[text] for text in plain], dtype=np.bool_)[codes]
 
     def digest(self) -> str:
-        """sha256 over the sorted (id, label) pairs: changes when rows come, go or are relabelled."""
-        digest = hashlib.sha256()
-        for line in sorted(f"{len(i)}:{i}{label}\n" for i, label in zip(self.ids, self.labels, strict=True)):
-            digest.update(line.encode())
-        return digest.hexdigest()
+        """sha256 over the sorted (id, label) pairs: changes when rows come, go or are relabelled, not with their order.
+
+        `identity` changes with their order too.
+        """
+        return digest_of_pairs(self.ids, self.labels)
+
+    def identity(self) -> str:
+        """sha256 over all ids, then all labels, as they stand: changes with any row and with their order."""
+        return digest_of(self.ids, self.labels)
 
 
 class JoinedImages:
@@ -136,6 +177,21 @@ class JoinedImages:
         store, inside = self._place(row)
         return store.size(inside)
 
+    def state(self, row: int) -> bytes | None:
+        """State of a row, counted over all stores."""
+        store, inside = self._place(row)
+        return store.state(inside)
+
+    def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
+        """States of some rows, counted over all stores; uint8 [len(rows), 16], zeros where unknown."""
+        rows = np.asarray(rows, np.int64)
+        places = np.searchsorted(self.starts, rows, side="right") - 1
+        found = np.zeros((len(rows), STATE_BYTES), np.uint8)
+        for number in np.unique(places).tolist():
+            inside = places == number
+            found[inside] = self.stores[number].states(rows[inside] - self.starts[number])
+        return found
+
     def _place(self, row: int) -> tuple[ImageStore, int]:
         position = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.stores[position], int(row - self.starts[position])
@@ -153,15 +209,13 @@ def join(pools: Sequence[Pool]) -> Pool:
     if len(set(names)) < len(names):
         raise DataError(f"source pools need different names, found {', '.join(names)}; set data.source.0.name")
     starts = np.cumsum([0, *(len(pool.store) for pool in pools)])
-    columns = sorted({key for pool in pools for key in pool.columns})
     return Pool(
         name="+".join(names),
-        ids=tuple(f"{pool.name}/{sample_id}" for pool in pools for sample_id in pool.ids),
-        labels=tuple(label for pool in pools for label in pool.labels),
+        ids=Texts.concat([pool.ids.with_prefix(f"{pool.name}/") for pool in pools]),
+        labels=Texts.concat([pool.labels for pool in pools]),
         store=JoinedImages([pool.store for pool in pools]),
-        sources=tuple(pool.name for pool in pools for _ in pool.ids),
-        columns={
-            key: tuple(text for pool in pools for text in pool.columns.get(key, ("",) * len(pool))) for key in columns
-        },
+        sources=Texts.concat([Texts.constant(pool.name, len(pool)) for pool in pools]),
+        columns=joined_columns([(pool.columns, len(pool)) for pool in pools]),
         rows=np.concatenate([pool.rows + start for pool, start in zip(pools, starts, strict=False)]),
+        read_as=tuple(read_as for pool in pools for read_as in pool.read_as),
     )

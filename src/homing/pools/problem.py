@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from homing.errors import DataError
+from homing.pools.names import RowNames
 from homing.pools.pool import JoinedImages, Pool, join
 from homing.pools.reading import read_pool
+from homing.pools.rows import ProblemRows, StoreRows
 
 if TYPE_CHECKING:
     from homing.recipe.schema import Data
 
-Rows = npt.NDArray[np.int64]
+ROLES = ("source", "target", "test")
 _Result = TypeVar("_Result")
 
 
@@ -40,7 +41,7 @@ class Problem:
     target: Pool
     test: Pool | None
     classes: tuple[str, ...]
-    labels: Rows
+    labels: ProblemRows
     own_classes: tuple[str, ...] = ()
 
     @property
@@ -49,7 +50,7 @@ class Problem:
         return self.own_classes or self.classes
 
     @property
-    def source_labels(self) -> Rows:
+    def source_labels(self) -> ProblemRows:
         """Position of each source row's label in `source_classes`; int64 [source]."""
         return self.labels[: len(self.source)] - (len(self.classes) if self.own_classes else 0)
 
@@ -69,17 +70,17 @@ class Problem:
         return (self.source, self.target) if self.test is None else (self.source, self.target, self.test)
 
     @property
-    def source_rows(self) -> Rows:
+    def source_rows(self) -> ProblemRows:
         """Rows of the source: 0 .. len(source)."""
         return np.arange(len(self.source))
 
     @property
-    def target_rows(self) -> Rows:
+    def target_rows(self) -> ProblemRows:
         """Rows of the target, behind those of the source."""
         return len(self.source) + np.arange(len(self.target))
 
     @property
-    def test_rows(self) -> Rows:
+    def test_rows(self) -> ProblemRows:
         """Rows of the test, behind those of the target; empty without a test."""
         start = len(self.source) + len(self.target)
         return start + np.arange(0 if self.test is None else len(self.test))
@@ -87,12 +88,11 @@ class Problem:
     def __len__(self) -> int:
         return sum(map(len, self.pools))
 
-    def joined(self) -> tuple[JoinedImages, Rows, tuple[str, ...]]:
+    def joined(self) -> tuple[JoinedImages, StoreRows, RowNames]:
         """One store for all pools, the store's row of each row, and each row's id with its role in front."""
         stores = JoinedImages([pool.store for pool in self.pools])
         rows = [pool.rows + start for pool, start in zip(self.pools, stores.starts, strict=False)]
-        roles = ("source", "target", "test")
-        names = tuple(f"{role} {i}" for role, pool in zip(roles, self.pools, strict=False) for i in pool.ids)
+        names = RowNames(list(zip(ROLES, (pool.ids for pool in self.pools), strict=False)))
         return stores, np.concatenate(rows), names
 
     def without(self, rows: Iterable[int]) -> Problem:
@@ -180,7 +180,7 @@ def shared_pictures(problem: Problem) -> list[tuple[str, str, list[tuple[str, st
 
     A file of the source is read only where one of the target or test is as long.
     """
-    roles = dict(zip(("source", "target", "test"), problem.pools, strict=False))
+    roles = dict(zip(ROLES, problem.pools, strict=False))
     by_digest = {role: _by_digest(pool, None) for role, pool in roles.items() if role != "source"}
     lengths = {length for found in by_digest.values() for length, _ in found}
     by_digest["source"] = _by_digest(problem.source, lengths)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from homing.errors import DataError
+from homing.pools.files import FolderImages
 from homing.pools.pool import ImageStore, JoinedImages
-from homing.pools.reading import FolderImages, is_table, open_table, walk
+from homing.pools.tables import is_table, open_table
+from homing.pools.texts import Texts
+from homing.pools.walking import list_images
 
 
-def find_images(paths: Sequence[Path]) -> tuple[JoinedImages, tuple[str, ...]]:
+def find_images(paths: Sequence[Path]) -> tuple[JoinedImages, Texts]:
     """Where the images of some paths are read from, and what each is called; nothing is decoded.
 
     Args:
@@ -31,21 +36,21 @@ def find_images(paths: Sequence[Path]) -> tuple[JoinedImages, tuple[str, ...]]:
             wrong.append(str(error))
             continue
         stores.append(store)
-        names += found
+        names.append(found)
     if wrong:
         raise DataError("\n".join(wrong))
-    return JoinedImages(stores), tuple(names)
+    return JoinedImages(stores), Texts.concat(names)
 
 
-def _open(path: Path) -> tuple[ImageStore, list[str]]:
+def _open(path: Path) -> tuple[ImageStore, Texts]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give images, folders of them, or parquet files")
     if path.suffix == ".parquet" or (path.is_dir() and is_table(path)):
-        store, _ = open_table(path)
-        return store, [f"{path}:{row}" for row in range(len(store))]
+        store = open_table(path).images()
+        return store, Texts(np.arange(len(store)).astype(str).tolist()).with_prefix(f"{path}:")
     if path.is_dir():
-        files = sorted(walk(str(path)))
+        files = list_images(path).files
         if not files:
             raise DataError(f"{path}: no images in this folder")
-        return FolderImages(path, files), [str(path / file) for file in files]
-    return FolderImages(path.parent, [path.name]), [str(path)]
+        return FolderImages(path, files), files.with_prefix(f"{path}/")
+    return FolderImages(path.parent, [path.name]), Texts([str(path)])

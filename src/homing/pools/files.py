@@ -1,0 +1,121 @@
+"""Image files by row, and reading of regular files alone: never a pipe, a device, a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from homing.pools.pool import STATE_BYTES
+from homing.pools.rows import StoreRows
+from homing.pools.texts import Texts
+
+MAX_FILE_BYTES = 1 << 30
+"""A larger file is no picture (the largest that a recipe may allow, 178 megapixels of 16 bits, has a gibibyte raw)."""
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def regular_size(path: str | Path) -> int:
+    """Bytes of a regular file (links are followed), without opening it.
+
+    Raises:
+        OSError: It is not there, is something else than a file, or is too large to be a picture.
+    """
+    return _checked(os.stat(path)).st_size
+
+
+def check_regular(path: str | Path) -> None:
+    """Whether something is a regular file (links are followed), of any size.
+
+    Raises:
+        OSError: It is not there, or is something else.
+    """
+    _check_kind(os.stat(path))
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The bytes of a regular file (links are followed); nothing else is ever opened.
+
+    Raises:
+        OSError: It cannot be read, is something else than a file, or is too large to be a picture.
+    """
+    _checked(os.stat(path))  # opening a pipe would wait, and opening a device can do something
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        size = _checked(os.fstat(file.fileno())).st_size  # what was opened may be something else by now
+        data = file.read(size + 1) if size else b""
+    if len(data) != size:
+        raise OSError(f"changed while it was read ({size:,} bytes, then others); read it again when it rests")
+    return data
+
+
+def _check_kind(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
+        raise OSError(f"is {kind}; only regular files are read")
+
+
+def _checked(found: os.stat_result) -> os.stat_result:
+    _check_kind(found)
+    if found.st_size > MAX_FILE_BYTES:
+        raise OSError(f"{found.st_size:,} bytes, more than a picture has (at most {MAX_FILE_BYTES:,} are read)")
+    return found
+
+
+def file_state(path: str | Path, *more: object) -> bytes | None:
+    """16 bytes that change with a file's path, size or time of change (ns), and with `more`; None where it is gone."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    text = "\0".join(map(str, (os.fspath(path), found.st_size, found.st_mtime_ns, *more)))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=STATE_BYTES).digest()
+
+
+class FolderImages:
+    """Image files by row.
+
+    Args:
+        root: Their folder.
+        names: Path of each inside it.
+    """
+
+    def __init__(self, root: Path, names: Iterable[str]) -> None:
+        self.root, self.names = root, names if isinstance(names, Texts) else Texts(names)
+        self._absolute = os.path.abspath(root)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, row: int) -> Path:
+        """Where a row's file lies."""
+        return self.root / self.names[row]
+
+    def read(self, row: int) -> bytes:
+        """The file's bytes; raises OSError also for what is no regular file."""
+        return read_regular(self.path(row))
+
+    def size(self, row: int) -> int:
+        """The file's size, without reading it."""
+        return regular_size(self.path(row))
+
+    def state(self, row: int) -> bytes | None:
+        """Changes with the folder, the name, the size or the time of change; None for a file that is not there."""
+        return file_state(f"{self._absolute}/{self.names[row]}")
+
+    def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
+        """`state` of some rows, uint8 [len(rows), 16]; zeros for files that are not there."""
+        empty = bytes(STATE_BYTES)
+        found = b"".join(file_state(f"{self._absolute}/{name}") or empty for name in self.names.take(rows))
+        return np.frombuffer(found, np.uint8).reshape(-1, STATE_BYTES)

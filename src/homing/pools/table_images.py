@@ -1,0 +1,203 @@
+"""Images inside a table, by row: read by row group, a few of which are held."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from homing.pools.files import file_state, read_regular
+from homing.pools.pool import STATE_BYTES
+from homing.pools.rows import StoreRows
+from homing.pools.table_parts import Part
+from homing.pools.texts import Texts
+
+HELD_BYTES = 128_000_000
+"""Of blocks that are held at a time; one more where a single one is larger."""
+HELD_FILES = 16
+REMEDY = "write the table anew with the images' bytes in it, or put table and files into one folder"
+
+
+class TableImages:
+    """Images inside a table; files that it names must lie in its folder.
+
+    Args:
+        parts: The table's files.
+        column: Of the images: bytes, or a struct of `bytes` and `path`.
+        root: Folder in which files that the table names have to lie.
+    """
+
+    def __init__(self, parts: Sequence[Part], column: str, root: Path) -> None:
+        self.parts, self.column, self.root = tuple(parts), column, root.resolve()
+        self.starts = np.cumsum([0, *(part.num_rows for part in parts)], dtype=np.int64)
+        self.digests: npt.NDArray[np.uint8] | None = None
+        """sha256 of each image's bytes, uint8 [rows, 32], zeros where unread; None before `content_ids`."""
+        self._held: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        self._open: OrderedDict[int, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._paths: dict[int, Texts | None] = {}
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, row: int) -> bytes:
+        """The bytes in the table, or those of the file that it names."""
+        part, inside = self._place(row)
+        with self._lock:
+            starts = self._at(part).starts(self.column)
+            number = int(np.searchsorted(starts, inside, side="right")) - 1
+            block = self._block(part, number)
+        return self._bytes(block[int(inside - starts[number])].as_py())
+
+    def size(self, row: int) -> int:
+        """The size of the bytes, which are read for it."""
+        return len(self.read(row))
+
+    def state(self, row: int) -> bytes | None:
+        """Changes with the table's file, the row, and the file that the table names, if any."""
+        found = self.states(np.array([row], np.int64))[0].tobytes()
+        return found if any(found) else None
+
+    def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
+        """`state` of some rows, uint8 [len(rows), 16]; zeros where the table's file is gone."""
+        rows = np.asarray(rows, np.int64)
+        found = np.zeros((len(rows), STATE_BYTES), np.uint8)
+        places = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(places).tolist():
+            mine = np.flatnonzero(places == number)
+            inside = rows[mine] - self.starts[number]
+            table = file_state(self.parts[number].path.absolute())
+            if table is None:
+                continue
+            found[mine, :8] = np.frombuffer(table[:8], np.uint8)
+            found[mine, 8:] = inside.astype("<i8")[:, None].view(np.uint8)
+            paths = self._paths_of(number)
+            if paths is not None:
+                named = [self._file_state(path) for path in paths.take(inside)]
+                found[mine] ^= np.frombuffer(b"".join(named), np.uint8).reshape(-1, STATE_BYTES)
+        return found
+
+    def content_ids(self) -> tuple[Texts, dict[int, str]]:
+        """An id for each row out of one pass over all images: 32 hexadecimal digits of the sha256 of its bytes.
+
+        Further copies of one picture get a number behind it; what cannot be read is `row-N`, counted from 0.
+
+        Returns:
+            The ids, and row → why it cannot be read.
+        """
+        digests, wrong = np.zeros((len(self), 32), np.uint8), {}
+        row = 0
+        for number in range(len(self.parts)):
+            for block in range(len(self._at(number).starts(self.column)) - 1):
+                with self._lock:
+                    values = self._block(number, block)
+                for chunk in values.chunks:
+                    for position in range(len(chunk)):
+                        try:
+                            data = self._bytes(chunk[position].as_py())
+                            digests[row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+                        except OSError as error:
+                            wrong[row] = error.strerror or str(error)
+                        row += 1
+        self.digests = digests
+        return ids_of(digests, np.fromiter(wrong, np.int64, len(wrong))), wrong
+
+    def close(self) -> None:
+        """Let go of what is held and open; a later read opens it again."""
+        with self._lock:
+            self._held.clear()
+            for number in list(self._open):
+                self.parts[number].close()
+            self._open.clear()
+
+    def _place(self, row: int) -> tuple[int, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return part, int(row - self.starts[part])
+
+    def _at(self, number: int) -> Part:
+        """A part, noted as open; those that were used longest ago are closed."""
+        self._open[number] = None
+        self._open.move_to_end(number)
+        while len(self._open) > HELD_FILES:
+            self.parts[self._open.popitem(last=False)[0]].close()
+        return self.parts[number]
+
+    def _block(self, part: int, number: int) -> pa.ChunkedArray:
+        key = (part, number)
+        if key not in self._held:
+            try:
+                self._held[key] = self._at(part).block(self.column, number)
+            except (pa.ArrowException, StopIteration) as error:
+                raise OSError(f"{self.parts[part].path.name} cannot be read: {' '.join(str(error).split())}") from error
+            while len(self._held) > 1 and sum(block.nbytes for block in self._held.values()) > HELD_BYTES:
+                self._held.popitem(last=False)
+        self._held.move_to_end(key)
+        return self._held[key]
+
+    def _bytes(self, value: Any) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        if value is None or (value.get("bytes") is None and value.get("path") is None):
+            raise OSError("the table holds no image in this row (null)")
+        if value.get("bytes") is not None:
+            return bytes(value["bytes"])
+        return read_regular(self._file(str(value["path"])))
+
+    def _file(self, named: str) -> Path:
+        path = (self.root / named).resolve() if "\0" not in named else None
+        if path is None or not path.is_relative_to(self.root):  # a table must not pick files of this machine
+            raise OSError(
+                f"the table names {named!r}, a file outside the pool ({self.root}); only files inside are read:"
+                f" {REMEDY}"
+            )
+        return path
+
+    def _file_state(self, named: str) -> bytes:
+        try:
+            return (file_state(self._file(named)) if named else None) or bytes(STATE_BYTES)
+        except OSError:
+            return bytes(STATE_BYTES)
+
+    def _paths_of(self, number: int) -> Texts | None:
+        """Paths that a part names; None where all its images lie in it."""
+        if number not in self._paths:
+            part = self._at(number)
+            is_struct = pa.types.is_struct(part.schema.field(self.column).type)
+            inside = not is_struct or part.num_nulls(f"{self.column}.bytes") == 0
+            self._paths[number] = None if inside else Texts(part.column(f"{self.column}.path"))
+        return self._paths[number]
+
+
+def ids_of(digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64]) -> Texts:
+    """Ids out of digests: the first 32 hexadecimal digits, `-2`, `-3` behind further copies, `row-N` for the unread.
+
+    Args:
+        digests: uint8 [N, 32].
+        unread: Rows without one, int64.
+    """
+    num = len(digests)
+    text = pa.py_buffer(np.ascontiguousarray(digests[:, :16]).tobytes().hex().encode())
+    offsets = np.arange(0, 32 * num + 1, 32, dtype=np.int64)
+    ids = pa.Array.from_buffers(pa.large_string(), num, [None, pa.py_buffer(offsets), text])
+    keys = np.ascontiguousarray(digests[:, :16]).view(np.uint64)
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: copies stay in the order of their rows
+    first = np.r_[True, (keys[order[1:]] != keys[order[:-1]]).any(1)] if num else np.zeros(0, np.bool_)
+    copy = np.empty(num, np.int64)
+    copy[order] = np.arange(num) - np.maximum.accumulate(np.where(first, np.arange(num), 0))
+    special = np.union1d(np.flatnonzero(copy), unread)
+    if not len(special):
+        return Texts(ids)
+    gone = set(unread.tolist())
+    texts = [f"row-{row}" if row in gone else f"{ids[row].as_py()}-{copy[row] + 1}" for row in special.tolist()]
+    mask = np.zeros(num, np.bool_)
+    mask[special] = True
+    return Texts(pa.compute.replace_with_mask(ids, pa.array(mask), pa.array(texts, pa.large_string())))

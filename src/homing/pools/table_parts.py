@@ -1,0 +1,241 @@
+"""Files that a table is made of, read where they lie: parquet by row group, Arrow streams by memory map."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from homing.errors import DataError
+from homing.pools.files import check_regular
+
+BLOCK_BYTES = 32_000_000
+"""Of one column that are held at a time, about: a larger row group is read in several blocks."""
+
+
+class Part(Protocol):
+    """One file of a table.
+
+    Attributes:
+        path: Where it lies.
+        schema: Its columns.
+        num_rows: Its rows.
+    """
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column."""
+        ...
+
+    def starts(self, name: str) -> npt.NDArray[np.int64]:
+        """First row of each block in which a column is read, and the number of rows behind them; int64 [blocks + 1]."""
+        ...
+
+    def block(self, name: str, number: int) -> pa.ChunkedArray:
+        """One block of a column; in order each costs its own bytes, out of order those before it in its row group."""
+        ...
+
+    def num_nulls(self, leaf: str) -> int | None:
+        """How many values of a column (or `column.field`) are null; None where the file does not say."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the open file; the next block opens it again."""
+        ...
+
+
+class _Opened:
+    """A file opened when it is needed, and looked at again then: rows of another state must not pass as these."""
+
+    def __init__(self, path: Path) -> None:
+        check_regular(path)
+        self.path = path
+        self._found = self._look()
+
+    def _look(self) -> tuple[int, int, int]:
+        found = os.stat(self.path)
+        return found.st_size, found.st_mtime_ns, found.st_ino
+
+    def check(self) -> None:
+        """Whether the file is the one that was listed.
+
+        Raises:
+            OSError: It was replaced or changed since.
+        """
+        if self._look() != self._found:
+            raise OSError(f"{self.path} was changed since its rows were listed; start again")
+
+
+class ParquetPart:
+    """A parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._state = path, _Opened(path)
+        file = self._open()
+        self.schema, metadata = file.schema_arrow, file.metadata
+        self.num_rows = int(metadata.num_rows)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        self._rows = [int(group.num_rows) for group in groups]
+        self._leaves = {metadata.schema.column(n).path: n for n in range(len(metadata.schema))}
+        self._file: Any = None
+        self._stream: tuple[tuple[str, int], Iterator[Any], int] | None = None
+        self._blocks: dict[str, tuple[npt.NDArray[np.int64], list[tuple[int, int, int]]]] = {}
+        file.close()
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column."""
+        self._state.check()
+        with self._open() as file:
+            return file.read(columns=[name], use_threads=False).column(0)
+
+    def starts(self, name: str) -> npt.NDArray[np.int64]:
+        """First row of each block of a column, and the end; int64 [blocks + 1]."""
+        return self._blocks_of(name)[0]
+
+    def block(self, name: str, number: int) -> pa.ChunkedArray:
+        """One block of a column."""
+        group, first, length = self._blocks_of(name)[1][number]
+        file = self._held()
+        if length == self._rows[group]:
+            return file.read_row_group(group, columns=[name], use_threads=False).column(0)
+        return self._streamed(file, name, group, first, length)
+
+    def num_nulls(self, leaf: str) -> int | None:
+        """Of a column or `column.field`, from the statistics of the row groups."""
+        if leaf not in self._leaves:
+            return None
+        total, metadata = 0, self._held().metadata
+        for number in range(len(self._rows)):
+            statistics = metadata.row_group(number).column(self._leaves[leaf]).statistics
+            if statistics is None or not statistics.has_null_count:
+                return None
+            total += int(statistics.null_count)
+        return total
+
+    def close(self) -> None:
+        """Let go of the open file; the next block opens it again."""
+        if self._file is not None:
+            self._stream = None
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+
+    def _held(self) -> Any:
+        if self._file is None:
+            self._state.check()
+            self._file = self._open()
+        return self._file
+
+    def _blocks_of(self, name: str) -> tuple[npt.NDArray[np.int64], list[tuple[int, int, int]]]:
+        """First row of each block, and its row group, first row in there and length."""
+        if name not in self._blocks:
+            metadata, blocks = self._held().metadata, []
+            leaves = [n for path, n in self._leaves.items() if path == name or path.startswith(f"{name}.")]
+            for group, rows in enumerate(self._rows):
+                held = metadata.row_group(group)
+                size = sum(held.column(leaf).total_uncompressed_size for leaf in leaves)
+                length = max(1, -(-rows // max(1, -(-size // BLOCK_BYTES))))
+                blocks += [(group, first, min(length, rows - first)) for first in range(0, rows, length)]
+            starts = np.cumsum([0, *(length for _, _, length in blocks)], dtype=np.int64)
+            self._blocks[name] = (starts, blocks)
+        return self._blocks[name]
+
+    def _streamed(self, file: Any, name: str, group: int, first: int, length: int) -> pa.ChunkedArray:
+        """A block of a row group that is too large to be held: the rows before it go by."""
+        key = (name, group)
+        if self._stream is None or self._stream[0] != key or self._stream[2] > first:
+            batches = file.iter_batches(batch_size=length, row_groups=[group], columns=[name], use_threads=False)
+            self._stream = (key, batches, 0)
+        _, batches, position = self._stream
+        wanted: list[pa.Array] = []
+        while position < first + length:
+            batch = next(batches)
+            array = batch.column(0)
+            if position + len(array) > first:
+                wanted.append(array.slice(max(0, first - position)))
+            position += len(array)
+        self._stream = (key, batches, position)
+        if position > first + length:  # batches that do not meet the block's end: the next block begins anew
+            self._stream = None
+        return pa.chunked_array(wanted).slice(0, length)
+
+
+class ArrowPart:
+    """A file of a saved dataset: an Arrow stream, memory-mapped, so that a block is a view of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._state = path, _Opened(path)
+        self._table: pa.Table | None = None
+        table = self._held()
+        self.schema, self.num_rows = table.schema, int(table.num_rows)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column."""
+        return _storage(self._held().column(name))
+
+    def starts(self, name: str) -> npt.NDArray[np.int64]:
+        """First row of each record batch, and the end; int64 [batches + 1]."""
+        lengths = [len(chunk) for chunk in self._held().column(name).chunks]
+        return np.cumsum([0, *lengths], dtype=np.int64)
+
+    def block(self, name: str, number: int) -> pa.ChunkedArray:
+        """One record batch of a column."""
+        return _storage(pa.chunked_array([self._held().column(name).chunk(number)]))
+
+    def num_nulls(self, leaf: str) -> int | None:
+        """Of a column or `column.field`."""
+        name, _, field = leaf.partition(".")
+        chunks = _storage(self._held().column(name)).chunks
+        if not field:
+            return sum(int(chunk.null_count) for chunk in chunks)
+        return sum(int(max(chunk.null_count, chunk.field(field).null_count)) for chunk in chunks)
+
+    def close(self) -> None:
+        """Let go of the map; the next block opens it again."""
+        self._table = None
+
+    def _held(self) -> pa.Table:
+        if self._table is None:
+            self._state.check()
+            with pa.memory_map(str(self.path)) as file, pa.ipc.open_stream(file) as stream:
+                self._table = stream.read_all()
+        return self._table
+
+
+def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+
+
+def open_parts(paths: Sequence[Path], kind: Callable[[Path], Part], root: Path, what: str) -> list[Part]:
+    """All files of a table.
+
+    Raises:
+        DataError: One cannot be read; names it.
+    """
+    parts = []
+    for path in paths:
+        try:
+            part = kind(path)
+            part.close()
+        except DataError:
+            raise
+        except Exception as error:  # pyarrow raises many kinds on damaged files
+            reason = " ".join(str(error).split())
+            where = root if root == path else f"{root}: {path.name}"
+            raise DataError(f"{where}: cannot be read as {what}: {reason}") from error
+        parts.append(part)
+    return parts

@@ -1,0 +1,73 @@
+"""Columns of a table as texts: class labels by their names, numbers as Python writes them, NaN as nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from homing.errors import DataError
+from homing.pools.texts import Texts
+
+_PIECE = 65_536
+
+
+def texts_of(values: pa.ChunkedArray, class_names: Sequence[str] | None, where: str) -> Texts:
+    """A column's values as texts; empty ones for null and NaN.
+
+    Args:
+        values: The column.
+        class_names: Names of the classes whose numbers it holds, where it does.
+        where: What to call it in messages.
+
+    Raises:
+        DataError: It holds no texts or numbers, or a number that no class has.
+    """
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values = values.unify_dictionaries()
+        return Texts.concat([_of_dictionary(chunk, class_names, where) for chunk in values.chunks])
+    if class_names is not None and pa.types.is_integer(kind):
+        return Texts.concat([_class_names(chunk, class_names, where) for chunk in values.chunks])
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return Texts(values.cast(pa.large_string()))
+    if pa.types.is_null(kind):
+        return Texts.constant("", len(values))
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise DataError(f"{where} holds values of the type {kind}; texts or numbers are wanted")
+    if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return Texts.concat([_of_dictionary(chunk.dictionary_encode(), None, where) for chunk in values.chunks])
+    return Texts.concat([_as_python(chunk) for chunk in values.chunks])
+
+
+def _of_dictionary(array: pa.DictionaryArray, class_names: Sequence[str] | None, where: str) -> Texts:
+    """The same dictionary with texts for values."""
+    kind = array.dictionary.type
+    if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        names = _as_python(array.dictionary)
+    else:
+        names = texts_of(pa.chunked_array([array.dictionary]), class_names, where)
+    return Texts(pa.DictionaryArray.from_arrays(array.indices, names.plain()))
+
+
+def _class_names(values: pa.Array, names: Sequence[str], where: str) -> Texts:
+    codes = np.asarray(pc.fill_null(values.cast(pa.int64()), -1).to_numpy(zero_copy_only=False))
+    if len(codes) and codes.max() >= len(names):
+        raise DataError(
+            f"{where} holds {codes.max()}, but names only {len(names)} classes ({', '.join(names[:8])}...);"
+            " write the table again with all names"
+        )
+    return Texts.encoded(np.where(codes < 0, len(names), codes).astype(np.int32), [*names, ""])
+
+
+def _as_python(values: pa.Array) -> Texts:
+    """As Python writes them: 1.0, True, 2024-01-01 00:00:00."""
+    pieces = [values.slice(start, _PIECE).to_pylist() for start in range(0, len(values), _PIECE)]
+    return Texts.concat([Texts([_text(value) for value in piece]) for piece in pieces])
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or value != value else str(value)
