@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from homing.errors import CheckpointError, DataError, DivergedError, Interrupted, RecipeError
+from homing.errors import DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.methods import Method, plan_method
 from homing.evaluation.outcome import Outcome
 from homing.features.cache import FeatureCache, HeldFeatures, user_cache
@@ -26,9 +25,12 @@ from homing.models.backbone import build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms, classifier_of
 from homing.outputs.artefact import write_json
-from homing.outputs.results import write_outputs, write_rates_only
+from homing.outputs.facts import Asked, RunFacts
+from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
+from homing.outputs.lock import folder_lock
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.outputs.shared_data import write_shared
+from homing.outputs.thumbnails import thumbnails_of
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
@@ -86,15 +88,17 @@ def _run_each(
     accelerator, held = Accelerator(), HeldFeatures(feature_cache(recipe))
     on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
     each = {}
-    for name, single in recipe.by_target().items():
-        Progress(quiet=quiet).say(f"target {name}")
-        begun = resume and (folder / name / "recipe.yaml").exists()
-        try:
-            each[name] = _run_one(single, folder / name, held, begun, overwrite, allow_change and begun, quiet)
-        except DataError as error:
-            on_main(accelerator, lambda: discard_stump(folder))
-            raise DataError(f"target {name}: {error}") from error
-    results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
+    with folder_lock() as lock:
+        on_main(accelerator, lambda: lock.take(folder))
+        for name, single in recipe.by_target().items():
+            Progress(quiet=quiet).say(f"target {name}")
+            begun = resume and (folder / name / "recipe.yaml").exists()
+            try:
+                each[name] = _run_one(single, folder / name, held, begun, overwrite, allow_change and begun, quiet)
+            except DataError as error:
+                on_main(accelerator, lambda: discard_stump(folder))
+                raise DataError(f"target {name}: {error}") from error
+        results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
     return RunResult(folder, results)
 
 
@@ -113,10 +117,12 @@ def _run_one(
     folder, progress, started = Path(output), Progress(quiet=quiet), time.monotonic()
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
     on_main(accelerator, lambda: check_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
-    if resume and (folder / "results.json").exists():
-        progress.say(f"{folder}: this run is complete")
-        return RunResult(folder, read_results(folder / "results.json"))
-    with StopOnSignal() as stop, endings(folder, accelerator, stop):
+    with folder_lock() as lock, StopOnSignal() as stop, endings(folder, accelerator, stop):
+        on_main(accelerator, lambda: lock.take(folder))
+        if resume and is_complete(folder):
+            on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
+            progress.say(f"{folder}: this run is complete")
+            return RunResult(folder, read_results(folder))
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
         bench = set_up(
             recipe,
@@ -130,15 +136,20 @@ def _run_one(
         )
         accelerator.wait_for_everyone()
         on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=resume, overwrite=overwrite))
+        on_main(accelerator, lambda: lock.take(folder))
         if not recipe.trains:
             plan = bench.learned_rates(bench.problem.target_rows, recipe.training.target_weight)
-            results = on_main(accelerator, lambda: write_rates_only(bench, plan, seconds=time.monotonic() - started))
+            results = on_main(
+                accelerator, lambda: write_rates_only(facts_of(bench), plan, seconds=time.monotonic() - started)
+            )
             bench.images.close()
             return RunResult(folder, results)
         with tracking(accelerator, recipe.name, recipe.model_dump(mode="json")):
             names = dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines))
             outcomes = [fit_and_judge(name, bench) for name in names]
-            results = on_main(accelerator, lambda: write_outputs(bench, outcomes, seconds=time.monotonic() - started))
+            results = on_main(
+                accelerator, lambda: write_outputs(facts_of(bench), outcomes, seconds=time.monotonic() - started)
+            )
             scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
             track(accelerator, scores, num_steps_for(bench))
         (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
@@ -146,17 +157,21 @@ def _run_one(
     return RunResult(folder, results)
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """What a finished run came to.
-
-    Raises:
-        CheckpointError: The file is damaged.
-    """
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error}); remove it, and --resume writes it again") from error
-    return results
+def facts_of(bench: Workbench) -> RunFacts:
+    """The run as plain values, for its outputs."""
+    return RunFacts(
+        folder=bench.folder,
+        asked=Asked.of(bench.recipe),
+        problem=bench.problem,
+        labels=bench.labels,
+        model=bench.model,
+        model_args=bench.model_args,
+        preprocessing=bench.preprocessing,
+        features=bench.scanned,
+        scanned_images=bench.source_features.num_passed,
+        bad=bench.bad,
+        dropped=bench.dropped,
+    )
 
 
 @contextmanager
