@@ -39,6 +39,7 @@ def test_a_run_without_training_leaves_the_rates_that_one_with_training_has(prob
     assert ours.rate.to_numpy() == pytest.approx(theirs.rate.to_numpy(), rel=1e-3)
     assert (ours.visits == 0).all()
     assert {path.name for path in bare.folder.iterdir()} == {
+        ".homing",
         "recipe.yaml",
         "results.json",
         "rates.parquet",

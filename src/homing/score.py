@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from torch import Tensor
 from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
 from homing.outputs.artefact import open_whole
-from homing.outputs.rates_file import DESCRIPTORS, ROW_GROUP
+from homing.outputs.rates_file import RatesWriter
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
 from homing.pools.images import BadImage, Images
 from homing.pools.pool import Pool
@@ -65,7 +65,7 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     total = 0.0
     try:
         with progress.stage("score", len(pool)) as advance, open_whole(output) as file:
-            written = _Rows(file)
+            written = RatesWriter(file)
             for rows, scores, unreadable in _scored(saved, pictures, labels, device):
                 written.add(_columns(pool, rows, scores, saved.classes))
                 total += float(scores.rates.sum())
@@ -98,7 +98,7 @@ def _scored(
         yield rows, scores, bad
 
 
-def _columns(pool: Pool, rows: npt.NDArray[np.int64], scores: Scores, classes: tuple[str, ...]) -> dict[str, list[Any]]:
+def _columns(pool: Pool, rows: npt.NDArray[np.int64], scores: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
     index = rows.tolist()
     own = [pool.labels[row] for row in index]
     best = own if scores.best is None else [classes[position] for position in scores.best.tolist()]
@@ -106,44 +106,8 @@ def _columns(pool: Pool, rows: npt.NDArray[np.int64], scores: Scores, classes: t
         "sample_id": [pool.ids[row] for row in index],
         "source": [pool.sources[row] for row in index],
         "label": own,
-        "rate": scores.rates.tolist(),
-        "target_likeness": scores.target_likeness.tolist(),
-        "label_consistency": scores.label_consistency.tolist(),
-        "target_alignment": [float("nan")] * len(index),
-        "visits": [0] * len(index),
+        "rate": scores.rates.numpy(),
+        "target_likeness": scores.target_likeness.numpy(),
+        "label_consistency": scores.label_consistency.numpy(),
         "suggested_label": [name if name != label else None for name, label in zip(best, own, strict=True)],
     }
-
-
-class _Rows:
-    """Rows of a rates file, written row group by row group."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        text, number = pa.dictionary(pa.int32(), pa.string()), pa.float32()
-        start = [("sample_id", pa.string()), ("source", text), ("label", text), ("rate", number)]
-        known = [(name, number) for name in DESCRIPTORS]
-        self._schema = pa.schema([*start, *known, ("visits", pa.int32()), ("suggested_label", pa.string())])
-        self._file = pq.ParquetWriter(file, self._schema, compression="zstd")
-        self._held: dict[str, list[Any]] = {}
-
-    def add(self, columns: dict[str, list[Any]]) -> None:
-        """Some more rows."""
-        for name, values in columns.items():
-            self._held.setdefault(name, []).extend(values)
-        if len(self._held["sample_id"]) >= ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is held, and the end of the file."""
-        self._flush()
-        self._file.close()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        if self._held:
-            self._file.write_table(pa.table(self._held, schema=self._schema))
-            self._held = {}

@@ -1,11 +1,18 @@
+import signal
+
 import pytest
 
 from drawn_pools import draw_pool
 from homing.errors import CheckpointError, RecipeError
-from homing.outputs.run_folder import discard_stump, open_run_folder
+from homing.outputs import lock as lock_module
+from homing.outputs.artefact import host
+from homing.outputs.lock import FolderLock, folder_lock
+from homing.outputs.ownership import GENERATOR, LOCK, MARK, remove_checkpoints
+from homing.outputs.run_folder import check_output, discard_stump, open_run_folder
 from homing.outputs.table import results_table
 from homing.outputs.thumbnails import thumbnails_of
 from homing.recipe.reading import parse_recipe
+from processes import ended, start
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
 RECIPE = parse_recipe(SMALL)
@@ -13,7 +20,7 @@ RECIPE = parse_recipe(SMALL)
 
 def opened(folder, recipe=RECIPE, resume=False, overwrite=False):
     open_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != MARK)
 
 
 def test_a_new_folder_begins_with_the_resolved_recipe(tmp_path):
@@ -51,19 +58,126 @@ def test_resuming_takes_the_same_recipe_only(tmp_path):
         opened(tmp_path, resume=True)
 
 
-def test_overwriting_removes_what_a_run_leaves_and_nothing_else(tmp_path):
+def make(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(GENERATOR if name == "report.html" else name.encode())
+
+
+def names_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_overwriting_removes_what_a_run_wrote_and_nothing_else(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    opened(run)
+    make(run, "results.json", "metrics.jsonl", "rates.parquet", "report.html", "model/config.json")
+    make(run, "models/pooled/model.safetensors", "checkpoints/pooled-fold-1/step-000004/manifest.json")
+    make(run, "checkpoints/rates/01ab/step-000000/plan.safetensors", "checkpoints/.step-000009.1.new.tmp/a.json")
+    make(run, "trackers/small/events.out.tfevents.1")
+    foreign = ["notes.txt", "data/a.png", "model/precious.txt", "checkpoints/week.pt", "checkpoints/mine/a.json"]
+    foreign += ["checkpoints/step-000004/week.pt", "models/notes.txt", "trackers/mine.csv"]
+    make(run, *foreign, "checkpoints/step-000004/manifest.json")
+    make(elsewhere, "scorer.json")
+    (run / "scorer").symlink_to(elsewhere)
+    opened(run, overwrite=True)
+    assert names_in(run) == sorted([MARK, "recipe.yaml", *foreign])
+    assert names_in(elsewhere) == ["scorer.json"]
+
+
+def test_a_folder_that_is_no_run_is_not_overwritten(tmp_path):
+    make(tmp_path, "model/precious.txt", "checkpoints/week.pt", "report.html", "recipe.yaml", "results.json")
+    before = names_in(tmp_path)
+    with pytest.raises(RecipeError, match="no run of homing"):
+        opened(tmp_path, overwrite=True)
+    assert names_in(tmp_path) == before
+
+
+def test_a_run_of_an_earlier_version_can_be_overwritten(tmp_path):
+    (tmp_path / "results.json").write_text('{"recipe_sha256": "ab"}')
+    assert opened(tmp_path, overwrite=True) == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}])
+def test_a_page_of_somebody_else_is_not_replaced(tmp_path, how):
     opened(tmp_path)
-    for name in ("results.json", "metrics.jsonl", "rates.parquet", "report.html", "notes.txt"):
-        (tmp_path / name).touch()
-    for name in ("model", "checkpoints/step-000001", "data"):
-        (tmp_path / name).mkdir(parents=True)
-    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "mine").touch()
-    (tmp_path / "model").rmdir()
-    (tmp_path / "model").symlink_to(elsewhere)
-    assert opened(tmp_path, overwrite=True) == ["data", "notes.txt", "recipe.yaml"]
-    assert (elsewhere / "mine").exists()
+    (tmp_path / "report.html").write_text("<title>mine</title>")
+    with pytest.raises(RecipeError, match="not written by homing"):
+        opened(tmp_path, **how)
+    assert (tmp_path / "report.html").read_text() == "<title>mine</title>"
+
+
+@pytest.mark.parametrize(
+    "output", ["pools/source", "pools/source/new", "pools", "pools/link", "pools/source/../source/cat"]
+)
+def test_an_output_that_touches_a_pool_is_refused(tmp_path, output):
+    make(tmp_path / "pools" / "source", "cat/1.png")
+    (tmp_path / "pools" / "link").symlink_to("source")
+    recipe = parse_recipe(SMALL, [f"data.source.path={tmp_path / 'pools' / 'source'}"])
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(RecipeError, match=r"(is|lies in|holds) the pool .*apart from all pools"):
+            opened(tmp_path / output, recipe, **how)
+    assert names_in(tmp_path / "pools" / "source") == ["cat/1.png"]
+
+
+def test_pools_elsewhere_on_a_hub_or_of_the_run_itself_are_no_hindrance(tmp_path):
+    make(tmp_path / "source", "cat/1.png")
+    make(tmp_path / "run" / "data" / "source", "cat/1.png")
+    check_output(tmp_path / "run", [tmp_path / "source", "user/dataset", tmp_path / "run" / "data" / "source"])
+    check_output(tmp_path / "source-2", [tmp_path / "source"])
+
+
+def test_all_checkpoints_but_the_newest_of_the_run_itself_served_until_it_was_complete(tmp_path):
+    make(tmp_path, "step-000004/manifest.json", "pooled/step-000004/state.json", "mine/step-000004/week.pt", "week.pt")
+    remove_checkpoints(tmp_path, keep_newest=True)
+    assert names_in(tmp_path) == ["mine/step-000004/week.pt", "step-000004/manifest.json", "week.pt"]
+    assert not (tmp_path / "pooled").exists()
+
+
+def _hold(folder, ready):
+    lock = FolderLock()
+    lock.take(folder)
+    ready.touch()
+    signal.pause()
+
+
+def held_by_another(folder, ready):
+    process = start(_hold, folder, ready)
+    while not ready.exists():
+        assert not ended(process, 0.01)
+    return process
+
+
+def test_a_second_process_in_a_run_folder_is_refused_and_learns_who_is_there(tmp_path):
+    opened(tmp_path / "run")
+    process = held_by_another(tmp_path / "run", tmp_path / "ready")
+    with folder_lock() as lock:
+        for attempt in (lambda: lock.take(tmp_path / "run"), lambda: opened(tmp_path / "run", overwrite=True)):
+            with pytest.raises(RecipeError, match=f"process {process.pid} on .* is at work in it"):
+                attempt()
+        process.kill()
+        process.join()
+        lock.take(tmp_path / "run")  # what a dead process left is taken over
+        assert (tmp_path / "run" / LOCK).exists()
+        opened(tmp_path / "run", resume=True)  # by the process that has it
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_a_lock_on_a_file_system_without_locks_counts_while_its_process_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "fcntl", None)
+    process = held_by_another(tmp_path, tmp_path / "ready")
+    with folder_lock() as lock:
+        with pytest.raises(RecipeError, match=f"process {process.pid}"):
+            lock.take(tmp_path)
+        process.kill()
+        process.join()
+        lock.take(tmp_path)
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_folder_with_nothing_but_what_a_kill_left_is_empty(tmp_path):
+    make(tmp_path, f".recipe.yaml.homing-{host()}-999999999-0.tmp", LOCK)
+    assert opened(tmp_path) == ["recipe.yaml"]
 
 
 def test_only_a_folder_that_holds_nothing_but_the_recipe_is_discarded(tmp_path):

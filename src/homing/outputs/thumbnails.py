@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from homing.errors import DataError
 from homing.pools.pool import Pool, join
@@ -25,12 +27,27 @@ def thumbnails_of(recipe: Recipe) -> Pictures:
 
 def pictures_of(source: Pool) -> Pictures:
     """Encoded images of a pool by id; None for one that cannot be read."""
-    rows = {sample_id: row for row, sample_id in enumerate(source.ids)}
 
-    def read(sample_id: str) -> bytes | None:
+    def read(row: int | None) -> bytes | None:
         try:
-            return source.read(rows[sample_id])
-        except (KeyError, OSError):
+            return None if row is None else source.read(row)
+        except OSError:
             return None
 
-    return lambda ids: [read(sample_id) for sample_id in ids]
+    def pictures(ids: list[str]) -> list[bytes | None]:
+        rows = _rows_of(source.ids, set(ids))
+        return [read(rows.get(sample_id)) for sample_id in ids]
+
+    return pictures
+
+
+def _rows_of(ids: Sequence[str], wanted: set[str]) -> dict[str, int]:
+    """Where the few that are wanted stand among all; nothing is held of the others."""
+    if hasattr(ids, "to_arrow"):
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        is_wanted = pc.is_in(ids.to_arrow(), value_set=pa.array(sorted(wanted), pa.string()))
+        rows = np.flatnonzero(is_wanted.to_numpy()).tolist()
+        return {ids[row]: row for row in rows}
+    return {sample_id: row for row, sample_id in enumerate(ids) if sample_id in wanted}

@@ -102,16 +102,17 @@ class RunFolder:
     places: tuple[Places, ...]
 
 
-def read_run(run: Path) -> RunFolder:
+def read_run(run: Path, results: dict[str, Any] | None = None) -> RunFolder:
     """Read the files of a run folder.
 
     Args:
         run: Folder holding at least `results.json` and `rates.parquet`.
+        results: The content of the first, where that is yet to be written.
 
     Raises:
         DataError: If one of these two is missing or cannot be read.
     """
-    results = _read_results(run / "results.json")
+    results = _read_results(run / "results.json") if results is None else results
     recipe_text = _read_text(run / "recipe.yaml")
     rates = _read_rates(run / "rates.parquet", _dropped_ids(results))
     return RunFolder(

@@ -8,7 +8,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from homing.errors import DataError
 from homing.outputs.artefact import write_whole
+from homing.outputs.ownership import is_our_report
 from homing.outputs.report.axis import Axis, axis_around
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RateColumns, RunFolder, mapping, number, read_run
@@ -34,22 +36,25 @@ _NO_FIGURE = {
 _SCORE_TITLES = {"macro_f1": "Macro F1", "nll": "Loss", "ece": "Calibration error"}
 
 
-def write_report(run: Path, pictures: Pictures) -> Path:
+def write_report(run: Path, pictures: Pictures, *, results: dict[str, Any] | None = None) -> Path:
     """Write `report.html` into a run folder, out of what lies in that folder alone.
 
     Args:
         run: Folder that `homing run` wrote.
         pictures: Gives the encoded picture of each sample id, None where it is gone. Asked once, for at most
             a few hundred ids.
+        results: The content of `results.json`, where that is yet to be written.
 
     Returns:
         Path of the report.
 
     Raises:
-        DataError: If the run folder is incomplete or unreadable.
+        DataError: If the run folder is incomplete or unreadable, or a page that is not ours stands in the way.
     """
-    page = _environment().get_template("report.html.j2").render(_context(read_run(run), pictures))
     path = run / "report.html"
+    if path.exists() and not is_our_report(path):
+        raise DataError(f"{path}: was not written by homing, which would replace it; move it away first")
+    page = _environment().get_template("report.html.j2").render(_context(read_run(run, results), pictures))
     write_whole(path, page.encode("utf-8", errors="xmlcharrefreplace"))
     return path
 

@@ -1,0 +1,164 @@
+"""What a finished run leaves behind, in the order in which it is written: last `results.json`, the mark of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from homing.errors import CheckpointError
+from homing.outputs.artefact import write_json, write_whole
+from homing.outputs.facts import RunFacts
+from homing.outputs.feature_map import write_map
+from homing.outputs.model_card import model_card
+from homing.outputs.model_folder import save_model
+from homing.outputs.ownership import remove_checkpoints
+from homing.outputs.rates_file import write_rates
+from homing.outputs.report.page import write_report
+from homing.outputs.report.pictures import Pictures
+from homing.outputs.results import collect, collect_rates_only, predictions
+from homing.outputs.scorer_folder import SavedScorer, save_scorer
+from homing.outputs.thumbnails import pictures_of
+
+if TYPE_CHECKING:
+    from homing.evaluation.outcome import Outcome
+    from homing.rates.learned.plan import RatePlan
+
+RESULTS, REPORT = "results.json", "report.html"
+
+
+def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: float) -> dict[str, Any]:
+    """Write everything that a run leaves behind, and return what is in `results.json`.
+
+    Args:
+        facts: The run.
+        outcomes: The run's own method first, then its baselines.
+        seconds: Wall time of the run so far.
+    """
+    folder, main = facts.folder, outcomes[0]
+    results = collect(facts, outcomes, seconds)
+    descriptors = dict(main.method.rates.descriptors)
+    if main.fitted.alignments is not None:
+        descriptors["target_alignment"] = main.fitted.alignments
+    _write_rates(facts, main.method.rates, main.fitted.rates, descriptors, main.fitted.visits)
+    _write_scorer(facts, main.method.rates)
+    if facts.problem.is_measured:
+        write_whole(folder / "predictions.safetensors", save_tensors(predictions(facts, outcomes)))
+    save_model(
+        folder / "model",
+        main.fitted.model.cpu().to(memory_format=torch.contiguous_format),
+        classes=facts.problem.classes,
+        model_args=facts.model_args,
+        data_config=facts.preprocessing.data_config(),
+        card=model_card(results, facts.asked),
+    )
+    results["warnings"] += _ornament("map.parquet", lambda: _write_map(facts))
+    pictures = pictures_of(facts.problem.source)
+    results["warnings"] += _ornament(REPORT, lambda: write_report(folder, pictures, results=results))
+    write_json(folder / RESULTS, results)
+    remove_checkpoints(folder / "checkpoints", keep_newest=True)  # others served until the run was complete
+    return results
+
+
+def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict[str, Any]:
+    """What a run leaves behind that stops after the rates: rates, scorer, map, and `results.json`, which is returned.
+
+    The report is made of it when it is asked for: `homing report`.
+    """
+    _write_rates(facts, plan, plan.rates, plan.descriptors, torch.zeros(len(plan.rates), dtype=torch.int32))
+    _write_scorer(facts, plan)
+    results = collect_rates_only(facts, plan, seconds)
+    results["warnings"] += _ornament("map.parquet", lambda: _write_map(facts))
+    write_json(facts.folder / RESULTS, results)
+    remove_checkpoints(facts.folder / "checkpoints", keep_newest=False)
+    return results
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run went through: everything that it is worth was written before its mark."""
+    return (folder / RESULTS).is_file()
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What a finished run came to.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    path = folder / RESULTS
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); remove it, and --resume writes it again") from error
+    return results
+
+
+def write_missing_report(folder: Path, pictures: Callable[[], Pictures]) -> bool:
+    """Write the report of a run that is complete but for it; returns whether it did.
+
+    Args:
+        folder: Of a complete run; one that stopped after its rates has a report only where somebody asks for it, one
+            over several targets has one for each of them.
+        pictures: Gives the pictures of the source, where they are needed.
+
+    Raises:
+        DataError: What the report is made of is missing.
+    """
+    results = read_results(folder)
+    if results.get("headline") in (None, "none") or (folder / REPORT).exists():
+        return False
+    write_report(folder, pictures())
+    return True
+
+
+def _ornament(name: str, write: Callable[[], object]) -> list[str]:
+    """Write what a run is complete without; where that fails for whatever reason, the warning to give."""
+    try:
+        write()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        again = "; `homing report` on the run folder tries again" if name == REPORT else ""
+        return [f"{name} could not be written ({reason}){again}. Nothing else depends on it."]
+    return []
+
+
+def _write_rates(
+    facts: RunFacts, plan: RatePlan, rates: Tensor, descriptors: dict[str, Tensor], visits: Tensor
+) -> None:
+    problem, suggested = facts.problem, None
+    if plan.suggested is not None:
+        own = torch.from_numpy(problem.source_labels)
+        suggested = torch.where(plan.suggested == own, -1, plan.suggested)
+    write_rates(
+        facts.folder / "rates.parquet",
+        problem.source,
+        rates,
+        descriptors=descriptors,
+        visits=visits,
+        groups=facts.asked.groups,
+        suggested=suggested,
+        classes=problem.source_classes,
+        dropped=facts.dropped,
+    )
+
+
+def _write_scorer(facts: RunFacts, plan: RatePlan) -> None:
+    """Save what rates new images, where rates were learned from features."""
+    if plan.scorer is not None:
+        asked = facts.asked
+        saved = SavedScorer(
+            facts.model, facts.preprocessing, facts.problem.source_classes, plan.scorer, asked.precision
+        )
+        save_scorer(facts.folder / "scorer", saved, backbone=asked.backbone, image_size=asked.image_size)
+
+
+def _write_map(facts: RunFacts) -> None:
+    problem = facts.problem
+    if facts.features is not None:
+        place = facts.folder / "map.parquet"
+        write_map(place, problem.source, problem.target, facts.features, seed=facts.asked.seed)

@@ -1,0 +1,121 @@
+"""One process at a time in a run folder: a second one is refused and learns who is at work there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from homing.errors import RecipeError
+from homing.outputs.artefact import host, is_alive
+from homing.outputs.ownership import LOCK
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: the file itself is the lock
+    fcntl = None  # type: ignore[assignment]
+
+_REFUSED = (errno.EWOULDBLOCK, errno.EACCES)
+_held: dict[Path, int] = {}  # of this process: lock file → open file
+
+
+class FolderLock:
+    """The right to write to run folders, until `release` or the end of the process, however it ends.
+
+    The operating system's lock where the file system has one; else the file alone, which counts as left behind where
+    its process is gone from this host.
+    """
+
+    def __init__(self) -> None:
+        self._taken: list[Path] = []
+
+    def take(self, folder: Path) -> None:
+        """Take that of a folder; nothing happens where this process has it already, or there is no such folder yet.
+
+        Raises:
+            RecipeError: Another process has it, and says which; or the folder cannot be written to.
+        """
+        path = folder.absolute() / LOCK
+        if path not in _held and folder.is_dir():
+            _held[path] = _acquired(folder, path)
+            self._taken.append(path)
+
+    def release(self) -> None:
+        """Give back what was taken here."""
+        for path in self._taken:
+            path.unlink(missing_ok=True)  # while it is still held: nobody takes what is about to go
+            os.close(_held.pop(path))
+        self._taken.clear()
+
+
+@contextmanager
+def folder_lock() -> Iterator[FolderLock]:
+    """Locks that are given back at the end of the block."""
+    lock = FolderLock()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _acquired(folder: Path, path: Path) -> int:
+    """An open file with the lock on it, and in it who has it."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
+        if _is_ours(handle, path):
+            with suppress(FileNotFoundError):
+                if os.fstat(handle).st_ino == path.stat().st_ino:
+                    break
+        elif _is_gone(_owner(path)):
+            path.unlink(missing_ok=True)  # what it started may hold the lock of this file on
+        else:
+            os.close(handle)
+            raise RecipeError(_refusal(folder, path))
+        os.close(handle)  # its holder removed it meanwhile: once more
+    owner = {"host": host(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(owner).encode(), 0)
+    return handle
+
+
+def _is_ours(handle: int, path: Path) -> bool:
+    """Whether the lock on an open file is ours now."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _REFUSED:
+                return False
+        else:
+            return True
+    owner = _owner(path)  # a file system without locks
+    return not owner or _is_gone(owner)
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and {"pid", "host", "since"} <= found.keys():
+            return found
+    return {}
+
+
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """Whether the process that wrote a lock file ran on this host and does not any more."""
+    return owner.get("host") == host() and isinstance(owner["pid"], int) and not is_alive(owner["pid"])
+
+
+def _refusal(folder: Path, path: Path) -> str:
+    owner, who = _owner(path), "another process"
+    if owner:
+        name = str(owner["host"]).rpartition(".")[0] or owner["host"]
+        who = f"process {owner['pid']} on {name} (since {owner['since']})"
+    return f"{folder}: {who} is at work in it; wait for its end or stop it, or give another --output"

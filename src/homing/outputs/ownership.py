@@ -1,0 +1,160 @@
+"""Whose file is it: what homing wrote in a run folder, file by file, so that nothing else is removed or replaced."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from homing.errors import RecipeError
+from homing.outputs.artefact import is_leftover, is_unfinished, remove_leftovers, write_json
+
+MARK = ".homing"
+LOCK = ".homing.lock"
+GENERATOR = b'<meta name="generator" content="homing'
+"""Stands in every report, near its top."""
+
+_FILES = (
+    "recipe.yaml",
+    "results.json",
+    "metrics.jsonl",
+    "rates.parquet",
+    "report.html",
+    "divergence.json",
+    "predictions.safetensors",
+    "map.parquet",
+    "targets.csv",
+    MARK,
+)
+_MODEL = frozenset({"config.json", "model.safetensors", "README.md"})
+_FOLDERS = {
+    "model": _MODEL,
+    "scorer": frozenset({"backbone.safetensors", "scorer.safetensors", "scorer.json"}),
+}
+_STEP = re.compile(r"^step-\d{6,}$|^\.step-\d{6,}\..*tmp$")
+_PARTS = (".safetensors", ".json")  # what lies in a checkpoint
+_EVENTS = re.compile(r"events\.out\.tfevents\.")
+
+
+def mark_as_ours(folder: Path, recipe_sha256: str) -> None:
+    """Note that a folder is a run of ours, before anything else is written to it."""
+    write_json(folder / MARK, {"homing": version("homing"), "kind": "run", "recipe_sha256": recipe_sha256})
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a run of ours: it has the mark, or (before 0.2) results that only a run has."""
+    for name, key in ((MARK, "homing"), ("results.json", "recipe_sha256"), ("results.json", "targets")):
+        with suppress(OSError, ValueError):
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            if isinstance(found, dict) and key in found:
+                return True
+    return any((folder / "checkpoints").glob("step-*/manifest.json"))
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether nothing lies in a folder but what a kill left, or a lock."""
+    return all(path.name == LOCK or is_leftover(path) for path in folder.iterdir())
+
+
+def check_free(folder: Path) -> None:
+    """Whether no foreign file stands where a run would write.
+
+    Raises:
+        RecipeError: One does; names it.
+    """
+    foreign = folder / "report.html"
+    if foreign.exists() and not is_our_report(foreign):
+        raise RecipeError(
+            f"{foreign}: was not written by homing, which would replace it; move it or give another --output"
+        )
+    for name in _FILES:
+        if (folder / name).is_dir():
+            raise RecipeError(
+                f"{folder / name}: is a folder where homing writes a file; move it or give another --output"
+            )
+    for name in _FOLDERS:
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise RecipeError(f"{folder / name}: is a file, no folder of homing; move it, or give another --output")
+
+
+def remove_run(folder: Path) -> None:
+    """Remove what a run wrote, and folders that are empty then; everything else stays."""
+    remove_leftovers(folder)
+    for name in _FILES:
+        path = folder / name
+        if name != MARK and (path.is_symlink() or path.is_file()):
+            path.unlink()
+    for path, names in _model_folders(folder):
+        if path.is_symlink():
+            path.unlink()
+            continue
+        for name in names if path.is_dir() else ():
+            (path / name).unlink(missing_ok=True)
+        _remove_if_empty(path)
+    _remove_if_empty(folder / "models")
+    remove_checkpoints(folder / "checkpoints", keep_newest=False)
+    _remove_matching(folder / "trackers", _EVENTS)
+    (folder / MARK).unlink(missing_ok=True)  # last: what a kill leaves is still known as ours
+
+
+def remove_checkpoints(folder: Path, *, keep_newest: bool) -> None:
+    """Remove checkpoints and learned rates, and nothing that was not written as such.
+
+    Args:
+        folder: `checkpoints` of a run.
+        keep_newest: Leave those that lie in the folder itself, which are the run's own; those of baselines and folds
+            lie in folders of their names.
+    """
+    for path in _listed(folder):
+        if path.is_symlink() or not path.is_dir():
+            continue
+        if not _is_checkpoint(path):
+            remove_checkpoints(path, keep_newest=False)
+        elif not keep_newest or is_unfinished(path):
+            for part in _listed(path):
+                if part.suffix in _PARTS and part.is_file():
+                    part.unlink()
+            _remove_if_empty(path)
+    _remove_if_empty(folder)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """By its name: `step-NNNNNN`, or what a kill left of one."""
+    return _STEP.search(path.name) is not None or is_unfinished(path)
+
+
+def _model_folders(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
+    for name, names in _FOLDERS.items():
+        yield folder / name, names
+    for path in _listed(folder / "models"):
+        yield path, _MODEL
+
+
+def is_our_report(path: Path) -> bool:
+    """Whether a page is a report that homing wrote."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(200_000)
+        return GENERATOR in head or b"homing report</title>" in head  # the second: before 0.2
+    return False
+
+
+def _remove_matching(folder: Path, names: re.Pattern[str]) -> None:
+    for path in _listed(folder):
+        if path.is_dir() and not path.is_symlink():
+            _remove_matching(path, names)
+        elif names.match(path.name):
+            path.unlink()
+    _remove_if_empty(folder)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        with suppress(OSError):
+            folder.rmdir()
