@@ -25,10 +25,10 @@ import numpy as np
 import timm
 import torch
 from accelerate import Accelerator
+from homing.features.old_scan import scan
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from homing.features.old_scan import scan
 from homing.flow import run
 from homing.models.backbone import build_model
 from homing.models.inputs import ImageInputs

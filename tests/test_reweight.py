@@ -7,11 +7,11 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from homing.features.old_cache import FeatureCache
 from typer.testing import CliRunner
 
 from homing.cli.app import app
 from homing.errors import DataError, RecipeError
-from homing.features.old_cache import FeatureCache
 from homing.flow import run
 from homing.recipe.reading import read_recipe, shipped_recipes
 from small_run import draw_problem, small_recipe
@@ -109,7 +109,6 @@ def test_a_damaged_entry_is_not_used(problem, tmp_path):
 
 def test_the_cache_is_bounded_and_lets_go_of_the_longest_unused(problem, tmp_path):
     import torch
-
     from homing.features.old_scan import Scanned
 
     cache = FeatureCache(tmp_path / "cache", max_bytes=3_000)

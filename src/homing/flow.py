@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +14,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from homing.errors import CheckpointError, DataError, DivergedError, Interrupted, RecipeError
+from homing.errors import DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.outcome import Outcome
 from homing.evaluation.planning import Planned, Planner
 from homing.interrupts import StopOnSignal
 from homing.methods import METHODS
 from homing.outputs.artefact import write_json
-from homing.outputs.results import write_outputs, write_rates_only
+from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
+from homing.outputs.lock import folder_lock
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.outputs.shared_data import write_shared
+from homing.outputs.thumbnails import thumbnails_of
 from homing.pools.order import Rows
 from homing.preparing import Prepared, prepare
 from homing.progress import Progress
@@ -91,17 +92,19 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
     accelerator = Accelerator()
     on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=options.resume, overwrite=options.overwrite))
     each = {}
-    for name, single in recipe.by_target().items():
-        Progress(quiet=options.quiet).say(f"target {name}")
-        begun = options.resume and (folder / name / "recipe.yaml").exists()
-        own = replace(options, resume=begun, allow_change=options.allow_change and begun)
-        try:
-            each[name] = _run_one(single, folder / name, own)
-        except DataError as error:
-            if accelerator.is_main_process:
-                discard_stump(folder)
-            raise DataError(f"target {name}: {error}") from error
-    results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
+    with folder_lock() as lock:
+        on_main(accelerator, lambda: lock.take(folder))
+        for name, single in recipe.by_target().items():
+            Progress(quiet=options.quiet).say(f"target {name}")
+            begun = options.resume and (folder / name / "recipe.yaml").exists()
+            own = replace(options, resume=begun, allow_change=options.allow_change and begun)
+            try:
+                each[name] = _run_one(single, folder / name, own)
+            except DataError as error:  # no collective here: another process may have failed otherwise, or not at all
+                if accelerator.is_main_process:
+                    discard_stump(folder)
+                raise DataError(f"target {name}: {error}") from error
+        results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
     return RunResult(folder, results)
 
 
@@ -113,20 +116,22 @@ def _run_one(recipe: Recipe, folder: Path, options: Options) -> RunResult:
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
     begins = {"resume": options.resume, "overwrite": options.overwrite}
     on_main(accelerator, lambda: check_run_folder(folder, recipe, **begins))
-    if options.resume and (folder / "results.json").exists():
-        progress.say(f"{folder}: this run is complete")
-        return RunResult(folder, read_results(folder / "results.json"))
-    with StopOnSignal() as stop, endings(folder, accelerator, stop):
+    with folder_lock() as lock, StopOnSignal() as stop, endings(folder, accelerator, stop):
+        on_main(accelerator, lambda: lock.take(folder))
+        if options.resume and is_complete(folder):
+            on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
+            progress.say(f"{folder}: this run is complete")
+            return RunResult(folder, read_results(folder))
         session = Session(
             accelerator, folder, progress, recipe.seed, options.resume, options.allow_change, lambda: stop.asked
         )
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
-        prepared = prepare(recipe, session)
-        accelerator.wait_for_everyone()
-        on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
-        with prepared:
+        with prepare(recipe, session) as prepared:
+            accelerator.wait_for_everyone()
+            on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
+            on_main(accelerator, lambda: lock.take(folder))
             results = (trained if recipe.trains else rated)(recipe, session, prepared, started)
-    (folder / "divergence.json").unlink(missing_ok=True)  # of an earlier attempt
+        on_main(accelerator, lambda: (folder / "divergence.json").unlink(missing_ok=True))  # of an earlier attempt
     return RunResult(folder, results)
 
 
@@ -207,19 +212,6 @@ def num_steps_for(recipe: Recipe, prepared: Prepared) -> int:
         weight = 0.0
     num_rows = len(problem.source) + weight * len(problem.target)
     return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """What a finished run came to.
-
-    Raises:
-        CheckpointError: The file is damaged.
-    """
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error}); remove it, and --resume writes it again") from error
-    return results
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +15,14 @@ from torch import nn
 from homing.errors import DataError
 from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
+from homing.features.forward import feature_width
 from homing.features.key import canvas_facts, feature_facts
-from homing.features.scan import Scan, check_head_on_features, feature_width, scan
+from homing.features.scan import Scan, check_head_on_features, scan
 from homing.features.store import Store
 from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms, classifier_of
+from homing.outputs.facts import Asked, RunFacts
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
@@ -63,6 +65,23 @@ class Prepared:
         for store in self.stores:
             store.close()
         self.material.pictures.images.close()
+
+    def facts(self, recipe: Recipe, session: Session) -> RunFacts:
+        """The run as plain values, for its outputs."""
+        material = self.material
+        return RunFacts(
+            folder=session.folder,
+            asked=Asked.of(recipe),
+            problem=material.problem,
+            labels=material.labels,
+            model=material.model,
+            model_args=material.model_args,
+            preprocessing=material.preprocessing,
+            features=material.features,
+            scanned_images=self.num_passed,
+            bad=self.bad,
+            dropped=self.dropped,
+        )
 
     def seeing(self, target: Rows, recipe: Recipe, session: Session) -> Prepared:
         """The same as if these rows were the whole target: a backbone that adapts to it has seen them alone."""
@@ -151,7 +170,7 @@ def check_finite(features: FeatureBlocks, problem: Problem) -> None:
         block = features.rows(slice(start, start + _BLOCK))
         if not bool(block.isfinite().all()):
             whole = torch.cat([features.rows(slice(s, s + _BLOCK)).sum(dim=1) for s in range(0, len(features), _BLOCK)])
-            stop_if_not_finite("features", whole, problem.name_of)
+            stop_if_not_finite("features", whole, problem.id_of)
 
 
 def build_backbone(
@@ -206,14 +225,16 @@ def open_store(
     session: Session,
     model: nn.Module | None,
     preprocessing: Preprocessing,
-    caches: Iterable[FeatureCache],
+    caches: Sequence[FeatureCache],
 ) -> Store:
     """The store of what a model makes of pictures; without one, of whether each can be read."""
     precision, max_pixels = recipe.training.precision, recipe.data.max_pixels
     if model is None:
-        return open_first(caches, canvas_facts(preprocessing, max_pixels=max_pixels), shape=(0,), say=session.progress.say)
+        return open_first(
+            caches, canvas_facts(preprocessing, max_pixels=max_pixels), shape=(0,), say=session.progress.say
+        )
     width = feature_width(model, preprocessing, session.device, precision)
-    facts = feature_facts(model, preprocessing, precision=precision, max_pixels=max_pixels, device=session.device)
+    facts = feature_facts(model, preprocessing, precision=precision, max_pixels=max_pixels, device=session.device.type)
     return open_first(caches, facts, shape=(width,), say=session.progress.say)
 
 

@@ -45,7 +45,8 @@ class Session:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return device
 
     @property
     def checkpoints(self) -> Path:

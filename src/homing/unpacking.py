@@ -12,7 +12,7 @@ from homing.training.online import OnlineSettings
 from homing.training.optimizer import DEFAULT_LEARNING_RATE
 
 NOMINAL_WEIGHT = 10.0
-"""How often a target image is taken to count where the recipe leaves its weight to be judged: for the number of steps."""
+"""How often a target image counts for the number of steps, where the recipe leaves its weight to be judged."""
 
 
 def plan_settings(recipe: Recipe) -> PlanSettings:

@@ -84,18 +84,18 @@ def cache(
     as_json: Json = False,
 ) -> None:
     """Show or remove the scanned features that are kept for the next run."""
-    from homing.features.old_cache import FeatureCache, user_cache
+    from homing.features.cache import FeatureCache, user_cache
     from homing.outputs.artefact import json_line
 
     kept = FeatureCache(folder or user_cache(), 0)
-    sizes = [size for _, size in kept.entries()]
+    sizes = [entry.bytes for entry in kept.entries()]
     removed = kept.clear()[0] if clear else 0
     summary = {"folder": str(kept.folder), "entries": len(sizes), "bytes": sum(sizes), "removed": removed}
     if as_json:
         print(json_line(summary))
         return
     done = "removed" if clear else "kept"
-    print(f"{kept.folder}: {len(sizes):,} pools' features {done}, {sum(sizes) / 1e6:,.1f} MB", file=sys.stderr)
+    print(f"{kept.folder}: {len(sizes):,} shards of features {done}, {sum(sizes) / 1e6:,.1f} MB", file=sys.stderr)
 
 
 def register(app: typer.Typer) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from homing.evaluation.methods import Method
-from homing.training.workbench import Fitted
+from homing.evaluation.planning import Planned
+from homing.training.fit import Fitted
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Outcome:
         seconds: Wall time of planning, fitting and judging.
     """
 
-    method: Method
+    method: Planned
     fitted: Fitted
     logits: Tensor | None
     seconds: float

@@ -15,7 +15,6 @@ from homing.errors import DataError
 from homing.pools.decoding import decode
 from homing.pools.pool import ImageStore
 from homing.pools.row_cache import KeptCanvases, RowCache, SelectedCanvases
-from homing.pools.states import states_of
 from homing.threads import usable_cores
 
 Canvases = npt.NDArray[np.uint8]
@@ -197,7 +196,7 @@ class Images:
 
     def states(self, rows: Numbers) -> npt.NDArray[np.uint8]:
         """What the files of some rows look like from outside, uint8 [len(rows), 16]; zeros where that is not known."""
-        return states_of(self.store, self.rows[rows])
+        return self.store.states(self.rows[rows])
 
     def _start(
         self,

@@ -95,6 +95,14 @@ class Problem:
         names = RowNames(list(zip(ROLES, (pool.ids for pool in self.pools), strict=False)))
         return stores, np.concatenate(rows), names
 
+    def id_of(self, row: int) -> str:
+        """Id of a row, in its pool."""
+        for pool in self.pools:
+            if row < len(pool):
+                return str(pool.ids[row])
+            row -= len(pool)
+        raise IndexError(row)
+
     def without(self, rows: Iterable[int]) -> Problem:
         """The problem with some rows left out (images that cannot be read)."""
         keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))

@@ -68,3 +68,22 @@ def everywhere(accelerator: Accelerator, holds: Tensor | bool) -> bool:
         return bool(holds)
     flag = torch.as_tensor(holds, device=accelerator.device).float()
     return bool(cast(Tensor, accelerator.reduce(flag, reduction="sum")) == accelerator.num_processes)
+
+
+def agree(accelerator: Accelerator, what: str, digest: str) -> None:
+    """TEMPORARY."""
+
+
+def gather_shares(parts: list[Tensor], total: int, accelerator: Accelerator) -> Tensor:
+    """Rows dealt out as `rows[rank::num_ranks]`, put together again in order; float [total, ...] on the CPU."""
+    from accelerate.utils import gather_object
+
+    if accelerator.num_processes == 1:
+        return torch.cat(parts)
+    shares = gather_object([torch.cat(parts)] if parts else [None])
+    example = next(share for share in shares if share is not None)
+    whole = torch.empty(total, *example.shape[1:], dtype=example.dtype)
+    for rank, share in enumerate(shares):
+        if share is not None:
+            whole[rank :: accelerator.num_processes] = share
+    return whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -53,7 +53,7 @@ class FitSettings:
     guide_batch_size: int | None = None
     guide_refresh_every: int = 8
     guide_window: int = 4
-    instance: OnlineSettings = OnlineSettings()
+    instance: OnlineSettings = field(default_factory=OnlineSettings)
     checkpoint_every: int = 500
     keep: int = 2
     log_every: int = 10
@@ -103,13 +103,14 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         # two sets of classes start where each of them counts: of phases in turn the last has no source
         last = one.plan.phases[-1]
         phase = last if split is None else replace(last, rates=one.plan.phases[0].rates)
-        probe_head(model, material.head_features, rows, material.labels[rows], phase, split=split)
+        assert material.features is not None
+        probe_head(model, material.features, rows, material.labels[rows], phase, split=split)
     set_trainable(model, shared.trainable)
     trained = classifier_of(model) if material.head_only else model
     inputs, labels = RowsOf(material.inputs, rows), material.labels[rows]
     observed = None
     if one.plan.online is not None:
-        observed = _online(session, inputs, labels, len(material.problem.source), shared, one, len(material.problem.classes))
+        observed = _online(session, material, inputs, labels, shared, one)
     tuning = FineTuning(
         trained,
         inputs,
@@ -120,7 +121,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         online=observed,
         checkpoints=_checkpoints(session, shared, one),
         record=_record(session, shared, one.name),
-        names=lambda row: material.name_of(int(rows[row])),
+        names=lambda row: material.problem.id_of(int(rows[row])),
         split=split,
         stop_asked=session.stop_asked,
     )
@@ -133,13 +134,14 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
 
 
 def _online(
-    session: Session, inputs: Inputs, labels: Tensor, num_source: int, shared: FitSettings, one: Fit, num_classes: int
+    session: Session, material: Material, inputs: Inputs, labels: Tensor, shared: FitSettings, one: Fit
 ) -> Online:
-    keeps = one.plan.online == "instance"  # what has no memory follows the target step by step, by plain SGD as published
+    # what has no memory follows the target step by step, by plain SGD as published
+    keeps = one.plan.online == "instance"
     guide = Guide(
         inputs,
         labels,
-        num_source,
+        len(material.problem.source),
         session.accelerator,
         batch_size=shared.guide_batch_size or max(1, one.settings.batch_size // 4),
         refresh_every=shared.guide_refresh_every if keeps else 1,
@@ -150,7 +152,7 @@ def _online(
     )
     observer = Observer(guide, "all" if shared.trainable == "head" else shared.scope)
     if keeps:
-        return OnlineRates(shared.instance, observer, num_classes)
+        return OnlineRates(shared.instance, observer, len(material.problem.classes))
     return Reweighting(observer, WeightNet(one.settings.seed) if one.plan.online == "meta_weight_net" else None)
 
 
@@ -163,9 +165,7 @@ def _record(session: Session, shared: FitSettings, name: str) -> Record:
 
 def _checkpoints(session: Session, shared: FitSettings, one: Fit) -> Checkpoints:
     place = session.checkpoints if one.name == shared.own_method else session.checkpoints / one.name
-    return Checkpoints(
-        place, shared.checkpoint_every, shared.keep, one.identity, session.resume, session.allow_change
-    )
+    return Checkpoints(place, shared.checkpoint_every, shared.keep, one.identity, session.resume, session.allow_change)
 
 
 def predict(session: Session, material: Material, model: nn.Module, rows: Rows, *, precision: str) -> Tensor:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from homing.models.parts import classifier_of
+from homing.pools.order import Rows
 from homing.rates.learned.probe import fit_probes, with_bias
 from homing.training.plan import Phase
 
 _MAX_ROWS = 20_000
 
 
+class Features(Protocol):
+    """Features by row."""
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """float32 [m, D] of rows int64 [m]."""
+        ...
+
+
 @torch.no_grad()
 def probe_head(
-    model: nn.Module, features: Tensor, labels: Tensor, phase: Phase, ridge: float = 1e-3, split: int | None = None
+    model: nn.Module,
+    features: Features,
+    rows: Rows,
+    labels: Tensor,
+    phase: Phase,
+    ridge: float = 1e-3,
+    split: int | None = None,
 ) -> None:
     """Set the model's linear head to the logistic regression of the plan.
 
@@ -22,7 +39,8 @@ def probe_head(
 
     Args:
         model: Its head is overwritten.
-        features: What the head sees, float32 [N + n, D]: source, then target.
+        features: What the head sees, by row.
+        rows: Rows of `features` that are trained on, int64 [N + n]: source, then target.
         labels: int64 [N + n].
         phase: Masses of source and target rows.
         ridge: Penalty of the probe.
@@ -32,22 +50,33 @@ def probe_head(
     num_target = len(labels) - len(phase.rates)
     masses = torch.cat([phase.rates, torch.full((num_target,), float(phase.target_weight))])
     for start, end in ((0, head.out_features),) if split is None else ((0, split), (split, head.out_features)):
-        rows = masses.nonzero().squeeze(1)
+        counted = masses.nonzero().squeeze(1)
         if split is not None:
-            rows = rows[(labels[rows] >= start) & (labels[rows] < end)]
-            if not len(rows):
+            counted = counted[(labels[counted] >= start) & (labels[counted] < end)]
+            if not len(counted):
                 continue
-        if len(rows) > _MAX_ROWS:  # enough for a start: the heaviest rows, every class among them by the rates' balance
-            generator = torch.Generator().manual_seed(0)
-            drawn = torch.multinomial(masses[rows].double(), _MAX_ROWS, generator=generator)
-            rows = rows[drawn.sort().values]
-        center = features[rows].mean(dim=0)
-        weights = fit_probes(
-            with_bias(features[rows] - center), labels[rows] - start, masses[None, rows], end - start, ridge=ridge
-        )[0]
-        head.weight[start:end] = weights[:-1].T
+        counted, weights = _enough(counted, masses[counted])
+        seen = features.rows(torch.from_numpy(rows[counted.numpy()]))
+        center = seen.mean(dim=0)
+        probe = fit_probes(with_bias(seen - center), labels[counted] - start, weights[None], end - start, ridge=ridge)[
+            0
+        ]
+        head.weight[start:end] = probe[:-1].T
         if head.bias is not None:
-            head.bias[start:end] = weights[-1] - center @ weights[:-1]
+            head.bias[start:end] = probe[-1] - center @ probe[:-1]
+
+
+def _enough(rows: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows enough for a start, and how much each counts: of many, some at even steps of their masses.
+
+    A row is drawn as often as its mass says, give or take one, so that every class has its share of the draws.
+    """
+    if len(rows) <= _MAX_ROWS:
+        return rows, masses
+    reached = masses.double().cumsum(0)
+    steps = (torch.arange(_MAX_ROWS, dtype=torch.float64) + 0.5) * (reached[-1] / _MAX_ROWS)
+    drawn, times = torch.unique(torch.searchsorted(reached, steps), return_counts=True)
+    return rows[drawn], times.float()
 
 
 def of_own_side(logits: Tensor, labels: Tensor, split: int | None) -> Tensor:

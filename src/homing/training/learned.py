@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.scorer import Scorer
 from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
+from homing.training.distributed import on_main
 
 
 def remembered(
+    accelerator: Accelerator,
+    place: Path,
+    identity: dict[str, str],
+    learn: Callable[[], RatePlan],
+    *,
+    resume: bool,
+    allow_change: bool = False,
+) -> RatePlan:
+    """TEMPORARY."""
+    return on_main(accelerator, lambda: _remembered(place, identity, learn, resume=resume, allow_change=allow_change))
+
+
+def _remembered(
     place: Path, identity: dict[str, str], learn: Callable[[], RatePlan], *, resume: bool, allow_change: bool = False
 ) -> RatePlan:
     """The rates that were learned before an interruption, or newly learned ones, which are saved.

@@ -91,11 +91,3 @@ class Material:
     def split(self) -> int | None:
         """Where outputs of the source's own classes begin; None where source and target share theirs."""
         return len(self.problem.classes) if self.problem.own_classes else None
-
-    def name_of(self, row: int) -> str:
-        """Id of a row, in its pool."""
-        for pool in self.problem.pools:
-            if row < len(pool):
-                return pool.ids[row]
-            row -= len(pool)
-        raise IndexError(row)
