@@ -27,23 +27,6 @@ CLASSES, BLOCK, SIDE = 1_000, 65_536, 32
 Row = dict[str, Any]
 
 
-class Texts:
-    """Texts held by Arrow, as pools hold their ids."""
-
-    def __init__(self, values: pa.ChunkedArray) -> None:
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, row: int) -> str:
-        return str(self.values[row].as_py())
-
-    def to_arrow(self) -> pa.ChunkedArray:
-        """All of them."""
-        return self.values
-
-
 def columns_of(start: int, stop: int, classes: int) -> dict[str, Any]:
     """Rows of a synthetic rates file: a tenth matches, a tenth is labelled wrongly."""
     generator = np.random.default_rng(start)
@@ -95,6 +78,7 @@ def run_rates_file(folder: Path, rows: int) -> float:
     from homing.memory import peak_rss_mb
     from homing.outputs.rates_file import write_rates
     from homing.pools.pool import Pool
+    from homing.pools.texts import Texts
 
     held: dict[str, list[Any]] = {}
     numbers: dict[str, np.ndarray] = {}
