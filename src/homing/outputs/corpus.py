@@ -102,7 +102,7 @@ def write_corpus(
     rates = RatesFile(run_folder / "rates.parquet")
     if wanted.column_only:
         with folder_whole(output) as folder:
-            pieces = _told(rates.pieces(RatesTable.columns), advance)
+            pieces = _counted(rates.pieces(RatesTable.columns), advance)
             RatesTable().write_pieces(folder, pieces)
         return _summary(output, "column", rates, len(rates), len(rates)) | {"unreadable": 0}
     unreadable = _unreadable(run_folder)
@@ -111,7 +111,8 @@ def write_corpus(
     counts = _counts(rates, codes, usable, wanted)
     with folder_whole(output) as folder:
         _form(rates, names, sources, wanted).write(folder, _rows(rates, counts, advance))
-    totals = np.bincount(codes, weights=counts, minlength=len(names)).astype(int)
+    totals = np.zeros(len(names), np.int64)
+    np.add.at(totals, codes, counts)
     summary = _summary(output, wanted.form, rates, int(np.count_nonzero(counts)), int(counts.sum()))
     by_class = dict(zip(names, totals.tolist(), strict=True))
     return summary | {"unreadable": int(np.count_nonzero(~usable)), "classes": by_class}
@@ -135,9 +136,9 @@ def check_new_folder(output: Path, sources: Sequence[PoolSpec]) -> None:
 
 def _counts(
     rates: RatesFile, codes: npt.NDArray[np.int32], usable: npt.NDArray[np.bool_], wanted: Wanted
-) -> npt.NDArray[np.int64]:
+) -> npt.NDArray[np.int32]:
     if wanted.keep is None and wanted.draw is None:
-        return usable.astype(np.int64)
+        return usable.astype(np.int32)
     values = rates.rates()
     if wanted.keep is not None:
         return keep_best(values, codes if wanted.per_class else None, usable, wanted.keep)
@@ -157,16 +158,16 @@ def _form(rates: RatesFile, names: Sequence[str], sources: Sequence[PoolSpec], w
     return ImageDataset(images, columns, names)
 
 
-def _rows(rates: RatesFile, counts: npt.NDArray[np.int64], advance: Callable[[int], None]) -> Iterator[CorpusRow]:
+def _rows(rates: RatesFile, counts: npt.NDArray[np.int32], advance: Callable[[int], None]) -> Iterator[CorpusRow]:
     start = 0
-    for piece in _told(rates.pieces(rates.columns), advance):
+    for piece in _counted(rates.pieces(rates.columns), advance):
         wanted = np.flatnonzero(counts[start : start + len(piece)])
         for offset, values in zip(wanted, piece.take(wanted).to_pylist(), strict=True):
             yield CorpusRow(start + int(offset), int(counts[start + offset]), values)
         start += len(piece)
 
 
-def _told(pieces: Iterator[Any], advance: Callable[[int], None]) -> Iterator[Any]:
+def _counted(pieces: Iterator[Any], advance: Callable[[int], None]) -> Iterator[Any]:
     for piece in pieces:
         yield piece
         advance(len(piece))
@@ -187,10 +188,13 @@ def _unreadable(run_folder: Path) -> frozenset[str]:
 def _usable(rates: RatesFile, unreadable: frozenset[str]) -> npt.NDArray[np.bool_]:
     usable = np.ones(len(rates), np.bool_)
     if unreadable:
-        start = 0
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted, start = pa.array(sorted(unreadable), pa.string()), 0
         for piece in rates.pieces(["sample_id"]):
-            for offset, sample_id in enumerate(piece.column(0).to_pylist()):
-                usable[start + offset] = sample_id not in unreadable
+            found = pc.is_in(piece.column(0).cast(pa.string()), value_set=wanted)
+            usable[start : start + len(piece)] = ~found.to_numpy(zero_copy_only=False)
             start += len(piece)
     return usable
 

@@ -129,9 +129,8 @@ def write_rates(
 
 def _slice_of(texts: Any, rows: slice) -> Any:
     """Some rows of a sequence of texts, as Arrow where it is held as such."""
-    if hasattr(texts, "to_arrow"):
-        return texts.to_arrow().slice(rows.start, rows.stop - rows.start)
-    return texts[rows]
+    part = texts[rows]
+    return part.to_arrow() if hasattr(part, "to_arrow") else part
 
 
 def _float32(values: Any) -> Any:

@@ -20,12 +20,13 @@ class RatesFile:
 
     Args:
         path: Of the file.
+        needed: Columns that it must have.
 
     Raises:
         DataError: It is missing, damaged, or lacks a column.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, needed: Sequence[str] = NEEDED) -> None:
         import pyarrow.parquet as pq
 
         self.path = path
@@ -38,11 +39,15 @@ class RatesFile:
             raise DataError(f"{path}: no such file; give {hint}") from None
         except Exception as error:  # pyarrow raises many kinds on damaged files
             raise DataError(f"{path}: cannot be read as parquet ({error}); run the recipe again") from error
-        if missing := [name for name in NEEDED if name not in self.columns]:
+        if missing := [name for name in needed if name not in self.columns]:
             raise DataError(f"{path}: has no column {', '.join(missing)}; found {', '.join(self.columns)}")
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
+
+    def kinds(self) -> dict[str, Any]:
+        """Column → its Arrow type, in the order of the file."""
+        return {field.name: field.type for field in self._file.schema_arrow}
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Any]:
         """Record batches of `PIECE` rows at most, in the order of the file.
@@ -62,6 +67,13 @@ class RatesFile:
         if count != len(self):
             raise self._damaged(f"{count:,} rows where {len(self):,} are announced")
 
+    def _placed(self, column: str) -> Iterator[tuple[int, Any]]:
+        """Pieces of one column with the position of their first row."""
+        start = 0
+        for piece in self.pieces([column]):
+            yield start, piece
+            start += len(piece)
+
     def _damaged(self, why: object) -> DataError:
         return DataError(f"{self.path}: is damaged ({why}); run the recipe again")
 
@@ -71,9 +83,10 @@ class RatesFile:
         Raises:
             DataError: A rate is neither.
         """
+        rates = np.empty(len(self), np.float32)
         try:
-            pieces = [piece.column(0).to_numpy(zero_copy_only=False) for piece in self.pieces(["rate"])]
-            rates = np.concatenate([np.empty(0), *pieces]).astype(np.float32)
+            for start, piece in self._placed("rate"):
+                rates[start : start + len(piece)] = piece.column(0).to_numpy(zero_copy_only=False).astype(np.float32)
         except (ValueError, TypeError) as error:  # texts, or nested lists, where numbers are expected
             raise error if isinstance(error, DataError) else self._damaged(error) from error
         if wrong := np.count_nonzero(~(np.isfinite(rates) & (rates >= 0))):
@@ -83,17 +96,17 @@ class RatesFile:
     def classes(self) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
         """Class of each row, int32 [N], and the names, sorted."""
         seen: dict[str, int] = {}
-        codes = [np.empty(0, np.int32)]
-        for piece in self.pieces(["label"]):
+        codes = np.empty(len(self), np.int32)
+        for start, piece in self._placed("label"):
             column = piece.column(0)
             column = column if hasattr(column, "dictionary") else column.dictionary_encode()
             if column.null_count:
                 raise self._damaged("a sample has no label")
             names = column.dictionary.to_pylist()
             own = np.array([seen.setdefault(str(name), len(seen)) for name in names], np.int32)
-            codes.append(own[column.indices.to_numpy(zero_copy_only=False)])
+            codes[start : start + len(piece)] = own[column.indices.to_numpy(zero_copy_only=False)]
         names = sorted(seen)
         place = np.empty(len(seen), np.int32)
         for position, name in enumerate(names):
             place[seen[name]] = position
-        return place[np.concatenate(codes)], tuple(names)
+        return place[codes], tuple(names)

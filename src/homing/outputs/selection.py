@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from homing.pools.order import keyed_uniform, resampled_counts
+from homing.pools.order import keyed_uniform
 
-Counts = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int32]
+_BLOCK = 1 << 20  # rows in hand at a time
 
 
 def keep_best(
@@ -15,7 +16,9 @@ def keep_best(
 ) -> Counts:
     """The rows with the highest rates, once each.
 
-    Rows of one rate are taken in an order that is random but always the same: not by their place in the pool.
+    The rule: the lowest rate that still belongs is the threshold of a class. All rows above it are kept. Of the rows at
+    it as many as are missing, in an order that is random but always the same: by a number drawn for each row's place
+    in the rates file, the smallest first.
 
     Args:
         rates: [N].
@@ -25,19 +28,39 @@ def keep_best(
         share: Of the rows, (0, 1].
 
     Returns:
-        int64 [N] of 0 and 1.
+        int32 [N] of 0 and 1.
     """
-    counts = np.zeros(len(rates), np.int64)
-    rows = np.flatnonzero(usable)
-    luck = keyed_uniform(rows, num=1)[:, 0]
-    group = np.zeros(len(rows), np.int32) if classes is None else classes[rows]
-    order = rows[np.lexsort((luck, -rates[rows], group))]
-    sizes = np.bincount(group)
-    start = 0
-    for size in sizes[sizes > 0]:
-        counts[order[start : start + max(1, round(share * int(size)))]] = 1
-        start += int(size)
+    counts = np.zeros(len(rates), np.int32)
+    for rows in _by_class(classes, usable):
+        counts[_best(rows, rates[rows], max(1, round(share * len(rows))))] = 1
     return counts
+
+
+def _by_class(classes: npt.NDArray[np.int32] | None, usable: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:
+    """The usable rows of each class that has any, in their order; views of one array."""
+    rows = np.flatnonzero(usable)
+    if classes is None or not len(rows):
+        return [rows] if len(rows) else []
+    codes = classes[rows]
+    if int(codes.max()) < 1 << 16:
+        codes = codes.astype(np.uint16)  # sorted by digits: no comparison of 10 M rows
+    sizes = np.bincount(codes)
+    rows = rows[np.argsort(codes, kind="stable")]
+    return [part for part in np.split(rows, np.cumsum(sizes)[:-1]) if len(part)]
+
+
+def _best(rows: npt.NDArray[np.int64], rates: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
+    threshold = np.partition(rates, len(rates) - count)[len(rates) - count]
+    above, tied = rows[rates > threshold], rows[rates == threshold]
+    missing = count - len(above)
+    if missing < len(tied):
+        luck = np.concatenate([keyed_uniform(part, num=1)[:, 0] for part in _blocks(tied)])
+        tied = tied[np.argpartition(luck, missing - 1)[:missing]]
+    return np.concatenate([above, tied])
+
+
+def _blocks(rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    return [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
 
 
 def resample(rates: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], num_rows: int, seed: int) -> Counts:
@@ -50,7 +73,25 @@ def resample(rates: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], num_
         seed: Of the draw.
 
     Returns:
-        int64 [N].
+        int32 [N].
     """
-    masses = np.where(usable, rates, 0).astype(np.float64)
-    return resampled_counts(masses * (num_rows / masses.sum()), seed=seed, epoch=0)
+    generator = np.random.default_rng([seed, 0, 1])
+    order = generator.permutation(len(rates))  # neighbours in the pool shall not share their luck
+    offset = np.floor(generator.random() * 2**24) / 2**24  # few bits, so that adding it to a whole number is exact
+    total = sum(float(_masses(rates, usable, block).sum()) for block in _blocks(order))
+    counts, reached, edge, last = np.zeros(len(rates), np.int32), 0.0, 0.0, 0
+    for block in _blocks(order):
+        masses = _masses(rates, usable, block) * (num_rows / total)
+        last = int(block[np.flatnonzero(masses)[-1]]) if masses.any() else last
+        sums = reached + np.cumsum(masses)
+        edges = np.minimum(np.floor(sums + offset), num_rows)
+        counts[block] = np.diff(edges, prepend=edge)
+        reached, edge = float(sums[-1]), float(edges[-1])
+    counts[last] += num_rows - int(edge)  # where the sum of many parts falls short by a rounding
+    return counts
+
+
+def _masses(
+    rates: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    return np.where(usable[rows], rates[rows], 0).astype(np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from homing.pools.reading import read_pool
 if TYPE_CHECKING:
     from homing.recipe.schema import Recipe
 
+_BLOCK = 1 << 20  # ids that are looked through at a time
 Pictures = Callable[[list[str]], list[bytes | None]]
 
 
@@ -42,12 +43,15 @@ def pictures_of(source: Pool) -> Pictures:
 
 
 def _rows_of(ids: Sequence[str], wanted: set[str]) -> dict[str, int]:
-    """Where the few that are wanted stand among all; nothing is held of the others."""
-    if hasattr(ids, "to_arrow"):
-        import pyarrow as pa
-        import pyarrow.compute as pc
+    """Where the few that are wanted stand among all, which are looked through a block at a time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-        is_wanted = pc.is_in(ids.to_arrow(), value_set=pa.array(sorted(wanted), pa.string()))
-        rows = np.flatnonzero(is_wanted.to_numpy()).tolist()
-        return {ids[row]: row for row in rows}
-    return {sample_id: row for row, sample_id in enumerate(ids) if sample_id in wanted}
+    few = pa.array(sorted(wanted), pa.string())
+    found: dict[str, int] = {}
+    for start in range(0, len(ids), _BLOCK):
+        part: Any = ids[start : start + _BLOCK]
+        names = part.to_arrow() if hasattr(part, "to_arrow") else pa.array(list(part), pa.string())
+        inside = np.flatnonzero(pc.is_in(names, value_set=few).to_numpy(zero_copy_only=False))
+        found.update(zip(names.take(pa.array(inside)).to_pylist(), (start + inside).tolist(), strict=True))
+    return found

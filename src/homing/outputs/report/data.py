@@ -6,60 +6,12 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from homing.errors import DataError
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Codes: TypeAlias = npt.NDArray[np.int64]
-
-DESCRIPTORS = ("target_likeness", "label_consistency", "target_alignment")
-_NOT_GROUPS = {"sample_id", "source", "label", "rate", "visits", "suggested_label", *DESCRIPTORS}
-
-
-@dataclass(frozen=True)
-class Category:
-    """One text column as codes into its sorted distinct values.
-
-    Attributes:
-        names: Distinct values, sorted; a missing value is "(none)".
-        codes: Index into `names` per row, shape (rows,).
-    """
-
-    names: tuple[str, ...]
-    codes: Codes
-
-
-@dataclass(frozen=True)
-class RateColumns:
-    """`rates.parquet` as columns; rows whose rate is not a finite number are left out and counted.
-
-    Attributes:
-        sample_ids: Arrow array of text; only the few rows that are shown are ever turned into Python.
-        rate: Rates, shape (rows,), finite.
-        label: The class of each row.
-        source: The pool that each row came from.
-        suggested: The class that the model would give, or None when the run did not record it.
-        descriptors: Name to values, shape (rows,), NaN where unknown; columns without any value are left out.
-        groups: The user's own group columns.
-        num_dropped: Rows left out because their rate was not finite.
-    """
-
-    sample_ids: Any
-    rate: Floats
-    label: Category
-    source: Category
-    suggested: Category | None
-    descriptors: dict[str, Floats]
-    groups: dict[str, Category]
-    num_dropped: int
-
-    def ids(self, rows: Codes) -> list[str]:
-        """Return the sample ids of the given rows, in their order."""
-        return [str(sample_id) for sample_id in self.sample_ids.take(rows).to_pylist()]
+from homing.outputs.report.columns import Floats, RateColumns, read_columns
 
 
 @dataclass(frozen=True)
@@ -114,7 +66,9 @@ def read_run(run: Path, results: dict[str, Any] | None = None) -> RunFolder:
     """
     results = _read_results(run / "results.json") if results is None else results
     recipe_text = _read_text(run / "recipe.yaml")
-    rates = _read_rates(run / "rates.parquet", _dropped_ids(results))
+    if not (run / "rates.parquet").is_file():
+        raise DataError(_unfinished(run / "rates.parquet"))
+    rates = read_columns(run / "rates.parquet", _dropped_ids(results))
     return RunFolder(
         name=run.resolve().name,
         results=results,
@@ -147,6 +101,9 @@ def _read_results(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: is not valid JSON ({error}). Restore the file, or run the recipe again into a new folder."
         ) from None
+    if isinstance(results, dict) and isinstance(results.get("targets"), dict):
+        names = ", ".join(str(path.parent / name) for name in results["targets"])
+        raise DataError(f"{path}: is of several targets, each with a report of its own; give one of {names}")
     has_no_figure = isinstance(results, dict) and results.get("headline") in ("none", "unmeasured")
     if not has_no_figure and not (isinstance(results, dict) and isinstance(results.get("target"), dict)):
         raise DataError(
@@ -194,31 +151,6 @@ def _dropped_ids(results: dict[str, Any]) -> list[str]:
     return [name.removeprefix("source ") for name in names if name.startswith("source ")]
 
 
-def _read_rates(path: Path, dropped: list[str]) -> RateColumns:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise DataError(_unfinished(path))
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: cannot be read as parquet ({error}). Run the recipe again.") from None
-    missing = [name for name in ("sample_id", "label", "rate") if name not in table.column_names]
-    if missing:
-        raise DataError(
-            f"{path}: has no column {', '.join(missing)}; found {', '.join(table.column_names) or 'none'}. "
-            "Give the rates file that `homing run` wrote."
-        )
-    finite = pc.fill_null(pc.is_finite(table["rate"].cast(pa.float64())), False)
-    keep = pc.and_(finite, pc.invert(pc.is_in(table["sample_id"], value_set=pa.array(dropped, pa.string()))))
-    kept = table.filter(keep)
-    if kept.num_rows == 0:
-        raise DataError(f"{path}: none of its {table.num_rows} rows has a finite rate, so there is nothing to show.")
-    return _columns(kept, table.num_rows - kept.num_rows)
-
-
 def _read_map(path: Path, rates: RateColumns) -> tuple[Places, ...]:
     """The places of images that still have a rate; a map that cannot be read is left out."""
     import pyarrow as pa
@@ -231,7 +163,7 @@ def _read_map(path: Path, rates: RateColumns) -> tuple[Places, ...]:
         source, target = table.filter(pc.invert(is_target)), table.filter(is_target)
     except (FileNotFoundError, pa.ArrowInvalid, KeyError, OSError):
         return ()
-    row_of = pc.fill_null(pc.index_in(source["sample_id"], value_set=rates.sample_ids), -1).to_numpy()
+    row_of = rates.rows_of(source["sample_id"].combine_chunks().cast(pa.string()))
     found = []
     for kind in ("pca", "umap"):
         names = (f"{kind}_x", f"{kind}_y")
@@ -241,55 +173,9 @@ def _read_map(path: Path, rates: RateColumns) -> tuple[Places, ...]:
     return tuple(places for places in found if len(places.source))
 
 
-def _columns(table: Any, num_dropped: int) -> RateColumns:
-    import pyarrow as pa
-
-    names = set(table.column_names)
-    descriptors = {name: _floats(table[name]) for name in DESCRIPTORS if name in names}
-    is_text = {name: pa.types.is_string(_value_type(table[name])) for name in table.column_names}
-    no_source = Category(("source",), np.zeros(table.num_rows, dtype=np.int64))
-    return RateColumns(
-        sample_ids=table["sample_id"].combine_chunks(),
-        rate=_floats(table["rate"]),
-        label=_category(table["label"]),
-        source=_category(table["source"]) if "source" in names else no_source,
-        suggested=_category(table["suggested_label"]) if "suggested_label" in names else None,
-        descriptors={name: values for name, values in descriptors.items() if np.isfinite(values).any()},
-        groups={
-            name: _category(table[name]) for name in table.column_names if name not in _NOT_GROUPS and is_text[name]
-        },
-        num_dropped=num_dropped,
-    )
-
-
-def _value_type(column: Any) -> Any:
-    import pyarrow as pa
-
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    return pa.string() if pa.types.is_large_string(kind) else kind
-
-
 def _floats(column: Any) -> Floats:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     values = pc.fill_null(column.cast(pa.float64()), math.nan)
     return np.asarray(values.to_numpy(), dtype=np.float64)
-
-
-def _category(column: Any) -> Category:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_null(column.type):
-        column = column.cast(pa.string())
-    elif pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    text = pc.fill_null(column.cast(pa.string()), "(none)")
-    encoded = text.combine_chunks().dictionary_encode()
-    found = [str(name) for name in encoded.dictionary.to_pylist()]
-    order = sorted(range(len(found)), key=found.__getitem__)
-    position = np.empty(len(found), dtype=np.int64)
-    position[order] = np.arange(len(found))
-    codes = position[np.asarray(encoded.indices.to_numpy(), dtype=np.int64)]
-    return Category(tuple(found[index] for index in order), codes)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from homing.outputs.report.data import Floats
+from homing.outputs.report.columns import Floats
 from homing.outputs.report.rates import LiftCurve, RateSummary
 
 if TYPE_CHECKING:

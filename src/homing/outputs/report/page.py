@@ -12,8 +12,9 @@ from homing.errors import DataError
 from homing.outputs.artefact import write_whole
 from homing.outputs.ownership import is_our_report
 from homing.outputs.report.axis import Axis, axis_around
+from homing.outputs.report.columns import RateColumns
 from homing.outputs.report.curves import constant_size, curves
-from homing.outputs.report.data import RateColumns, RunFolder, mapping, number, read_run
+from homing.outputs.report.data import RunFolder, mapping, number, read_run
 from homing.outputs.report.figures import Picture, histogram, lift_figure
 from homing.outputs.report.pictures import Pictures, choose, doubtful_rows, galleries
 from homing.outputs.report.plane import density_figure, map_figures, scatter_of

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from homing.outputs.report.data import Codes, RateColumns
+from homing.outputs.report.columns import Codes, RateColumns
 
 Pictures: TypeAlias = Callable[[list[str]], list[bytes | None]]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from homing.outputs.report.data import Floats, Places
+from homing.outputs.report.columns import Floats
+from homing.outputs.report.data import Places
 from homing.outputs.report.figures import INK, MUTED, STYLE, Picture, canvas, to_svg
 from homing.outputs.report.rates import Density
 
@@ -141,7 +142,7 @@ def _density_pixels(binned: Density, spread: float) -> npt.NDArray[np.uint8]:
     with np.errstate(divide="ignore", invalid="ignore"):
         position = np.nan_to_num(np.log2(binned.mean_rate) / spread, nan=0.0, posinf=1.0, neginf=-1.0)
     filled = binned.counts > 0
-    strength = np.sqrt(np.clip(binned.counts / max(np.quantile(binned.counts[filled], 0.95), 1.0), 0, 1))
+    strength = np.sqrt(np.clip(binned.counts / max(float(np.quantile(binned.counts[filled], 0.95)), 1.0), 0, 1))
     alpha = np.where(filled, 0.35 + 0.65 * strength, 0.0)
     pixels = np.concatenate([_diverging(position), alpha[..., None]], axis=-1)
     return np.round(255 * pixels).astype(np.uint8)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from homing.outputs.report.axis import Axis
-from homing.outputs.report.data import Category, Codes, Floats, RateColumns
+from homing.outputs.report.columns import Category, Codes, Floats, RateColumns
 
 MAX_GROUP_ROWS = 200
 

@@ -1,0 +1,261 @@
+"""What the outputs of large runs cost: `rates.parquet`, the report, a corpus, scores of new images.
+
+Each stage runs in a process of its own over synthetic rates (classes of unequal size, a matching share, wrong labels);
+pictures are real ones. `beyond_table_mb` is what the stage held at most beyond what it was given: the table of rates
+(`rates_file`), or nothing but the program (all others).
+
+    python benchmarks/scale_outputs.py rates_file:10000000 corpus:10000000 report:1000000 score:50000
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CLASSES, BLOCK, SIDE = 1_000, 65_536, 32
+Row = dict[str, Any]
+
+
+def columns_of(start: int, stop: int, classes: int) -> dict[str, Any]:
+    """Rows of a synthetic rates file: a tenth matches, a tenth is labelled wrongly."""
+    generator = np.random.default_rng(start)
+    count = stop - start
+    labels = (classes * generator.random(count) ** 2).astype(np.int32)
+    matches, wrong = generator.random(count) < 0.1, generator.random(count) < 0.1
+    likeness = generator.normal(np.where(matches, 2.0, -1.0)).astype(np.float32)
+    names = pa.array([f"class-{number:04d}" for number in range(classes)])
+    ids = pa.array([f"class-{label:04d}/photo-{row:09d}.jpg" for row, label in enumerate(labels.tolist(), start)])
+    other = pa.array((labels + 1) % classes, mask=~wrong)
+    return {
+        "sample_id": ids,
+        "source": pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array(["pool"])),
+        "label": pa.DictionaryArray.from_arrays(labels, names),
+        "rate": (np.exp(likeness) * np.where(wrong, 0.2, 1.0)).astype(np.float32),
+        "target_likeness": likeness,
+        "label_consistency": generator.normal(np.where(wrong, -4.0, -0.3)).astype(np.float32),
+        "suggested_label": names.take(other),
+    }
+
+
+def blocks(rows: int) -> Iterator[tuple[int, int]]:
+    """Bounds of blocks of rows."""
+    return ((start, min(rows, start + BLOCK)) for start in range(0, rows, BLOCK))
+
+
+def draw_run(folder: Path, rows: int) -> None:
+    """The folder of a run that stopped after its rates."""
+    from homing.outputs.rates_file import RatesWriter
+
+    folder.mkdir()
+    with (folder / "rates.parquet").open("wb") as file:
+        writer = RatesWriter(file)
+        for start, stop in blocks(rows):
+            writer.add(columns_of(start, stop, CLASSES))
+        writer.close()
+    data = {"source": {"num_samples": rows}, "classes": []}
+    results = {"headline": "none", "target": None, "rates": {}, "data": data, "warnings": [], "dropped": []}
+    (folder / "results.json").write_text(json.dumps(results))
+    pools = {role: {"path": str(folder.parent / "pool"), "name": "pool"} for role in ("source", "target")}
+    (folder / "recipe.yaml").write_text(json.dumps({"data": pools, "training": {"steps": 1}}))
+    (folder.parent / "pool").mkdir()
+
+
+def run_rates_file(folder: Path, rows: int) -> float:
+    """Write `rates.parquet`; returns MB held before."""
+    import torch
+
+    from homing.memory import peak_rss_mb
+    from homing.outputs.rates_file import write_rates
+    from homing.pools.pool import Pool
+    from homing.pools.texts import Texts
+
+    held: dict[str, list[Any]] = {}
+    numbers: dict[str, np.ndarray] = {}
+    for start, stop in blocks(rows):
+        for name, values in columns_of(start, stop, CLASSES).items():
+            if isinstance(values, np.ndarray):
+                numbers.setdefault(name, np.empty(rows, np.float32))[start:stop] = values
+            elif name != "suggested_label":
+                held.setdefault(name, []).append(values)
+    texts = {name: Texts(pa.chunked_array(parts)) for name, parts in held.items()}
+    ids, labels, sources = (texts[name] for name in ("sample_id", "label", "source"))
+    pool: Any = Pool("pool", ids, labels, None, sources, {}, np.empty(0, np.int64))  # type: ignore[arg-type]
+    tensors = {name: torch.from_numpy(values) for name, values in numbers.items()}
+    rates, visits = tensors.pop("rate"), torch.zeros(rows, dtype=torch.int32)
+    before = peak_rss_mb()
+    write_rates(folder / "rates.parquet", pool, rates, descriptors=tensors, visits=visits)
+    return before
+
+
+def run_corpus(folder: Path, rows: int, **wanted: Any) -> float:
+    """The best 30 % of each class as a table."""
+    from homing.memory import peak_rss_mb
+    from homing.outputs.corpus import Wanted, write_corpus
+    from homing.recipe.reading import recipe_of_run
+
+    before = peak_rss_mb()
+    sources = recipe_of_run(folder / "run").data.sources
+    how = Wanted(**(wanted or {"keep": 0.3, "form": "metadata"}))
+    write_corpus(folder / "run", sources, folder / "corpus", how)
+    return before
+
+
+def run_resample(folder: Path, rows: int) -> float:
+    """As many rows as there are, drawn by rate."""
+    return run_corpus(folder, rows, draw=rows, form="metadata")
+
+
+def run_column(folder: Path, rows: int) -> float:
+    """Ids and rates alone."""
+    return run_corpus(folder, rows, column_only=True)
+
+
+def run_report(folder: Path, rows: int) -> float:
+    """The report, with a picture for each sample that it shows."""
+    from homing.memory import peak_rss_mb
+    from homing.outputs.report.page import write_report
+
+    before = peak_rss_mb()
+    write_report(folder / "run", lambda ids: [picture(0)] * len(ids))
+    return before
+
+
+def picture(number: int) -> bytes:
+    """A small JPEG."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(number).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG")
+    return out.getvalue()
+
+
+def draw_pool(folder: Path, rows: int) -> None:
+    """A run of a tiny net over small pictures, and a table of pictures to score."""
+    from homing.flow import run
+    from homing.recipe.schema import Recipe
+
+    drawn = [picture(number) for number in range(256)]
+    for role, count in (("source", 64), ("target", 8)):
+        for number in range(count):
+            place = folder / role / f"{number % 4}"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number}.jpg").write_bytes(drawn[number])
+    pools = {role: {"path": str(folder / role)} for role in ("source", "target")}
+    model = {"backbone": "test_resnet", "weights": "none", "image_size": SIDE}
+    tree = {"data": pools, "model": model, "rates": {"folds": 2}, "training": {"epochs": 0}}
+    run(Recipe.model_validate(tree), folder / "run", quiet=True)
+    schema = pa.schema([("id", pa.string()), ("label", pa.string()), ("image", pa.binary())])
+    with pq.ParquetWriter(folder / "new.parquet", schema) as writer:
+        for start, stop in blocks(rows):
+            places = range(start, stop)
+            columns = [[str(n) for n in places], [str(n % 4) for n in places], [drawn[n % 256] for n in places]]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def run_score(folder: Path, rows: int) -> float:
+    """Rates for pictures in a table."""
+    from homing.memory import peak_rss_mb
+    from homing.progress import Progress
+    from homing.recipe.schema import PoolSpec
+    from homing.score import score
+
+    before = peak_rss_mb()
+    spec = PoolSpec(path=str(folder / "new.parquet"), id_column="id")
+    score(folder / "run", spec, folder / "scores.parquet", Progress(quiet=True))
+    return before
+
+
+def nothing(folder: Path, rows: int) -> None:
+    """No preparation."""
+
+
+PARTS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path, int], float], int, int]] = {
+    "rates_file": (nothing, run_rates_file, CLASSES, 0),
+    "corpus": (lambda folder, rows: draw_run(folder / "run", rows), run_corpus, CLASSES, 0),
+    "corpus_resample": (lambda folder, rows: draw_run(folder / "run", rows), run_resample, CLASSES, 0),
+    "corpus_column": (lambda folder, rows: draw_run(folder / "run", rows), run_column, CLASSES, 0),
+    "report": (lambda folder, rows: draw_run(folder / "run", rows), run_report, CLASSES, 0),
+    "score": (draw_pool, run_score, 4, SIDE),
+}
+
+
+def _timed(stage: str, folder: Path, rows: int, found: Any) -> None:
+    from homing.memory import peak_rss_mb
+
+    started = time.monotonic()
+    before = PARTS[stage][1](folder, rows)
+    found.put((time.monotonic() - started, before, peak_rss_mb()))
+
+
+def measured(stage: str, rows: int) -> Row:
+    """One stage in a process of its own, after its preparation in another."""
+    spawn = multiprocessing.get_context("spawn")
+    classes, width = PARTS[stage][2:]
+    with tempfile.TemporaryDirectory() as place:
+        preparing = spawn.Process(target=_prepared, args=(stage, Path(place), rows))
+        preparing.start()
+        preparing.join()
+        found = spawn.Queue()
+        process = spawn.Process(target=_timed, args=(stage, Path(place), rows, found))
+        process.start()
+        seconds, before, peak = found.get(timeout=3_600)
+        process.join()
+    return {
+        "rows": rows,
+        "classes": classes,
+        "width": width,
+        "stage": stage,
+        "seconds": round(seconds, 1),
+        "peak_rss_mb": peak,
+        "rows_per_second": round(rows / seconds),
+        "beyond_table_mb": round(peak - before, 1),
+    }
+
+
+def _prepared(stage: str, folder: Path, rows: int) -> None:
+    PARTS[stage][0](folder, rows)
+
+
+def corpus(rows: int) -> Row:
+    """`homing corpus --keep 0.3`."""
+    return measured("corpus", rows)
+
+
+def score(rows: int) -> Row:
+    """`homing score`."""
+    return measured("score", rows)
+
+
+def report(rows: int) -> Row:
+    """`homing report`."""
+    return measured("report", rows)
+
+
+def rates_file(rows: int) -> Row:
+    """Writing `rates.parquet`."""
+    return measured("rates_file", rows)
+
+
+STAGES: dict[str, Callable[[int], Row]] = {
+    "corpus": corpus,
+    "score": score,
+    "report": report,
+    "rates_file": rates_file,
+}
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:]:
+        name, _, rows = wanted.partition(":")
+        print(json.dumps(measured(name, int(rows or 100_000))), flush=True)
