@@ -22,7 +22,7 @@ from homing.methods import METHODS
 from homing.outputs.artefact import write_json
 from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
 from homing.outputs.lock import folder_lock
-from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
+from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
 from homing.outputs.shared_data import write_shared
 from homing.outputs.thumbnails import thumbnails_of
 from homing.pools.order import Rows
@@ -131,7 +131,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options) -> RunResult:
             on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
             on_main(accelerator, lambda: lock.take(folder))
             results = (trained if recipe.trains else rated)(recipe, session, prepared, started)
-        on_main(accelerator, lambda: (folder / "divergence.json").unlink(missing_ok=True))  # of an earlier attempt
+        on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)
 
 
@@ -212,6 +212,12 @@ def num_steps_for(recipe: Recipe, prepared: Prepared) -> int:
         weight = 0.0
     num_rows = len(problem.source) + weight * len(problem.target)
     return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
+
+
+def clean_up(folder: Path) -> None:
+    """Remove what served until the run was complete: features of its own, the note of an earlier divergence."""
+    remove_features(folder)
+    (folder / "divergence.json").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms, classifier_of
 from homing.outputs.facts import Asked, RunFacts
+from homing.outputs.ownership import FEATURES
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
@@ -34,8 +35,6 @@ from homing.unpacking import augmentation_of, needs_features
 
 _LISTED = 20
 _BLOCK = 65_536
-FEATURES = "features"
-"""Folder of a run in which features lie that no cache keeps."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from homing.outputs.artefact import is_leftover, is_unfinished, remove_leftovers
 
 MARK = ".homing"
 LOCK = ".homing.lock"
+FEATURES = "features"
+"""Folder of a run for features that no cache keeps; what is ours in it carries a mark of its own."""
 GENERATOR = b'<meta name="generator" content="homing'
 """Stands in every report, near its top."""
 
@@ -55,8 +57,8 @@ def is_ours(folder: Path) -> bool:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether nothing lies in a folder but what a kill left, or a lock."""
-    return all(path.name == LOCK or is_leftover(path) for path in folder.iterdir())
+    """Whether nothing lies in a folder but what a kill left, a lock, or features of a run that never got further."""
+    return all(path.name in (LOCK, FEATURES) or is_leftover(path) for path in folder.iterdir())
 
 
 def check_free(folder: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from homing.errors import CheckpointError, RecipeError
 from homing.outputs.artefact import write_whole
 from homing.outputs.lock import folder_lock
-from homing.outputs.ownership import LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, remove_run
+from homing.outputs.ownership import FEATURES, LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, remove_run
 from homing.recipe.schema import PoolSpec, Recipe
 
 OWN_DATA = "data"
@@ -109,8 +109,22 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
 
 def discard_stump(folder: Path) -> None:
     """Remove a run folder in which nothing but the recipe was written: the run never got under way."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - {MARK, LOCK} == {"recipe.yaml"}:
-        shutil.rmtree(folder)
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= {MARK, LOCK, FEATURES, "recipe.yaml"}:
+        return
+    remove_features(folder)
+    for name in ("recipe.yaml", LOCK, MARK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # something foreign lies in it
+        folder.rmdir()
+
+
+def remove_features(folder: Path) -> None:
+    """Remove the features that a run kept in its own folder, once nothing needs them any more."""
+    from homing.features.cache import FeatureCache  # imports torch, which most checks of a folder need not wait for
+
+    FeatureCache(folder / FEATURES, 0).clear()
+    with suppress(OSError):
+        (folder / FEATURES).rmdir()
 
 
 def _specs(recipe: Recipe) -> list[PoolSpec]:
