@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from homing.rates import Evidence
-from homing.rates.learned.descriptors import label_consistency, pool_consistency, target_likeness
+from homing.rates.learned.consistency import label_consistency, pool_consistency
 from homing.rates.learned.learner import WIDTH
+from homing.rates.learned.likeness import target_likeness
 from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
 
 FIRST_SEED = 100

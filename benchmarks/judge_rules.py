@@ -27,7 +27,7 @@ from scenarios import Scenario, all_scenarios, draw_study
 from torch import Tensor
 
 from homing.rates import Evidence
-from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.consistency import pool_consistency
 from homing.rates.learned.judge import choose, fit_candidates, judge
 from homing.rates.learned.learner import WIDTH
 from homing.rates.learned.plan import balanced_within_classes

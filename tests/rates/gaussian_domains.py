@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from homing.rates import Evidence
-from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.consistency import pool_consistency
 from homing.rates.learned.rate_model import DESCRIPTORS, Description, describe
 
 WIDTH = 24

@@ -5,7 +5,8 @@ import torch
 from gaussian_domains import draw_domain, hidden_matches
 from sklearn.metrics import roc_auc_score
 
-from homing.rates.learned.descriptors import label_consistency, pool_consistency, target_likeness
+from homing.rates.learned.consistency import label_consistency, pool_consistency
+from homing.rates.learned.likeness import target_likeness
 
 
 def test_likeness_ranks_hidden_matching_rows_first():

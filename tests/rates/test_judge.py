@@ -5,6 +5,7 @@ from gaussian_domains import described, hidden_matches
 from homing.errors import DataError
 from homing.rates.learned.judge import choose, judge
 from homing.rates.learned.rate_model import Setting, rates_of
+from homing.rates.learned.work import Work
 
 BOLD = [Setting(10, 1, 0), Setting(10, 30, 0)]
 
@@ -80,7 +81,10 @@ def test_the_verdict_is_the_same_twice():
 def test_progress_rises_to_one():
     shares = []
     judge(
-        hidden_matches(seed=4), torch.tensor([1.0]), lambda part: torch.ones(1, part.num_source), progress=shares.append
+        hidden_matches(seed=4),
+        torch.tensor([1.0]),
+        lambda part: torch.ones(1, part.num_source),
+        work=Work(shares.append),
     )
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)

@@ -5,7 +5,7 @@ import torch
 from gaussian_domains import hidden_matches
 from sklearn.metrics import roc_auc_score
 
-from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.consistency import pool_consistency
 from homing.rates.learned.label_noise import label_noise, right_from_clean, right_from_noisy
 
 NUM_CLASSES = 5

@@ -6,17 +6,18 @@ on held-out folds of the target, by the same judge. `BASELINES` names them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from homing.errors import DataError
-from homing.rates.learned.descriptors import target_likeness
 from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.groups import groups_of
 from homing.rates.learned.judge import FOLDS, RatesFrom, judge
 from homing.rates.learned.learner import JUDGED_ROWS, WIDTH, learn_rates
+from homing.rates.learned.likeness import target_likeness
 from homing.rates.learned.plan import RatePlan, balanced_within_classes
 from homing.rates.learned.rate_model import Setting, log_prior, weight_ladder
 
@@ -58,7 +59,7 @@ def pooled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = O
 def pooled_oversampled(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
     """Both pools as one, target images repeated: what learned rates must beat."""
     weights = weights_of(evidence, target_weight)
-    return _best_weight(evidence, weights, lambda part: torch.ones(len(weights), part.num_source), seed)
+    return _best_weight(evidence, weights, lambda part, some: torch.ones(len(some), part.num_source), seed)
 
 
 def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | None = OVERSAMPLING) -> RatePlan:
@@ -69,15 +70,16 @@ def density_ratio(evidence: Evidence, *, seed: int = 0, target_weight: float | N
     """
     weights = weights_of(evidence, target_weight)
     settings = [(weight, exponent) for exponent in _FLATTENINGS for weight in weights]
-    exponents = torch.tensor([[exponent] for _, exponent in settings])
 
-    def rates_from(part: Evidence) -> Tensor:
+    def rates_from(part: Evidence, some: Sequence[tuple[float, float]]) -> Tensor:
+        exponents = torch.tensor([[exponent] for _, exponent in some])
         ratio = (exponents * target_likeness(part, seed).log_ratio).exp()
-        return balanced_within_classes(ratio, part.source_labels, part.num_classes)
+        return balanced_within_classes(ratio, part.source_labels, part.num_classes, part.masses)
 
-    chosen = judged_weight(evidence, [weight for weight, _ in settings], rates_from, seed)
+    chosen = judged_weight(evidence, [weight for weight, _ in settings], lambda part: rates_from(part, settings), seed)
     weight, exponent = settings[chosen]
-    rates = rates_from(evidence.projected(WIDTH))[chosen]
+    # What was judged is what is applied: to the whole source, and in memory one setting at a time.
+    rates = rates_from(evidence.projected(WIDTH), [settings[chosen]])[0]
     return RatePlan(rates, weight, phi={"exponent": exponent, "target_weight": weight})
 
 
@@ -91,11 +93,11 @@ def oracle(evidence: Evidence, *, seed: int = 0, target_weight: float | None = O
         raise DataError("The oracle needs a simulated study: matches and clean are not known for this pool.")
     weights = weights_of(evidence, target_weight)
 
-    def rates_from(part: Evidence) -> Tensor:
+    def rates_from(part: Evidence, some: Sequence[float]) -> Tensor:
         assert part.matches is not None
         assert part.clean is not None
-        rates = torch.where(part.matches, torch.tensor(weights)[:, None], 1.0) * part.clean
-        return balanced_within_classes(rates, part.source_labels, part.num_classes)
+        rates = torch.where(part.matches, torch.tensor(some)[:, None], 1.0) * part.clean
+        return balanced_within_classes(rates, part.source_labels, part.num_classes, part.masses)
 
     return _best_weight(evidence, weights, rates_from, seed)
 
@@ -110,10 +112,13 @@ def weights_of(evidence: Evidence, target_weight: float | None) -> tuple[float, 
     return (target_weight,) if target_weight is not None else weight_ladder(evidence.num_source, evidence.num_target)
 
 
-def _best_weight(evidence: Evidence, weights: tuple[float, ...], rates_from: RatesFrom, seed: int) -> RatePlan:
-    """The plan with the best of the target weights `[S]`, and its rates out of `[S, N]`."""
-    chosen = judged_weight(evidence, weights, rates_from, seed) if len(weights) > 1 else 0
-    return RatePlan(rates_from(evidence)[chosen], weights[chosen], phi={"target_weight": weights[chosen]})
+def _best_weight(
+    evidence: Evidence, weights: tuple[float, ...], rates_from: Callable[[Evidence, Sequence[float]], Tensor], seed: int
+) -> RatePlan:
+    """The plan with the best of the target weights `[S]`; `rates_from` gives rates `[S, N]` of some of them."""
+    chosen = judged_weight(evidence, weights, lambda part: rates_from(part, weights), seed) if len(weights) > 1 else 0
+    weight = weights[chosen]
+    return RatePlan(rates_from(evidence, [weight])[0], weight, phi={"target_weight": weight})
 
 
 def judged_weight(evidence: Evidence, weights: Sequence[float], rates_from: RatesFrom, seed: int) -> int:
@@ -126,9 +131,10 @@ def judged_weight(evidence: Evidence, weights: Sequence[float], rates_from: Rate
     if folds < 2:
         return int(prior.argmax())
     judged = evidence.projected(WIDTH).thinned(JUDGED_ROWS, by=torch.arange(evidence.num_source))
-    # The target weighs against a thinned source what it will weigh against the whole.
-    scaled = torch.tensor(weights) * judged.num_source / evidence.num_source
-    return judge(judged, scaled, rates_from, log_prior=prior, folds=folds, seed=seed).chosen
+    groups = groups_of(judged, torch.ones(judged.num_source))
+    return judge(
+        judged, torch.tensor(weights), rates_from, log_prior=prior, folds=folds, seed=seed, groups=groups
+    ).chosen
 
 
 BASELINES: dict[str, Baseline] = {

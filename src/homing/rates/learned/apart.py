@@ -7,21 +7,25 @@ prior holds for likeliest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from homing.rates.learned.descriptors import label_consistency, neutral_consistency, pool_consistency, target_likeness
+from homing.rates.learned.blocks import FeatureBlocks
+from homing.rates.learned.consistency import label_consistency, neutral_consistency
 from homing.rates.learned.evidence import Evidence
-from homing.rates.learned.learner import NOTHING, WIDTH
+from homing.rates.learned.facts import PoolFacts, consistency_of, find_pool_facts
+from homing.rates.learned.learner import NOTHING
+from homing.rates.learned.likeness import target_likeness
 from homing.rates.learned.plan import RatePlan, spread_within_classes
 from homing.rates.learned.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, weight_ladder
 from homing.rates.learned.scorer import fit_scorer
+from homing.rates.learned.work import Work
 
 
 def rates_apart(
-    source_features: Tensor,
+    source_features: Tensor | FeatureBlocks,
     source_labels: Tensor | None,
     num_classes: int,
     target_features: Tensor,
@@ -29,17 +33,23 @@ def rates_apart(
     descriptors: Sequence[str] = DESCRIPTORS,
     target_weight: float | None = None,
     seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+    pool: PoolFacts | None = None,
+    device: torch.device | str = "cpu",
 ) -> RatePlan:
     """Rates from target likeness, and from the source's own label consistency where it has labels.
 
     Args:
-        source_features: `[N, D]` float32.
+        source_features: `[N, D]` float32, or blocks of them.
         source_labels: `[N]` int64 in the source's own classes; None where it has none.
         num_classes: Of the source; 1 where it has no labels.
         target_features: `[n, D]` float32.
         descriptors: What rates may depend on, out of `DESCRIPTORS`.
         target_weight: How often each target image counts; None: the likeliest a priori.
         seed: Of the cross-fits.
+        progress: Called with the share done, 0..1, often; what it raises ends the work.
+        pool: What the source tells by itself, from `pool_facts` with the same seed; found here where not given.
+        device: Where matrix products of many rows run.
 
     Returns:
         The plan; nothing in it was judged, and its first warning says what that cannot see.
@@ -50,23 +60,28 @@ def rates_apart(
     nobody = torch.zeros(len(source_features), dtype=torch.int64)
     unlabelled = torch.zeros(len(target_features), dtype=torch.int64)
     domains = Evidence(source_features, nobody, target_features, unlabelled, num_classes=1)
-    projection = domains.projection(WIDTH)
-    domains = domains.projected_by(projection)
     names = tuple(name for name in descriptors if source_labels is not None or name == "target_likeness")
     setting = likeliest_setting(names, domains.num_source, domains.num_target, target_weight)
-    likeness = target_likeness(domains, seed)
+    work = Work(progress, torch.device(device))
     labels = nobody if source_labels is None else source_labels
+    if pool is None:
+        asked = labels if "label_consistency" in names else None
+        pool = find_pool_facts(source_features, asked, num_classes, seed, work.part(0, 0.6))
+    domains = domains.projected_by(pool.projection)
+    likeness = target_likeness(domains, seed, work.part(0.6, 0.7))
     consistency = neutral_consistency(labels, num_classes)
     if "label_consistency" in names:
-        pool = Evidence(domains.source_features, labels, domains.target_features, unlabelled, num_classes)
-        alone = pool_consistency(pool, seed)
-        consistency = label_consistency(pool, likeness.match, alone, seed, target_has_labels=False)
+        kinds = Evidence(domains.source_features, labels, domains.target_features, unlabelled, num_classes)
+        alone = consistency_of(pool, labels, num_classes)
+        consistency = label_consistency(
+            kinds, likeness.match, alone, seed, target_has_labels=False, work=work.part(0.7, 1)
+        )
     matching = 1 + (setting.match_lift - 1) * likeness.match
     rates, _ = spread_within_classes(matching * consistency.right**setting.let_go, labels, num_classes)
     scorer = fit_scorer(
         likeness,
         consistency,
-        projection,
+        (pool.projection.matrix, pool.projection.offset),
         labels,
         rates,
         num_classes=num_classes,
@@ -82,7 +97,7 @@ def rates_apart(
         phi={**setting.as_dict(), "match_share": likeness.share, "wrong_share": consistency.wrong_share},
         descriptors=known,
         warnings=_warnings(likeness.share, source_labels is not None),
-        suggested=torch.where(consistency.right < 0.5, consistency.best, labels),
+        suggested=torch.where(consistency.right < 0.5, consistency.best.long(), labels),
         scorer=scorer,
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from homing.errors import DataError
+from homing.rates.learned.blocks import FeatureBlocks, MappedFeatures, as_blocks, check_finite, slices
+from homing.rates.learned.drawing import draw_rows, fitted_rows
+from homing.rates.learned.projection import Projection, fit_projection
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Evidence:
     """Features and labels of both pools; everything that rates can be learned from before training.
 
     Attributes:
-        source_features: `[N, D]` float32 features of the source pool.
+        source_features: `[N, D]` float32 features of the source pool, or blocks of them that need not be in memory.
         source_labels: `[N]` int64, index into the run's class list.
         target_features: `[n, D]` float32 features of the labelled target.
         target_labels: `[n]` int64. Classes may be missing here.
@@ -23,18 +27,21 @@ class Evidence:
         matches: `[N]` bool, the source row is of the target's domain. Known in simulated studies alone, and read
             by nothing but the oracle baseline.
         clean: `[N]` bool, the source row's label is right. As `matches`.
+        masses: `[N]` how many rows of a larger source each row stands for; None: itself alone.
 
     Raises:
-        DataError: Shapes disagree, a label is out of range, a feature is not finite, or a pool is empty.
+        DataError: Shapes disagree, a label is out of range, a feature is not finite (of blocks: when they are read),
+            or a pool is empty.
     """
 
-    source_features: Tensor
+    source_features: Tensor | FeatureBlocks
     source_labels: Tensor
     target_features: Tensor
     target_labels: Tensor
     num_classes: int
     matches: Tensor | None = None
     clean: Tensor | None = None
+    masses: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_pool("source", self.source_features, self.source_labels, self.num_classes)
@@ -55,6 +62,31 @@ class Evidence:
         """n, the number of target rows."""
         return len(self.target_labels)
 
+    @property
+    def mass(self) -> float:
+        """Rows of the pool that the source stands for, N where it is the pool itself."""
+        return float(self.num_source if self.masses is None else self.masses.sum(dtype=torch.float64))
+
+    @property
+    def held(self) -> Tensor:
+        """`[N, D]` the source's features in memory: for a source that was drawn, or is small."""
+        features = self.source_features
+        return features if isinstance(features, Tensor) else features.rows(slice(0, len(features)))
+
+    def blocks(self, size: int, rows: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows and their features, `size` at a time.
+
+        Args:
+            size: Rows a block.
+            rows: `[m]` int64, the rows to read; all where not given.
+        """
+        features = as_blocks(self.source_features)
+        for part in slices(self.num_source if rows is None else len(rows), size):
+            which = torch.arange(part.start, part.stop) if rows is None else rows[part]
+            block = features.rows(part if rows is None else which)
+            check_finite(block, "source", rows=which)
+            yield which, block
+
     def with_target(self, rows: Tensor) -> Evidence:
         """The same source beside a part of the target: what a fold may see.
 
@@ -63,76 +95,75 @@ class Evidence:
         """
         return replace(self, target_features=self.target_features[rows], target_labels=self.target_labels[rows])
 
-    def projected(self, width: int) -> Evidence:
-        """The same evidence on the source's leading principal components, scaled to mean square 1.
-
-        Fitted on the source alone, so that no fold of the target is seen before its time.
+    def with_source(self, rows: Tensor, masses: Tensor | None) -> Evidence:
+        """Some source rows, in memory, beside the same target.
 
         Args:
-            width: Components to keep; fewer where the features have fewer columns.
+            rows: `[m]` int64.
+            masses: `[m]` rows of the pool that each of them stands for.
         """
-        return self.projected_by(self.projection(width))
-
-    def projected_by(self, projection: tuple[Tensor, Tensor]) -> Evidence:
-        """The same evidence through a projection that is known already."""
-        matrix, offset = projection
         return replace(
             self,
-            source_features=self.source_features @ matrix + offset,
-            target_features=self.target_features @ matrix + offset,
+            source_features=as_blocks(self.source_features).rows(rows),
+            source_labels=self.source_labels[rows],
+            matches=None if self.matches is None else self.matches[rows],
+            clean=None if self.clean is None else self.clean[rows],
+            masses=masses,
         )
 
-    def projection(self, width: int) -> tuple[Tensor, Tensor]:
-        """Matrix `[D, width]` and offset `[width]` of `projected`: features @ matrix + offset."""
-        mean = self.source_features.mean(dim=0)
-        # Without a centred copy: the features of a large pool are held in memory once.
-        covariance = self.source_features.T @ self.source_features / self.num_source - torch.outer(mean, mean)
-        try:
-            variances, directions = torch.linalg.eigh(covariance)
-        except RuntimeError:  # most features are 0 throughout: a backbone far from its image size
-            variances, directions = (part.float() for part in torch.linalg.eigh(covariance.double()))
-        kept = directions[:, -width:]
-        scale = variances[-width:].mean().clamp(min=torch.finfo(torch.float32).tiny).sqrt()
-        return kept / scale, -(mean @ kept) / scale
+    def projected(self, width: int) -> Evidence:
+        """The same evidence on the source's leading principal components, see `fit_projection`."""
+        return self.projected_by(self.projection(width))
+
+    def projected_by(self, projection: Projection) -> Evidence:
+        """The same evidence through a projection that is known already; a large source block by block, when asked."""
+        mapped = MappedFeatures(as_blocks(self.source_features), projection, projection.width)
+        source: Tensor | FeatureBlocks = mapped
+        if self.num_source <= fitted_rows(1):
+            source = torch.cat([mapped.rows(part) for part in slices(self.num_source)])
+        return replace(self, source_features=source, target_features=projection(self.target_features))
+
+    def projection(self, width: int) -> Projection:
+        """What `projected` projects by."""
+        return fit_projection(self.source_features, width)
+
+    def drawn(
+        self, num_rows: int, *, by: Tensor | None = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, Evidence]:
+        """Rows that stand for the source, and the evidence of them in memory; see `draw_rows`.
+
+        Args:
+            num_rows: About how many rows to draw; all, as they are, where there are no more.
+            by: `[N]` what rows of a class are ordered by.
+            weights: `[N]` how much likelier one row is drawn than another of its class.
+        """
+        if self.num_source <= num_rows:
+            return torch.arange(self.num_source), replace(self, source_features=self.held)
+        rows, masses = draw_rows(
+            self.source_labels, self.num_classes, num_rows, by=by, weights=weights, masses=self.masses
+        )
+        return rows, self.with_source(rows, masses)
 
     def thinned(self, num_rows: int, by: Tensor) -> Evidence:
-        """A smaller source that keeps every class's share and the distribution of a descriptor in it.
-
-        Rows are taken at even steps along the source sorted by class and descriptor (systematic sampling), so that
-        a rare kind of rows is neither lost nor enriched by chance.
+        """A smaller source that keeps, by its masses, every class and the distribution of a descriptor in it.
 
         Args:
             num_rows: About how many rows to keep; all where there are no more.
             by: `[N]` the descriptor.
         """
-        if self.num_source <= num_rows:
-            return self
-        order = by.argsort()
-        order = order[self.source_labels[order].argsort(stable=True)]
-        rows = order[torch.linspace(0, self.num_source - 1, num_rows).round().long()]
-        return replace(
-            self,
-            source_features=self.source_features[rows],
-            source_labels=self.source_labels[rows],
-            matches=None if self.matches is None else self.matches[rows],
-            clean=None if self.clean is None else self.clean[rows],
-        )
+        return self.drawn(num_rows, by=by)[1]
 
 
-def _check_pool(role: str, features: Tensor, labels: Tensor, num_classes: int) -> None:
-    if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels):
+def _check_pool(role: str, features: Tensor | FeatureBlocks, labels: Tensor, num_classes: int) -> None:
+    shape = tuple(features.shape)
+    if len(shape) != 2 or labels.ndim != 1 or shape[0] != len(labels):
         raise DataError(
-            f"The {role} pool has features of shape {tuple(features.shape)} and labels of shape {tuple(labels.shape)}; "
+            f"The {role} pool has features of shape {shape} and labels of shape {tuple(labels.shape)}; "
             "expected [rows, columns] and [rows]."
         )
     if len(labels) == 0:
         raise DataError(f"The {role} pool is empty: rates need at least one labelled image on each side.")
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise DataError(f"The {role} pool has labels outside 0..{num_classes - 1}: map both pools to one class list.")
-    broken = ~torch.isfinite(features).all(dim=1)
-    if broken.any():
-        row = int(broken.nonzero()[0])
-        raise DataError(
-            f"{int(broken.sum())} rows of the {role} features are not finite (first: row {row}): "
-            "look at those images, or scan in fp32."
-        )
+    if isinstance(features, Tensor):
+        check_finite(features, role)

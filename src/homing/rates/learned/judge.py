@@ -7,7 +7,7 @@ So every fold describes the source anew from the target images that are left to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.folds import held_out_folds
+from homing.rates.learned.groups import Group, whole
 from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.learned.work import ALONE, Work
 
 FOLDS = 5
 REPEATS = 2
@@ -31,10 +33,12 @@ class Verdict:
     """Held-out losses of every candidate and the one chosen.
 
     Attributes:
-        losses: `[S, n]` temperature-scaled held-out cross entropy of each target image under each candidate, nats.
+        losses: `[S, m]` temperature-scaled held-out cross entropy of each judged target image under each candidate,
+            nats.
         chosen: Index of the chosen candidate.
         log_prior: `[S]` in nats, up to a constant.
-        held_out: `[n, C]` log-probabilities of each target image, out of fold, under the chosen candidate.
+        held_out: `[n, C]` log-probabilities of each target image, out of fold, under the chosen candidate; alike for
+            all classes where the image was not judged, and -inf for classes outside the group that it was judged in.
     """
 
     losses: Tensor
@@ -61,7 +65,8 @@ def judge(
     log_prior: Tensor | None = None,
     folds: int = FOLDS,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    groups: Sequence[Group] = (),
+    work: Work = ALONE,
 ) -> Verdict:
     """Score every candidate on held-out folds of the target and choose one.
 
@@ -70,40 +75,67 @@ def judge(
         target_weights: `[S]` how often each target image counts under each candidate.
         rates_from: Computes the candidates' rates, once in every fold.
         log_prior: `[S]`, see `choose`; all alike where not given.
-        folds: Parts that the target is split into, `REPEATS` times over.
+        folds: Parts that the target is split into, `REPEATS` times over, or once where there are several groups.
         seed: Seed of the splits.
-        progress: Called with the share done, 0..1.
+        groups: Classes that are judged by themselves, see `groups.py`; none: all classes together.
+        work: Told of, and where it runs.
 
     Raises:
         DataError: The target has fewer images than folds.
     """
-    scores = torch.zeros(REPEATS, len(target_weights), evidence.num_target, evidence.num_classes)
-    for index, (repeat, seen) in enumerate(_splits(evidence.target_labels, folds, seed)):
+    groups = groups or (whole(evidence),)
+    repeats = REPEATS if len(groups) == 1 else 1
+    scores = [torch.zeros(repeats, len(target_weights), len(group.targets), len(group.classes)) for group in groups]
+    splits = list(_splits(evidence.target_labels, folds, seed, repeats))
+    for index, (repeat, seen) in enumerate(splits):
+        fold = work.part(index / len(splits), (index + 1) / len(splits))
         part = evidence.with_target(seen)
-        probes = fit_candidates(part, target_weights, rates_from(part))
-        scores[repeat][:, ~seen] = log_probabilities(with_bias(evidence.target_features[~seen]), probes)
-        if progress is not None:
-            progress((index + 1) / (folds * REPEATS))
-    losses = _temperature_scaled_losses(scores, evidence.target_labels)
+        rates = rates_from(part)
+        for number, (group, found) in enumerate(zip(groups, scores, strict=True)):
+            fold.tick(number / len(groups))
+            held_out = ~seen[group.targets]
+            if held_out.all() or not held_out.any():
+                continue
+            probes = fit_candidates(
+                *group.of(evidence, seen, rates, target_weights),
+                work=fold.part(number / len(groups), (number + 1) / len(groups)),
+            )
+            features = with_bias(evidence.target_features[group.targets[held_out]])
+            found[repeat][:, held_out] = log_probabilities(features, probes)
+        fold.tick(1.0)
+    losses = _temperature_scaled_losses(scores, [group.labels(evidence) for group in groups])
     prior = torch.zeros(len(losses)) if log_prior is None else log_prior
     chosen = choose(losses, prior)
-    return Verdict(losses, chosen, prior, scores[:, chosen].exp().mean(dim=0).log())
+    return Verdict(losses, chosen, prior, _held_out(evidence, groups, scores, chosen))
 
 
-def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor) -> Tensor:
+def _held_out(evidence: Evidence, groups: Sequence[Group], scores: list[Tensor], chosen: int) -> Tensor:
+    held_out = torch.full((evidence.num_target, evidence.num_classes), -math.log(evidence.num_classes))
+    for group, found in zip(groups, scores, strict=True):
+        own = torch.full((len(group.targets), evidence.num_classes), -torch.inf)
+        own[:, group.classes] = found[:, chosen].exp().mean(dim=0).log()
+        held_out[group.targets] = own
+    return held_out
+
+
+def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor, work: Work = ALONE) -> Tensor:
     """`[S, D + 1, C]` probes trained on both pools as each candidate weighs them.
 
     Args:
         evidence: Both pools.
         target_weights: `[S]`.
-        rates: `[S, N]`.
+        rates: `[S, N]`, which count as often as the rows' masses say.
+        work: Told of, and where it runs.
     """
-    features = with_bias(torch.cat([evidence.source_features, evidence.target_features]))
+    rates = rates if evidence.masses is None else rates * evidence.masses
+    features = with_bias(torch.cat([evidence.held, evidence.target_features]))
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     weights = torch.cat([rates, target_weights[:, None].expand(-1, evidence.num_target)], dim=1)
     middle = weights.mean(dim=0, keepdim=True)
-    start = fit_probes(features, labels, middle, evidence.num_classes, ridge=JUDGE_RIDGE)
-    return fit_probes(features, labels, weights, evidence.num_classes, ridge=JUDGE_RIDGE, start=start)
+    start = fit_probes(features, labels, middle, evidence.num_classes, ridge=JUDGE_RIDGE, work=work.part(0, 0.1))
+    return fit_probes(
+        features, labels, weights, evidence.num_classes, ridge=JUDGE_RIDGE, start=start, work=work.part(0.1, 1)
+    )
 
 
 def choose(losses: Tensor, log_prior: Tensor) -> int:
@@ -124,28 +156,33 @@ def _paired_errors(losses: Tensor) -> Tensor:
     return errors
 
 
-def _splits(labels: Tensor, folds: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+def _splits(labels: Tensor, folds: int, seed: int, repeats: int) -> Iterator[tuple[int, Tensor]]:
     """`(repeat, seen)` for every fold of every repeat, seen being `[n]` bool."""
-    for repeat in range(REPEATS):
+    for repeat in range(repeats):
         for held_out in held_out_folds(labels, folds, seed + repeat):
             seen = torch.ones(len(labels), dtype=torch.bool)
             seen[held_out] = False
             yield repeat, seen
 
 
-def _temperature_scaled_losses(scores: Tensor, labels: Tensor) -> Tensor:
-    """Losses at each setting's own best temperature, so that confidence alone wins nothing.
+def _temperature_scaled_losses(scores: list[Tensor], labels: list[Tensor]) -> Tensor:
+    """`[S, m]` losses at each setting's own best temperature, so that confidence alone wins nothing.
 
     Args:
-        scores: `[R, S, n, C]` held-out log-probabilities.
-        labels: `[n]`.
+        scores: Of each group, `[R, S, m, C]` held-out log-probabilities.
+        labels: Of each group, `[m]`.
     """
+    losses_TSm = torch.cat([_losses(*group) for group in zip(scores, labels, strict=True)], dim=2)
+    best = losses_TSm.mean(dim=2).argmin(dim=0)
+    own_best = best[None, :, None].expand(1, -1, losses_TSm.shape[2])
+    return losses_TSm.gather(0, own_best).squeeze(0)
+
+
+def _losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """`[T, S, m]` at every temperature."""
     own = labels[None, None, :, None].expand(*scores.shape[:3], 1)
     per_temperature = []
     for temperature in _TEMPERATURES:
         log_probs = (scores * temperature).log_softmax(dim=-1)
         per_temperature.append(-log_probs.gather(3, own).squeeze(3).mean(dim=0))
-    losses_TSn = torch.stack(per_temperature)
-    best = losses_TSn.mean(dim=2).argmin(dim=0)
-    own_best = best[None, :, None].expand(1, -1, losses_TSn.shape[2])
-    return losses_TSn.gather(0, own_best).squeeze(0)
+    return torch.stack(per_temperature)

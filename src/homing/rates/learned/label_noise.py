@@ -30,8 +30,23 @@ def label_noise(log_probs: Tensor, labels: Tensor) -> Tensor:
     Returns:
         `[C, C]` float32, true class by given label, rows sum to 1; the identity where sure rows carry no other label.
     """
-    counts = _labels_of_sure_rows(log_probs, labels)
-    num_classes = len(counts)
+    confidence, found = log_probs.max(dim=1)
+    return noise_of_sure_rows(confidence, found, labels, log_probs.shape[1])
+
+
+def noise_of_sure_rows(
+    confidence: Tensor, found: Tensor, labels: Tensor, num_classes: int, masses: Tensor | None = None
+) -> Tensor:
+    """`label_noise` of what a probe finds.
+
+    Args:
+        confidence: `[N]` log-probability of the class that is found.
+        found: `[N]` int64, that class.
+        labels: `[N]` int64, as given.
+        num_classes: C.
+        masses: `[N]` rows that each row stands for; 1 each where not given.
+    """
+    counts = _labels_of_sure_rows(confidence, found, labels, num_classes, masses)
     wrong = 1 - float(counts.trace() / counts.sum())
     if wrong == 0:
         return torch.eye(num_classes)
@@ -53,17 +68,26 @@ def right_from_clean(probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
     """
     if not _tells(noise):
         return torch.ones(len(labels))
-    given = own_class(probs @ noise, labels)
-    right = own_class(probs * noise.diagonal(), labels)
+    given = (probs * noise.T[labels]).sum(dim=1)
+    right = own_class(probs, labels) * noise.diagonal()[labels]
     return right / given.clamp(min=torch.finfo(given.dtype).tiny)
 
 
-def right_from_noisy(probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
-    """The same where a probe of noisy labels gives the probabilities of the *label*: wrong ones are unmixed first."""
+def right_from_noisy(probs: Tensor, labels: Tensor, noise: Tensor, inverse: Tensor | None = None) -> Tensor:
+    """The same where a probe of noisy labels gives the probabilities of the *label*: wrong ones are unmixed first.
+
+    `inverse` is `unmixing(noise)`, where it is known already.
+    """
     if not _tells(noise):
         return torch.ones(len(labels))
-    clean = (probs @ torch.linalg.pinv(noise, rtol=_LEAST_SINGULAR)).clamp(min=0)
+    clean = (probs @ (unmixing(noise) if inverse is None else inverse)).clamp(min=0)
     return right_from_clean(functional.normalize(clean, p=1, dim=1), labels, noise)
+
+
+def unmixing(noise: Tensor) -> Tensor:
+    """`[C, C]` from probabilities of labels to those of true classes."""
+    inverse: Tensor = torch.linalg.pinv(noise.double(), rtol=_LEAST_SINGULAR)
+    return inverse.float()
 
 
 def own_class(values: Tensor, labels: Tensor) -> Tensor:
@@ -75,12 +99,18 @@ def _tells(noise: Tensor) -> bool:
     return 1 / len(noise) + _ROUNDING < float(noise.diagonal().mean()) < 1
 
 
-def _labels_of_sure_rows(log_probs: Tensor, labels: Tensor) -> Tensor:
+def _labels_of_sure_rows(
+    confidence: Tensor, found: Tensor, labels: Tensor, num_classes: int, masses: Tensor | None
+) -> Tensor:
     """`[C, C]` how many of the surest rows that are found to be of a class (row) carry each label (column)."""
-    num_classes = log_probs.shape[1]
-    confidence, found = log_probs.max(dim=1)
-    sure = confidence.argsort(descending=True)[: max(1, round(_SUREST * len(labels)))]
-    cells = torch.bincount(found[sure] * num_classes + labels[sure], minlength=num_classes**2)
+    order = confidence.argsort(descending=True)
+    if masses is None:
+        sure, weights = order[: max(1, round(_SUREST * len(labels)))], None
+    else:
+        reached = masses[order].double().cumsum(0)
+        sure = order[: max(1, int((reached <= _SUREST * reached[-1]).sum()))]
+        weights = masses[sure].double() * (len(sure) / masses[sure].sum())  # as many rows as were looked at
+    cells = torch.bincount(found[sure] * num_classes + labels[sure], weights, minlength=num_classes**2)
     return cells.view(num_classes, num_classes).float()
 
 

@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from homing.rates.learned.descriptors import pool_consistency
+from homing.rates.learned.consistency import LEAN
+from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.facts import WIDTH, PoolFacts, consistency_of, find_pool_facts
+from homing.rates.learned.groups import GROUP_CLASSES, groups_of
 from homing.rates.learned.judge import FOLDS, Verdict, judge
 from homing.rates.learned.plan import RatePlan
+from homing.rates.learned.projection import Projection
 from homing.rates.learned.rate_model import (
     DESCRIPTORS,
     Description,
@@ -23,11 +27,12 @@ from homing.rates.learned.rate_model import (
     rates_of,
 )
 from homing.rates.learned.scorer import fit_scorer
+from homing.rates.learned.work import Work
 
-WIDTH = 128
-"""Principal components that probes work on."""
+__all__ = ["JUDGED_ROWS", "NOTHING", "WIDTH", "doubted_labels", "learn_rates"]
+
 JUDGED_ROWS = 20_000
-"""Source rows that settings are judged on; a larger pool is thinned for it."""
+"""Source rows that settings are judged on, for each `GROUP_CLASSES` classes; a larger pool is thinned for it."""
 
 NOTHING = 0.005  # a share of matching rows below this cannot matter
 UNIFORM = 0.01  # rates this close to 1 are called uniform
@@ -44,6 +49,8 @@ def learn_rates(
     target_weight: float | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
+    pool: PoolFacts | None = None,
+    device: torch.device | str = "cpu",
 ) -> RatePlan:
     """Rates of every source row and the weight of the target, judged on held-out target images.
 
@@ -53,7 +60,9 @@ def learn_rates(
         folds: Parts that the target is split into for judging, at least 2.
         target_weight: How often each target image counts; searched where not given.
         seed: Seed of folds and cross-fits. The same seed gives the same plan.
-        progress: Called with the share done, 0..1.
+        progress: Called with the share done, 0..1, often; what it raises ends the work.
+        pool: What the source tells by itself, from `pool_facts` with the same seed; found here where not given.
+        device: Where matrix products of many rows run.
 
     Returns:
         The plan; `judged` holds one row per setting.
@@ -64,24 +73,37 @@ def learn_rates(
     """
     names = _checked(descriptors, folds, target_weight)
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
-    projection = evidence.projection(WIDTH)
-    reduced = evidence.projected_by(projection)
-    pool = pool_consistency(reduced, seed)
-    description = describe(reduced, names, pool, seed)
-    judged = reduced.thinned(JUDGED_ROWS, by=description.likeness.log_ratio)
-    if judged is not reduced:
-        pool = pool_consistency(judged, seed)
+    work = Work(progress, torch.device(device))
+    if pool is None:
+        labels = evidence.source_labels if "label_consistency" in names else None
+        pool = find_pool_facts(evidence.source_features, labels, evidence.num_classes, seed, work.part(0, 0.3))
+    alone = consistency_of(pool, evidence.source_labels, evidence.num_classes)
+    reduced = evidence.projected_by(pool.projection)
+    description = describe(reduced, names, alone, seed, work.part(0.3, 0.5))
+    # Rows that match decide between settings: they are drawn more often, and stand for fewer rows each.
+    leaning = 1 + LEAN * description.likeness.match
+    rows, judged = reduced.drawn(
+        _judged_rows_of(evidence.num_classes), by=description.likeness.log_ratio, weights=leaning
+    )
+    told = alone.of(rows)
     verdict = judge(
         judged,
-        # The target weighs against a thinned source what it will weigh against the whole.
-        torch.tensor([s.target_weight for s in settings]) * judged.num_source / evidence.num_source,
-        lambda part: rates_of(settings, describe(part, names, pool, seed), part),
+        torch.tensor([s.target_weight for s in settings]),
+        lambda part: rates_of(settings, describe(part, names, told, seed), part),
         log_prior=log_prior(settings, evidence.num_source, evidence.num_target),
         folds=folds,
         seed=seed,
-        progress=progress,
+        groups=groups_of(judged, leaning[rows]),
+        work=work.part(0.5, 0.99),
     )
-    return _plan(evidence, description, settings, verdict, projection)
+    plan = _plan(evidence, description, settings, verdict, pool.projection)
+    work.tick(1.0)
+    return plan
+
+
+def _judged_rows_of(num_classes: int) -> int:
+    """Descriptors are refitted for all classes in every fold, and need rows of all of them."""
+    return min(fitted_rows(num_classes), JUDGED_ROWS * math.ceil(num_classes / GROUP_CLASSES))
 
 
 def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None) -> tuple[str, ...]:
@@ -100,7 +122,7 @@ def _plan(
     description: Description,
     settings: list[Setting],
     verdict: Verdict,
-    projection: tuple[Tensor, Tensor],
+    projection: Projection,
 ) -> RatePlan:
     chosen = settings[verdict.chosen]
     rates = rates_of([chosen], description, evidence)[0]
@@ -112,20 +134,20 @@ def _plan(
             **chosen.as_dict(),
             "match_share": likeness.share,
             "wrong_share": consistency.wrong_share,
-            "absent_class_rate": float(class_presence(evidence).min()),
+            "absent_class_rate": 1.0 if chosen.pools else float(class_presence(evidence).min()),
         },
         descriptors={
             "target_likeness": likeness.log_ratio,
             "label_consistency": consistency.log_probability,
         },
         judged=_judged_rows(settings, verdict),
-        warnings=_warnings(rates, description, verdict, evidence),
-        suggested=torch.where(consistency.right < 0.5, consistency.best, evidence.source_labels),
+        warnings=_warnings(rates, chosen, description, verdict, evidence),
+        suggested=torch.where(consistency.right < 0.5, consistency.best.long(), evidence.source_labels),
         doubted=doubted_labels(verdict.held_out, evidence.target_labels),
         scorer=fit_scorer(
             likeness,
             consistency,
-            projection,
+            (projection.matrix, projection.offset),
             evidence.source_labels,
             rates,
             num_classes=evidence.num_classes,
@@ -161,13 +183,16 @@ def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, fl
     ]
 
 
-def _warnings(rates: Tensor, description: Description, verdict: Verdict, evidence: Evidence) -> list[str]:
+def _warnings(
+    rates: Tensor, chosen: Setting, description: Description, verdict: Verdict, evidence: Evidence
+) -> list[str]:
     warnings, num_classes = [], evidence.num_classes
     presence = class_presence(evidence)
     if (presence < 1).any():
+        count = "as much as" if chosen.pools else f"{float(presence.min()):.3f} times as much as"
         warnings.append(
-            f"{int((presence < 1).sum())} of {num_classes} classes have no target image: their source samples count "
-            f"{float(presence.min()):.3f} times as much as others; add target images of the classes that you need."
+            f"{int((presence < 1).sum())} of {num_classes} classes have no target image: their source samples "
+            f"count {count} others; add target images of the classes that you need."
         )
     if description.likeness.share < NOTHING:
         warnings.append("Nothing in the source pool looks like the target: no row is lifted.")

@@ -12,13 +12,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from homing.rates.learned.blocks import slices
+from homing.rates.learned.work import ALONE, Work
+
 RIDGE = 1e-3
 """Default penalty, in units of the mean weighted loss, on features of unit mean square."""
 
 _MEMORY = 6  # pairs that L-BFGS remembers
 _SUFFICIENT_DECREASE = 1e-4
 _MAX_HALVINGS = 12
-_MAX_SCORES = 16_000_000  # floats in one block of scores: bounds memory, keeps blocks near the cache
+_MAX_SCORES = 16_000_000  # floats of scores that are fitted side by side
+_BLOCK_SCORES = 1_000_000  # floats of scores at a time: keeps blocks in the cache, and memory flat
+_FEW_CLASSES = 32
 
 
 def fit_probes(
@@ -31,6 +36,7 @@ def fit_probes(
     start: Tensor | None = None,
     max_steps: int = 40,
     tolerance: float = 2e-3,
+    work: Work = ALONE,
 ) -> Tensor:
     """Minimise `sum_i w_si loss_i / sum_i w_si + ridge / 2 * |W_s|^2` for every weighting s.
 
@@ -46,6 +52,7 @@ def fit_probes(
         start: `[D, C]` or `[S, D, C]`, weights to start from; zeros where not given.
         max_steps: Steps after which every probe is taken as it stands.
         tolerance: Gradient norm, relative to the one at zero weights, below which all may stop.
+        work: Told of at every step; its device does the steps.
 
     Returns:
         `[S, D, C]` weights.
@@ -54,14 +61,17 @@ def fit_probes(
     scale = features.square().mean(dim=0).sqrt().clamp(min=1e-6)
     penalty = ridge / scale.square()
     penalty[-1] = 0.0
-    scaled = features / scale
     begin = torch.zeros(width, num_classes) if start is None else start * scale[:, None]
     begin = begin.expand(len(row_weights), width, num_classes)
-    block = max(1, _MAX_SCORES // (num_classes * len(labels)))
-    fitted = [
-        _minimise(_Loss(scaled, labels, weights, num_classes, penalty), first, max_steps, tolerance)
-        for weights, first in zip(torch.split(row_weights, block), torch.split(begin, block), strict=True)
-    ]
+    side_by_side = max(1, _MAX_SCORES // (num_classes * len(labels)))
+    scaled = (features / scale).to(work.device)
+    fitted = []
+    for first in range(0, len(row_weights), side_by_side):
+        part = slice(first, first + side_by_side)
+        stretch = work.part(first / len(row_weights), min(1.0, (first + side_by_side) / len(row_weights)))
+        loss = _loss_of(scaled, labels, row_weights[part], num_classes, penalty, work.device)
+        found = _minimise(loss, begin[part].to(work.device), max_steps, tolerance, stretch)
+        fitted.append(found.cpu())
     return torch.cat(fitted) / scale[:, None]
 
 
@@ -75,16 +85,25 @@ def with_bias(features: Tensor) -> Tensor:
     return torch.cat([features, torch.ones(len(features), 1)], dim=1)
 
 
+def _loss_of(
+    scaled: Tensor, labels: Tensor, weights: Tensor, num_classes: int, penalty: Tensor, device: torch.device
+) -> _Loss:
+    """Rows that count in none of the weightings are left out, where that saves work."""
+    shares = (weights / weights.sum(dim=1, keepdim=True, dtype=torch.float64)).float()
+    if len(weights) == 1:
+        kept = (weights[0] > 0).nonzero().flatten()
+        if len(kept) < 0.9 * len(labels):
+            scaled, labels, shares = scaled[kept.to(device)], labels[kept], shares[:, kept]
+    return _Loss(scaled, labels.to(device), shares.to(device), num_classes, penalty.to(device))
+
+
 class _Loss:
     """Mean weighted cross entropy plus penalty of S probes, with its gradient; weights as `[S, D * C]`."""
 
-    def __init__(
-        self, features: Tensor, labels: Tensor, row_weights: Tensor, num_classes: int, penalty: Tensor
-    ) -> None:
+    def __init__(self, features: Tensor, labels: Tensor, shares: Tensor, num_classes: int, penalty: Tensor) -> None:
         self._features_ND = features
-        self._features_DN = features.T.contiguous()
         self._labels = labels
-        self._weights_SN = row_weights / row_weights.sum(dim=1, keepdim=True)
+        self._shares_SN = shares
         self._num_classes = num_classes
         self._penalty_D1 = penalty[:, None]
 
@@ -92,26 +111,64 @@ class _Loss:
         """Losses `[S]` and gradients `[S, D * C]`."""
         num_probes, num_classes = len(flat), self._num_classes
         coefficients = flat.view(num_probes, -1, num_classes)
-        stacked = coefficients.transpose(1, 2).reshape(num_probes * num_classes, -1)
-        # Classes before rows: sums over few classes then run along contiguous rows.
-        residual = (stacked @ self._features_DN).view(num_probes, num_classes, -1).softmax(dim=1)
-        own_S1N = self._labels.expand(num_probes, 1, -1)
-        own = residual.gather(1, own_S1N)
-        losses = -own.squeeze(1).clamp(min=torch.finfo(own.dtype).tiny).log()
-        residual.scatter_(1, own_S1N, own - 1).mul_(self._weights_SN[:, None])
-        gradient = (residual.view(num_probes * num_classes, -1) @ self._features_ND).view(num_probes, num_classes, -1)
+        value, gradient = torch.zeros(num_probes).to(flat), torch.zeros_like(coefficients)
+        size = max(64, _BLOCK_SCORES // (num_probes * num_classes))
+        add = self._add_few if num_classes <= _FEW_CLASSES else self._add_many
+        for part in slices(len(self._labels), size):
+            add(coefficients, part, value, gradient)
         shrink = self._penalty_D1 * coefficients
-        value = (losses * self._weights_SN).sum(1) + 0.5 * (shrink * coefficients).sum((1, 2))
-        return value, (gradient.transpose(1, 2) + shrink).reshape(num_probes, -1)
+        value = value + 0.5 * (shrink * coefficients).sum((1, 2))
+        return value, (gradient + shrink).reshape(num_probes, -1)
+
+    def at_zero(self) -> Tensor:
+        """`[S, D * C]` the gradient where all weights are 0 and every class is as likely as any other."""
+        num_probes, num_classes = len(self._shares_SN), self._num_classes
+        gradient = torch.zeros(num_probes, self._features_ND.shape[1], num_classes).to(self._features_ND)
+        gradient += ((self._shares_SN @ self._features_ND) / num_classes)[:, :, None]
+        for probe, shares in zip(gradient, self._shares_SN, strict=True):
+            for part in slices(len(self._labels), _BLOCK_SCORES // 128):
+                probe.T.index_add_(0, self._labels[part], self._features_ND[part] * -shares[part, None])
+        return gradient.view(num_probes, -1)
+
+    def _add_few(self, coefficients: Tensor, part: slice, value: Tensor, gradient: Tensor) -> None:
+        """Classes before rows: sums over few classes then run along contiguous rows."""
+        features_mD, shares_Sm = self._features_ND[part], self._shares_SN[:, part]
+        num_probes, width, num_classes = coefficients.shape
+        stacked = coefficients.transpose(1, 2).reshape(num_probes * num_classes, width)
+        scores = (stacked @ features_mD.T).view(num_probes, num_classes, -1)
+        residual = scores.sub_(scores.amax(dim=1, keepdim=True)).exp_()
+        residual /= residual.sum(dim=1, keepdim=True)
+        own_S1m = self._labels[part].expand(num_probes, 1, -1)
+        own = residual.gather(1, own_S1m)
+        value -= (_log(own.squeeze(1)) * shares_Sm).sum(1)
+        residual.scatter_(1, own_S1m, own - 1).mul_(shares_Sm[:, None])
+        found = residual.view(num_probes * num_classes, -1) @ features_mD
+        gradient += found.view(num_probes, num_classes, width).transpose(1, 2)
+
+    def _add_many(self, coefficients: Tensor, part: slice, value: Tensor, gradient: Tensor) -> None:
+        """Rows before classes: each row's many classes are contiguous."""
+        features_mD, own_m1 = self._features_ND[part], self._labels[part, None]
+        for index, probe_DC in enumerate(coefficients):
+            shares_m = self._shares_SN[index, part]
+            residual = (features_mD @ probe_DC).softmax(dim=1)
+            own = residual.gather(1, own_m1)
+            value[index] -= (_log(own.squeeze(1)) * shares_m).sum()
+            residual.scatter_(1, own_m1, own - 1).mul_(shares_m[:, None])
+            gradient[index].addmm_(features_mD.T, residual)
 
 
-def _minimise(loss: _Loss, start: Tensor, max_steps: int, tolerance: float) -> Tensor:
+def _log(values: Tensor) -> Tensor:
+    return values.clamp(min=torch.finfo(values.dtype).tiny).log()
+
+
+def _minimise(loss: _Loss, start: Tensor, max_steps: int, tolerance: float, work: Work) -> Tensor:
     point = start.reshape(len(start), -1)
     value, gradient = loss(point)
     # At zero weights; a warm start would otherwise be asked to improve on itself.
-    goal = tolerance * loss(torch.zeros_like(point))[1].norm(dim=1)
+    goal = tolerance * loss.at_zero().norm(dim=1)
     pairs: list[tuple[Tensor, Tensor]] = []
-    for _ in range(max_steps):
+    for step in range(max_steps):
+        work.tick(step / max_steps)
         if (gradient.norm(dim=1) <= goal).all():
             break
         direction = _quasi_newton_direction(gradient, pairs)

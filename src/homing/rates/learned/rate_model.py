@@ -8,15 +8,11 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from homing.rates.learned.descriptors import (
-    Consistency,
-    Likeness,
-    label_consistency,
-    neutral_consistency,
-    target_likeness,
-)
+from homing.rates.learned.consistency import Consistency, label_consistency, neutral_consistency
 from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.likeness import Likeness, target_likeness
 from homing.rates.learned.plan import spread_within_classes
+from homing.rates.learned.work import ALONE, Work
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
 RUNGS, MIDDLE_RUNG = 5, 2
@@ -43,6 +39,11 @@ class Setting:
     target_weight: float
     match_lift: float = 1.0
     let_go: float = 0.0
+
+    @property
+    def pools(self) -> bool:
+        """Whether all rates are 1, whatever is known."""
+        return self.match_lift == 1 and self.let_go == 0
 
     def as_dict(self) -> dict[str, float]:
         """Names and values, for reports."""
@@ -99,7 +100,9 @@ class Description:
     consistency: Consistency
 
 
-def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed: int) -> Description:
+def describe(
+    evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed: int, work: Work = ALONE
+) -> Description:
     """Compute the named descriptors from both pools; one that is not named has no influence on rates.
 
     Args:
@@ -107,13 +110,14 @@ def describe(evidence: Evidence, names: tuple[str, ...], pool: Consistency, seed
         names: Out of `DESCRIPTORS`.
         pool: What the pool alone tells of its labels, from `pool_consistency`; the same for every fold.
         seed: Seed of the cross-fits.
+        work: Told of, and where it runs.
     """
-    likeness = target_likeness(evidence, seed)
+    likeness = target_likeness(evidence, seed, work.part(0, 0.2))
     neutral = torch.zeros(evidence.num_source)
     if "target_likeness" not in names:
         likeness = replace(likeness, match=neutral, share=0.0)
     if "label_consistency" in names:
-        consistency = label_consistency(evidence, likeness.match, pool, seed)
+        consistency = label_consistency(evidence, likeness.match, pool, seed, work=work.part(0.2, 1))
     else:
         consistency = neutral_consistency(evidence.source_labels, evidence.num_classes)
     return Description(likeness, consistency)
@@ -138,8 +142,8 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     let_go = torch.tensor([[setting.let_go] for setting in settings])
     matching = 1 + (lift - 1) * description.likeness.match
     keeping = description.consistency.right**let_go
-    rates, _ = spread_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes)
-    pooling = (lift == 1) & (let_go == 0)
+    rates, _ = spread_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes, evidence.masses)
+    pooling = torch.tensor([[setting.pools] for setting in settings])
     return rates * torch.where(pooling, 1.0, class_presence(evidence)[evidence.source_labels])
 
 

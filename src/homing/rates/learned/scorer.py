@@ -13,12 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from homing.rates.learned.descriptors import Consistency, Likeness
+from homing.rates.learned.consistency import Consistency
 from homing.rates.learned.label_noise import own_class, right_from_clean
-from homing.rates.learned.plan import spread_within_classes
+from homing.rates.learned.likeness import Likeness
+from homing.rates.learned.plan import class_sums, spread_within_classes
 from homing.rates.learned.probe import with_bias
 
-_KNOTS = 512
+_KNOTS = 4096  # the most: match probabilities are steps, and each step has two ends
 _SCALARS = ("match_lift", "let_go")
 
 
@@ -141,24 +142,43 @@ def fit_scorer(
         return torch.cat([matrix @ probe[:-1], (probe[-1] + offset @ probe[:-1])[None]])
 
     raw = (1 + (match_lift - 1) * likeness.match) * consistency.right**let_go
-    tiny = torch.finfo(raw.dtype).tiny
-    totals = torch.zeros(2, num_classes).index_add_(1, labels, torch.stack([rates, raw]))
+    totals = [class_sums(values, labels, num_classes) for values in (rates, raw)]
     counts = torch.bincount(labels, minlength=num_classes).clamp(min=1)
     _, uniform = spread_within_classes(raw, labels, num_classes)
     base = uniform * totals[0] / counts
-    scale = (1 - uniform) * torch.where(totals[1] > 0, totals[0] / totals[1].clamp(min=tiny), 1.0)
-    order = likeness.log_ratio.argsort()
-    knots = order[torch.linspace(0, len(order) - 1, max(2, min(_KNOTS, len(order)))).round().long()]
-    whole = (rates.sum() / raw.sum().clamp(min=tiny))[None]
+    scale = (1 - uniform) * torch.where(totals[1] > 0, totals[0] / totals[1].clamp(min=1e-300), 1.0)
+    whole = (totals[0].sum() / totals[1].sum().clamp(min=1e-300))[None]
+    match_at, match = _steps(likeness)
     return Scorer(
         likeness=unfolded(torch.zeros(projection[0].shape[1] + 1) if likeness.probe is None else likeness.probe),
-        match_at=likeness.log_ratio[knots].clone(),
-        match=likeness.match[knots].clone(),
+        match_at=match_at,
+        match=match,
         pool_probe=unfolded(consistency.pool_probe),
         lean_probe=unfolded(consistency.lean_probe),
-        class_scale=torch.cat([scale, whole]),
-        class_base=torch.cat([base, torch.zeros(1)]),
+        class_scale=torch.cat([scale, whole]).float(),
+        class_base=torch.cat([base, torch.zeros(1)]).float(),
         match_lift=match_lift,
         let_go=let_go,
         noise=consistency.noise,
     )
+
+
+def _steps(likeness: Likeness) -> tuple[Tensor, Tensor]:
+    """Log density ratios, ascending, and match probabilities where these move: both ends of every step.
+
+    Where there are too many steps, those are kept that divide the way from the lowest to the highest probability
+    evenly: what is left out then moves less than a thousandth.
+    """
+    order = likeness.log_ratio.argsort(stable=True)
+    match = likeness.match[order]
+    moves = match[1:] != match[:-1]
+    ends = torch.ones(len(match) + 1, dtype=torch.bool)
+    ends[1:-1] = moves
+    knots = (ends[:-1] | ends[1:]).nonzero().flatten()
+    if len(knots) > _KNOTS:
+        levels = torch.linspace(float(match[0]), float(match[-1]), _KNOTS // 2, dtype=torch.float64)
+        found = torch.searchsorted(match[knots].double(), levels).clamp(max=len(knots) - 1)
+        knots = knots[torch.unique(torch.cat([found, (found - 1).clamp(min=0)]))]
+    if len(knots) == 1:
+        knots = knots.repeat(2)
+    return likeness.log_ratio[order[knots]].clone(), match[knots].clone()

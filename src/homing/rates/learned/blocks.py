@@ -1,0 +1,112 @@
+"""Features of many rows that need not be in memory: whoever wants some of them asks for those rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from homing.errors import DataError
+
+BLOCK_ROWS = 8192
+
+
+class FeatureBlocks(Protocol):
+    """Features of N rows, D columns each."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """float32 `[m, D]` on the CPU, of a slice of step 1 or of int64 rows in any order."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldFeatures:
+    """Features that are in memory: `[N, D]`."""
+
+    features: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return self.features.shape[0], self.features.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """float32 `[m, D]`."""
+        return self.features[rows].float()
+
+
+@dataclass(frozen=True)
+class MappedFeatures:
+    """Features that each block is computed from when it is asked for, such as principal components.
+
+    Attributes:
+        base: Features of N rows.
+        apply: `[m, D]` to `[m, width]`, row by row.
+        width: Columns that come out.
+    """
+
+    base: FeatureBlocks
+    apply: Callable[[Tensor], Tensor]
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, width)."""
+        return len(self.base), self.width
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """float32 `[m, width]`."""
+        return self.apply(self.base.rows(rows))
+
+
+def as_blocks(features: Tensor | FeatureBlocks) -> FeatureBlocks:
+    """A tensor as blocks; blocks as they are."""
+    return HeldFeatures(features) if isinstance(features, Tensor) else features
+
+
+def slices(num_rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
+    """All rows, in runs of at most `size`."""
+    for first in range(0, num_rows, size):
+        yield slice(first, min(first + size, num_rows))
+
+
+def check_finite(features: Tensor, role: str, first_row: int = 0, rows: Tensor | None = None) -> None:
+    """Refuse features that hold NaN or infinities.
+
+    Args:
+        features: `[m, D]`.
+        role: Of the pool, for the message.
+        first_row: Row of the pool that the first of them is.
+        rows: `[m]` rows of the pool that they are, where they do not follow one another.
+
+    Raises:
+        DataError: Some are not finite.
+    """
+    # One number for the block: a sum is finite only where all of its terms are, and costs no mask.
+    if torch.isfinite(features.sum(dtype=torch.float64)):
+        return
+    broken = (~torch.isfinite(features).all(dim=1)).nonzero().flatten()
+    if len(broken):
+        row = first_row + int(broken[0]) if rows is None else int(rows[broken[0]])
+        raise DataError(
+            f"{len(broken)} rows of the {role} features are not finite (first: row {row}): "
+            "look at those images, or scan in fp32."
+        )

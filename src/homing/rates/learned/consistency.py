@@ -1,0 +1,242 @@
+"""How well each source row's label agrees with the rest of the pool, and how probably it is right.
+
+A *probability* again: in a pool without wrong labels all of them are right, and rates made from them are uniform. What
+the pool alone tells never looks at the target and is found once; what a probe that leans to the target tells is
+refitted inside each fold of the judge (`judge.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from homing.rates.learned.blocks import BLOCK_ROWS
+from homing.rates.learned.drawing import fitted_rows
+from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.folds import folds_of_images
+from homing.rates.learned.label_noise import (
+    noise_of_sure_rows,
+    own_class,
+    right_from_clean,
+    right_from_noisy,
+    unmixing,
+)
+from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.learned.work import ALONE, Work
+
+CROSS_FITS = 5
+CROSS_FITS_OF_MANY = 2
+"""Cross-fits where five of them would take long: rows and classes are many."""
+FEW_CELLS = 12_800_000
+"""Rows times classes up to which there are `CROSS_FITS`."""
+CONSISTENCY_RIDGE = 0.05
+CONSISTENCY_ROUNDS = 2
+LEAN = 9.0
+"""Extra weight of a surely matching row, and of a target image, in the probe that judges labels: it leans to the
+target, because a probe of the pool as it is finds the rows that match inconsistent, being few and otherwise."""
+NO_MATCH = 1e-6
+"""A row that matches with less than this is as the pool tells it: the leaning probe is not asked."""
+WARM_CLASSES = 64
+"""With more classes than this the leaning probes start from the pool's."""
+
+_CELLS = 4_000_000  # of a block of scores
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How well each source row's label agrees with the rest of the pool.
+
+    Attributes:
+        log_probability: `[N]` out-of-fold log-probability of the row's own label.
+        right: `[N]` in 0..1, probability that the label is right.
+        noise: `[C, C]` how often each given label (column) stands on each true class (row), see `label_noise`.
+        best: `[N]` int32, the class that an out-of-fold probe finds likeliest.
+        pool_probe: `[D + 1, C]` mean of the cross-fitted probes of the pool, for rows that none of them has seen.
+        lean_probe: `[D + 1, C]` the same of the probes that lean to the target.
+        probes: `[F, D + 1, C]` the cross-fitted probes of the pool.
+        fold: `[N]` uint8, which of them has not seen the row or its copies.
+    """
+
+    log_probability: Tensor
+    right: Tensor
+    noise: Tensor
+    best: Tensor
+    pool_probe: Tensor | None = None
+    lean_probe: Tensor | None = None
+    probes: Tensor | None = None
+    fold: Tensor | None = None
+
+    @property
+    def wrong_share(self) -> float:
+        """Share of the pool's labels that are wrong, 0..1, classes counting alike."""
+        return 1 - float(self.noise.diagonal().mean())
+
+    def of(self, rows: Tensor) -> Consistency:
+        """The same of some rows alone, `[m]` int64: what was found in the whole pool is carried, not found anew."""
+        return replace(
+            self,
+            log_probability=self.log_probability[rows],
+            right=self.right[rows],
+            best=self.best[rows],
+            fold=None if self.fold is None else self.fold[rows],
+        )
+
+
+def neutral_consistency(labels: Tensor, num_classes: int) -> Consistency:
+    """All labels `[N]` are taken as right."""
+    return Consistency(
+        torch.zeros(len(labels)), torch.ones(len(labels)), torch.eye(num_classes), labels.to(torch.int32)
+    )
+
+
+def pool_consistency(evidence: Evidence, seed: int, work: Work = ALONE) -> Consistency:
+    """Probability that each label is right as the pool alone tells it; the target is not looked at.
+
+    Which label stands on which class how often is told by the rows that a cross-fitted probe is most sure of
+    (`label_noise`). The posterior of each label follows by Bayes' rule, and the probe is fitted once more with it.
+    Both are fitted on rows drawn from a large pool; the second probe is then asked about all of them.
+    """
+    labels, num_classes = evidence.source_labels, evidence.num_classes
+    if num_classes == 1 or evidence.num_source < 2:
+        return neutral_consistency(labels, num_classes)
+    fold = _folds(evidence, seed)
+    work.tick(0.05)
+    rows, drawn = evidence.drawn(fitted_rows(num_classes))
+    sample = _Sample(drawn, fold[rows])
+    probes = sample.fit(torch.ones(drawn.num_source), None, None, work.part(0.05, 0.5))
+    confidence, found = sample.ask(
+        probes, lambda log_probs, _: torch.stack([part.float() for part in log_probs.max(dim=1)]), work.part(0.5, 0.53)
+    )
+    noise = noise_of_sure_rows(confidence, found.long(), drawn.source_labels, num_classes, drawn.masses)
+    inverse = unmixing(noise)
+    (right,) = sample.ask(
+        probes,
+        lambda log_probs, own: right_from_noisy(log_probs.exp(), own, noise, inverse)[None],
+        work.part(0.53, 0.55),
+    )
+    probes = sample.fit(right, probes, None, work.part(0.55, 0.85))
+    told = torch.empty(3, evidence.num_source)
+    for which, log_probs in _out_of_fold(evidence, probes, fold, work=work.part(0.85, 1)):
+        told[:, which] = _told(log_probs, labels[which], noise)
+    return Consistency(told[0], told[1], noise, told[2].to(torch.int32), probes.mean(dim=0), probes=probes, fold=fold)
+
+
+def label_consistency(
+    evidence: Evidence,
+    match: Tensor,
+    pool: Consistency,
+    seed: int,
+    *,
+    target_has_labels: bool = True,
+    work: Work = ALONE,
+) -> Consistency:
+    """As the pool tells it for rows of the pool's own kind, as a probe that leans to the target does for the others.
+
+    A probe of the pool as it is finds the rows that match inconsistent, being few and of another kind; one that
+    leans to the target finds the rest inconsistent. So each row is judged among its like.
+
+    Args:
+        evidence: Both pools; target images count as rows that surely match and are surely right.
+        match: `[N]` match probability of each source row.
+        pool: What the pool alone tells.
+        seed: Seed of the cross-fitting folds, where `pool` has none.
+        target_has_labels: Whether the target's labels are of the source's classes; else its images are left out.
+        work: Told of, and where it runs.
+    """
+    labels, num_classes = evidence.source_labels, evidence.num_classes
+    if num_classes == 1 or not match.any():
+        return pool
+    fold = _folds(evidence, seed) if pool.fold is None else pool.fold
+    rows, drawn = evidence.drawn(fitted_rows(num_classes), weights=1 + LEAN * match)
+    sample = _Sample(drawn, fold[rows])
+    own_match, own_right = match[rows], pool.right[rows]
+    right = own_match + (1 - own_match) * own_right
+    probes = pool.probes if num_classes > WARM_CLASSES else None
+    for number in range(CONSISTENCY_ROUNDS):
+        part = work.part(0.4 * number, 0.4 * number + 0.4)
+        probes = sample.fit((1 + LEAN * own_match) * right, probes, (1 + LEAN) * target_has_labels, part.part(0, 0.8))
+        if number + 1 < CONSISTENCY_ROUNDS:
+            (lean,) = sample.ask(
+                probes,
+                lambda log_probs, own: right_from_clean(log_probs.exp(), own, pool.noise)[None],
+                part.part(0.8, 1),
+            )
+            right = own_match * lean + (1 - own_match) * own_right
+    assert probes is not None
+    log_own, right, best = pool.log_probability.clone(), pool.right.clone(), pool.best.clone()
+    asked = (match > NO_MATCH).nonzero().flatten()
+    for which, log_probs in _out_of_fold(evidence, probes, fold, asked, work=work.part(0.8, 1)):
+        told, share = _told(log_probs, labels[which], pool.noise), match[which]
+        own = share * told[0].exp() + (1 - share) * pool.log_probability[which].exp()
+        log_own[which] = own.clamp(min=torch.finfo(own.dtype).tiny).log()
+        right[which] = share * told[1] + (1 - share) * pool.right[which]
+        best[which] = torch.where(share > 0.5, told[2].to(torch.int32), pool.best[which])
+    return replace(pool, log_probability=log_own, right=right, best=best, lean_probe=probes.mean(dim=0))
+
+
+class _Sample:
+    """Rows in memory that probes are fitted on, crosswise: none is asked about rows that it has seen."""
+
+    def __init__(self, drawn: Evidence, fold: Tensor) -> None:
+        self._drawn, self._fold = drawn, fold
+        self._kept = fold != torch.arange(int(fold.max()) + 1)[:, None]
+
+    def fit(self, weights: Tensor, start: Tensor | None, target_weight: float | None, work: Work) -> Tensor:
+        """`[F, D + 1, C]` with rows weighing `[M]` times their masses, beside target images of this weight if any."""
+        drawn = self._drawn
+        features, labels = drawn.held, drawn.source_labels
+        mass = weights if drawn.masses is None else weights * drawn.masses
+        every = self._kept * mass
+        if target_weight is not None:
+            features, labels = torch.cat([features, drawn.target_features]), torch.cat([labels, drawn.target_labels])
+            every = torch.cat([every, torch.full((len(every), drawn.num_target), target_weight)], dim=1)
+        return fit_probes(
+            with_bias(features), labels, every, drawn.num_classes, ridge=CONSISTENCY_RIDGE, start=start, work=work
+        )
+
+    def ask(self, probes: Tensor, answer: Callable[[Tensor, Tensor], Tensor], work: Work) -> Tensor:
+        """`[K, M]` of K answers from log-probabilities `[m, C]` and labels `[m]`, block by block."""
+        drawn, parts = self._drawn, []
+        order = []
+        for which, log_probs in _out_of_fold(drawn, probes, self._fold, work=work):
+            parts.append(answer(log_probs, drawn.source_labels[which]))
+            order.append(which)
+        values = torch.cat(parts, dim=1)
+        found = torch.empty_like(values)
+        found[:, torch.cat(order)] = values
+        return found
+
+
+def _told(log_probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    """`[3, M]`: the own label's log-probability, that it is right, and the likeliest class."""
+    right = right_from_clean(log_probs.exp(), labels, noise)
+    return torch.stack([own_class(log_probs, labels), right, log_probs.argmax(dim=1).to(log_probs)])
+
+
+def _out_of_fold(
+    evidence: Evidence, probes: Tensor, fold: Tensor, rows: Tensor | None = None, *, work: Work
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Source rows `[m]` and their `[m, C]` log-probabilities by the probe that has not seen them, in no order."""
+    size = max(256, min(BLOCK_ROWS, _CELLS // probes.shape[-1]))
+    total = evidence.num_source if rows is None else len(rows)
+    done, there = 0, probes.to(work.device)
+    for which, block in evidence.blocks(size, rows):
+        own = fold[which]
+        features = with_bias(block).to(work.device)
+        for index, probe in enumerate(there):
+            inside = (own == index).nonzero().flatten()
+            if len(inside):
+                yield which[inside], log_probabilities(features[inside.to(work.device)], probe).cpu()
+        done += len(which)
+        work.tick(done / total)
+
+
+def _folds(evidence: Evidence, seed: int) -> Tensor:
+    """`[N]` uint8: as many cross-fits as the work of them allows."""
+    cells = min(evidence.num_source, fitted_rows(evidence.num_classes)) * evidence.num_classes
+    wanted = CROSS_FITS if cells <= FEW_CELLS else CROSS_FITS_OF_MANY
+    shape = evidence.num_source, evidence.source_features.shape[1]
+    return folds_of_images(lambda: evidence.blocks(BLOCK_ROWS), shape, min(wanted, evidence.num_source), seed + 1)
