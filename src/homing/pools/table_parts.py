@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from homing.errors import DataError
-from homing.pools.files import check_regular
+from homing.pools.files import check_regular, unreadable
 
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
@@ -71,7 +71,7 @@ class _Opened:
             OSError: It was replaced or changed since.
         """
         if self._look() != self._found:
-            raise OSError(f"{self.path} was changed since its rows were listed; start again")
+            raise unreadable(f"{self.path} was changed since its rows were listed; start again")
 
 
 class ParquetPart:
