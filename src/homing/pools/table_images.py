@@ -203,8 +203,8 @@ class TableImages:
         if number not in self._paths:
             part = self._at(number)
             is_struct = pa.types.is_struct(part.schema.field(self.column).type)
-            inside = not is_struct or part.num_nulls(f"{self.column}.bytes") == 0
-            self._paths[number] = None if inside else Texts(part.column(f"{self.column}.path"))
+            inside = not is_struct or part.num_nulls(self.column, "bytes") == 0
+            self._paths[number] = None if inside else Texts(part.column(self.column, "path"))
         return self._paths[number]
 
 
