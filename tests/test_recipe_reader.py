@@ -91,16 +91,16 @@ def test_an_override_of_the_length_replaces_the_other_way_to_give_it():
         ("=3", "write key.path=value"),
         ("training..epochs=3", "write key.path=value"),
         ("training.epochs=[", "override 'training.epochs=[':1: not valid YAML"),
-        ("name=" + "[" * 5_000, "nested too deeply"),
-        ("name=&a [*a]", "aliases are not allowed"),
-        ("name=[&a x, *a]", "aliases are not allowed"),
+        ("seed=" + "[" * 5_000, "nested too deeply"),
+        ("seed=&a [*a]", "aliases are not allowed"),
+        ("seed=[&a x, *a]", "aliases are not allowed"),
         ("training.²=3", "override 'training.²=3': training.²: unknown key"),
         ("training.epochz=3", "override 'training.epochz=3': training.epochz: unknown key, did you mean epochs?"),
         ("data.source.1.path=/x", "data.source.1: "),
         ("data.source=[{path: /a}]", None),
         ("seed=" + "9" * 5_000, "override"),
         ("seed=0x" + "f" * 5_000, "a number too large to print"),
-        ("name=2020-13-45", "not valid YAML"),
+        ("seed=2020-13-45", "not valid YAML"),
         ("name=" + "x" * 5_000, "at most 100 characters, found 'xxx"),
         ("data.source.path=", "valid string, found None"),
         ('data.source.path="a\\0b"', "NUL"),
@@ -245,3 +245,17 @@ def test_help_and_mistakes_answer_within_a_second_and_import_nothing_heavy(argum
     assert "Traceback" not in done.stderr
     assert heavy == "HEAVY []"
     assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    "text", ["pool #2", "pool: a", "[1]", "2024-01-01", "007", "yes", "{x", "a, b", " pool ", "-", "it's"]
+)
+def test_an_override_of_a_text_is_taken_as_it_is_typed(text):
+    recipe = parse_recipe(SMALL, [f"data.source.name={text}"])
+    assert recipe.data.source.name == text
+
+
+def test_an_override_of_a_text_can_be_quoted_or_null():
+    assert parse_recipe(SMALL, ["data.source.name='null'"]).data.source.name == "null"
+    assert parse_recipe(SMALL, ["data.source.name=null"]).data.source.name is None
+    assert parse_recipe(SMALL, ["data.source.path=pool #2"]).data.source.path.endswith("/pool #2")

@@ -29,7 +29,11 @@ def test_sound_pools_are_valid_and_described(root):
     findings = findings_of(root)
     assert findings.errors == []
     assert findings.warnings == ["target: no image of emu"]
-    assert findings.pools["source"] == {"num_samples": 14, "num_classes": 3, "path": str(root / "source")}
+    source = findings.pools["source"]
+    assert (source["num_samples"], source["num_classes"], source["path"]) == (14, 3, str(root / "source"))
+    assert source["classes"] == ["cat", "dog", "emu"]
+    (read,) = source["read_as"]
+    assert (read["kind"], read["skipped"]) == ("image folder", {})
     assert findings.lines()[-1] == "valid"
     assert json.loads(json.dumps(findings.as_dict()))["valid"] is True
 
@@ -130,3 +134,73 @@ def test_truth_that_the_source_does_not_hold_is_an_error(root):
         "source: there is no column 'matches'",
         "source: there is no column 'clean'",
     ]
+
+
+def test_bad_images_and_missing_classes_are_told_in_one_pass(root):
+    (root / "source/cat/001.png").write_bytes(b"text")
+    draw_pool(root / "target", {"gnu": 1}, seed=8)
+    draw_pool(root / "test", {"yak": 1}, seed=9)
+    (root / "test/cat/000.png").write_bytes(b"")
+    errors = findings_of(root).errors
+    assert [error.partition(":")[0] for error in errors] == ["target", "test", "source cat/001.png", "test cat/000.png"]
+
+
+def test_bad_images_of_the_other_pools_are_told_where_one_is_missing(root):
+    shutil.rmtree(root / "source")
+    (root / "test/cat/000.png").write_bytes(b"")
+    errors = findings_of(root).errors
+    assert [error.partition(":")[0] for error in errors] == ["source", "test cat/000.png"]
+
+
+def test_what_each_pool_was_read_as_is_said(root):
+    (root / "source" / "notes.txt").write_text("x")
+    (root / "source" / "cat" / "photo.heic").write_bytes(b"x")
+    lines = findings_of(root).lines()
+    assert "  classes: 'cat', 'dog', 'emu'" in lines
+    assert (
+        "  source: image folder; label from the folder directly in the pool, id from the path of the file;"
+        " not read: 1 .heic, 1 .txt"
+    ) in lines
+
+
+def test_files_that_are_no_images_by_their_name_are_a_warning_where_they_may_be_pictures(root):
+    (root / "source" / "notes.txt").write_text("x")
+    assert findings_of(root).warnings == ["target: no image of emu"]
+    (root / "source" / "cat" / "photo.heic").write_bytes(b"x")
+    (root / "source" / "dog" / "scan").write_bytes(b"x")
+    warning = findings_of(root).warnings[0]
+    assert warning.startswith("source: 2 files were left out, for they are no images by their names:")
+    assert "1 without a suffix (first: 'dog/scan'), 1 .heic (first: 'cat/photo.heic')" in warning
+
+
+def test_classes_that_differ_by_case_or_outer_space_only_are_told_with_their_code_points(root):
+    for name in ("Cat", "dog "):
+        draw_pool(root / "source", {name: 1}, seed=7)
+    cats, dogs = (text for text in findings_of(root).warnings if text.startswith("classes "))
+    assert "'Cat' (U+0043 U+0061 U+0074) in source and 'cat' (U+0063 U+0061 U+0074) in source, target, test" in cats
+    assert "'dog ' (U+0064 U+006F U+0067 U+0020) in source" in dogs
+    draw_pool(root / "test", {"Emu": 1}, seed=8)
+    (error,) = findings_of(root).errors
+    assert error.endswith("'Emu' (U+0045 U+006D U+0075) is not quite 'emu' (U+0065 U+006D U+0075)")
+
+
+def test_a_name_in_another_unicode_form_is_the_same_class(root):
+    draw_pool(root / "source", {"caf\u00e9": 2, "cafe\u0301": 1}, seed=7)
+    draw_pool(root / "target", {"cafe\u0301": 2}, seed=8)
+    findings = findings_of(root)
+    assert findings.errors == []
+    assert findings.pools["source"]["classes"] == ["caf\u00e9", "cat", "dog", "emu"]
+
+
+def test_two_unlike_layouts_are_refused_or_told(root):
+    for split in ("train", "val"):
+        shutil.copytree(root / "source", root / "split" / split)
+    (error,) = findings_of(root, f"data.source.path={root / 'split'}").errors
+    assert error.startswith(f"source: {root / 'split'}: the folders train, val are named for splits, not classes")
+    assert findings_of(root, f"data.source.path={root / 'split'}", "data.source.split=train").errors == []
+    (root / "source" / "metadata.csv").write_text("file_name,kind\ncat/000.png,a\ndog/000.png,b\n")
+    findings = findings_of(root)
+    assert findings.errors == []
+    assert findings.warnings[0].startswith(
+        "source: metadata.csv has no column 'label', so folders were taken for classes (cat, dog)"
+    )

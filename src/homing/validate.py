@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from homing.errors import DataError, HomingError
+from homing.pools.ambiguities import ambiguities
 from homing.pools.images import BadImage, Images
-from homing.pools.problem import Problem, open_problem, overlaps
+from homing.pools.pool import Pool
+from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
 
+_LISTED = 12  # classes by name
 _SMALL_CANVAS = 32  # decoding is the check; the pixels are thrown away
 
 
@@ -29,45 +36,84 @@ class Findings:
 
     def lines(self) -> list[str]:
         """One line a finding, and a verdict."""
-        counts = [
-            f"{role}: {pool['num_samples']:,} images, {pool['num_classes']} classes ({pool['path']})"
-            for role, pool in self.pools.items()
-        ]
+        counts = [line for role, pool in self.pools.items() for line in _described(role, pool)]
         verdict = "valid" if not self.errors else f"{len(self.errors):,} error{'s' * (len(self.errors) > 1)}"
         found = [f"error: {text}" for text in self.errors] + [f"warning: {text}" for text in self.warnings]
         return [*counts, *found, verdict]
 
 
+def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:
+    """What was read for a role, and as what."""
+    yield f"{role}: {pool['num_samples']:,} images, {pool['num_classes']} classes ({pool['path']})"
+    names = pool["classes"][:_LISTED]
+    more = f", ... {pool['num_classes'] - _LISTED:,} more" if pool["num_classes"] > _LISTED else ""
+    yield f"  classes: {', '.join(map(repr, names))}{more}"
+    for read in pool["read_as"]:
+        used = ", ".join(f"{what} from {column}" for what, column in read["columns"].items())
+        skipped = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in read["skipped"].items())
+        yield f"  {read['name']}: {read['kind']}; {used}{f'; not read: {skipped}' if skipped else ''}"
+
+
 def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     """Read the pools, decode every image once, and look for overlaps between the roles.
 
-    The recipe itself was checked when it was read. Bad images are errors, or warnings where the recipe drops them.
+    The recipe itself was checked when it was read. What is wrong with one pool or class does not hide what is wrong
+    with the others. Bad images are errors, or warnings where the recipe drops them.
     """
     if each := recipe.by_target():
         return _of_all({name: validate_data(single, progress) for name, single in each.items()})
     findings = Findings(warnings=recipe.settings_without_effect())
-    try:
-        problem = open_problem(recipe.data, trains=recipe.trains)
-    except HomingError as error:
-        findings.errors += str(error).splitlines()
-        return findings
-    specs = {"source": recipe.data.sources, "target": (recipe.data.target_pool,), "test": (recipe.data.test_pool,)}
-    for role, pool in zip(specs, problem.pools, strict=False):
-        paths = ", ".join(spec.path for spec in specs[role] if spec is not None)
-        findings.pools[role] = {"num_samples": len(pool), "num_classes": len(pool.classes), "path": paths}
-    findings.warnings += overlaps(problem)
-    bad = _find_bad(recipe, problem, progress)
-    told = [f"{item.name}: {item.reason}" for item in bad]
-    if recipe.data.on_bad_image == "error":
-        findings.errors += told
-    else:
-        findings.warnings += told
+    pools, wrong = read_roles(recipe.data)
+    findings.errors += wrong
+    problem = None
+    if not wrong:
         try:
-            problem = problem.without(item.row for item in bad)
-        except DataError as error:
-            findings.errors.append(str(error))
-    _check_counts(recipe, problem, findings)
+            problem = match_classes(pools, recipe.data, trains=recipe.trains)
+        except HomingError as error:
+            findings.errors += str(error).splitlines()
+    specs = {"source": recipe.data.sources, "target": (recipe.data.target_pool,), "test": (recipe.data.test_pool,)}
+    for role, pool in pools.items():
+        findings.pools[role] = _summary(pool, ", ".join(spec.path for spec in specs[role] if spec is not None))
+    findings.warnings += ambiguities(pools)
+    findings.warnings += overlaps(pools)
+    bad = _find_bad(recipe, pools, progress)
+    _tell_bad(recipe, pools, bad, findings)
+    if problem is not None:
+        with contextlib.suppress(DataError):  # a role of which nothing is left: told already
+            _check_counts(recipe, problem.without(item.row for item in bad) if _drops(recipe) else problem, findings)
     return findings
+
+
+def _drops(recipe: Recipe) -> bool:
+    return recipe.data.on_bad_image == "drop"
+
+
+def _summary(pool: Pool, path: str) -> dict[str, Any]:
+    """Plain values that describe a pool."""
+    read_as = [
+        {"name": one.name, "kind": one.kind, "columns": dict(one.columns), "skipped": dict(sorted(one.skipped.items()))}
+        for one in pool.read_as
+    ]
+    return {
+        "num_samples": len(pool),
+        "num_classes": len(pool.classes),
+        "path": path,
+        "classes": list(pool.classes),
+        "read_as": read_as,
+    }
+
+
+def _tell_bad(recipe: Recipe, pools: Mapping[str, Pool], bad: list[BadImage], findings: Findings) -> None:
+    told = [f"{item.name}: {item.reason}" for item in bad]
+    if not _drops(recipe):
+        findings.errors += told
+        return
+    findings.warnings += told
+    rows, start = np.array([item.row for item in bad], np.int64), 0
+    for role, pool in pools.items():
+        if np.count_nonzero((rows >= start) & (rows < start + len(pool))) == len(pool):
+            findings.errors.append(f"{role}: none of its {len(pool)} images can be read")
+        start += len(pool)
 
 
 def _of_all(each: dict[str, Findings]) -> Findings:
@@ -81,8 +127,8 @@ def _of_all(each: dict[str, Findings]) -> Findings:
     return whole
 
 
-def _find_bad(recipe: Recipe, problem: Problem, progress: Progress) -> list[BadImage]:
-    store, rows, names = problem.joined()
+def _find_bad(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> list[BadImage]:
+    store, rows, names = side_by_side(pools)
     images = Images(
         store,
         rows,

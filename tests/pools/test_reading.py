@@ -4,14 +4,18 @@ import json
 import os
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from drawn_pools import draw_picture, draw_pool
 from homing.errors import DataError
-from homing.pools.pool import join
+from homing.pools.columns import Columns
+from homing.pools.files import FolderImages
+from homing.pools.pool import Pool, join
 from homing.pools.reading import read_pool
+from homing.pools.texts import Texts
 from homing.recipe.schema import PoolSpec
 
 
@@ -360,3 +364,137 @@ def test_a_flag_that_is_neither_0_nor_1_is_told_with_its_sample(flat, wrong):
         pool_at(flat).flags("clean")
     with pytest.raises(DataError, match="no column 'matches'"):
         pool_at(flat).flags("matches")
+
+
+def test_two_metadata_files_are_refused(flat):
+    write_csv(flat, [("file_name", "label"), ("0.png", "cat")])
+    (flat / "metadata.jsonl").write_text('{"file_name": "0.png", "label": "dog"}')
+    assert "holds metadata.csv, metadata.jsonl; one of them has to hold" in refusal(flat)
+
+
+def test_values_of_a_jsonl_keep_their_text(flat):
+    values = ['"2024-01-01"', "1.50", "12345678901234567890123", "1e3", "true", '"01"', "-0.0"]
+    for number, value in enumerate(values):
+        draw_picture(number).save(flat / f"{number}.png")
+        with (flat / "metadata.jsonl").open("a") as file:
+            file.write(f'{{"file_name": "{number}.png", "label": {value}}}\n\n')
+    assert pool_at(flat).labels == ["2024-01-01", "1.50", "12345678901234567890123", "1e3", "true", "01", "-0.0"]
+
+
+def test_columns_of_a_jsonl_may_come_and_go(flat):
+    lines = [{"file_name": "0.png", "label": "a"}, {"label": "b", "file_name": "1.png", "site": 3}]
+    (flat / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert pool_at(flat).columns["site"] == ("", "3")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"file_name": "1.png", "label": NaN}', "1.png has no label"),
+        ('{"file_name": "1.png", "label": null}', "1.png has no label"),
+        ('{"file_name": "1.png"}', "1.png has no label"),
+        ('["1.png", "x"]', "line 2 is no JSON object"),
+        ('{"file_name": "1.png", "label": ["x"]}', "line 2: 'label' holds a list or an object"),
+        ('{"file_name": "1.png", "label": "x", "label": "y"}', "line 2: a column occurs twice"),
+        ("[" * 100_000, "cannot be read as a table"),
+    ],
+)
+def test_a_line_of_a_jsonl_that_is_no_row_is_told_with_its_number(flat, line, told):
+    (flat / "metadata.jsonl").write_text('{"file_name": "0.png", "label": "x"}\n' + line)
+    assert told in refusal(flat)
+
+
+def test_a_cell_of_a_csv_may_hold_a_line_break_and_a_column_a_comma(flat):
+    write_csv(flat, [("file_name", "label", "a, b"), ("0.png", "x\ny", "01"), ("1.png", "z", "02")])
+    pool = pool_at(flat)
+    assert pool.labels == ("x\ny", "z")
+    assert pool.columns["a, b"] == ("01", "02")
+
+
+SIGNS = ["+", "-", "=", "@x", "'+", "''=", "'quoted'", "plain"]
+
+
+def _escaped(text: str) -> str:
+    """What stands in a CSV of ours for a text that a spreadsheet would run."""
+    return f"'{text}" if text.lstrip("'")[:1] in set("+-=@\t\r") else text
+
+
+def test_texts_of_a_csv_that_homing_wrote_are_read_as_they_were(flat):
+    for number in range(len(SIGNS)):
+        draw_picture(number).save(flat / f"{number}.png")
+    lines = [(f"{n}.png", f"{n}.png", _escaped(sign), "1.0", "1") for n, sign in enumerate(SIGNS)]
+    write_csv(flat, [("file_name", "sample_id", "label", "rate", "copies"), *lines])
+    assert pool_at(flat).labels == SIGNS
+
+
+def test_an_apostrophe_in_a_csv_of_somebody_else_stays(flat):
+    write_csv(flat, [("file_name", "label"), ("0.png", "'+"), ("1.png", "'s")])
+    assert pool_at(flat).labels == ("'+", "'s")
+
+
+def test_rows_that_name_what_an_operating_system_left_behind_are_left_out_and_told(flat):
+    (flat / "__MACOSX").mkdir()
+    for name in ("__MACOSX/._0.png", "._1.png"):
+        (flat / name).write_bytes(b"junk")
+    write_csv(
+        flat, [("file_name", "label"), ("0.png", "a"), ("__MACOSX/._0.png", "a"), ("._1.png", "b"), ("1.png", "b")]
+    )
+    pool = pool_at(flat)
+    assert (pool.ids, pool.labels) == (("0.png", "1.png"), ("a", "b"))
+    assert "2 rows name what an operating system left behind" in pool.read_as[0].warnings[0]
+
+
+def test_paths_of_metadata_are_written_in_one_way(flat):
+    write_csv(flat, [("file_name", "label"), ("./0.png", "a"), (".//1.png", "b")])
+    assert pool_at(flat).ids == ("0.png", "1.png")
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "TEST"), ("train",)])
+def test_folders_named_for_splits_with_classes_in_them_are_refused(tmp_path, names):
+    for name in names:
+        draw_pool(tmp_path / "pool" / name, {"cat": 2, "dog": 2})
+    message = refusal(tmp_path / "pool")
+    assert f"the folders {', '.join(sorted(names))} are named for splits, not classes" in message
+    assert "(cat, dog); name the one to read with split: " in message
+    assert pool_at(tmp_path / "pool", split=names[0]).classes == ("cat", "dog")
+
+
+def test_classes_that_happen_to_be_called_like_splits_are_classes(tmp_path):
+    draw_pool(tmp_path / "pool", {"train": 2, "test": 2})
+    assert pool_at(tmp_path / "pool").classes == ("test", "train")
+    draw_pool(tmp_path / "pool", {"plane": 2})
+    assert pool_at(tmp_path / "pool").classes == ("plane", "test", "train")
+
+
+def test_metadata_of_which_no_column_is_called_label_is_told(folder):
+    write_csv(folder, [("file_name", "kind"), ("cat/000.png", "a"), ("dog/000.png", "b")])
+    (warning,) = pool_at(folder).read_as[0].warnings
+    assert warning.startswith("metadata.csv has no column 'label', so folders were taken for classes (cat, dog)")
+    assert "(kind)" in warning
+    assert pool_at(folder, label_column="kind").read_as[0].warnings == ()
+
+
+def test_large_pools_are_selected_joined_and_digested_as_small_ones():
+    num = 200_000
+    codes = np.arange(num, dtype=np.int32) % 7
+    ids = Texts(np.char.add("pool/", np.arange(num).astype(str)).tolist())
+    names = [f"c{code}" for code in range(7)]
+    columns = Columns.of({"site": Texts.encoded(codes, names)})
+    pool = Pool(
+        "pool",
+        ids,
+        Texts.encoded(codes, names),
+        FolderImages("x", ids),
+        Texts.constant("pool", num),
+        columns,
+        np.arange(num),
+    )
+    assert pool.label_indices(names).tolist() == codes.tolist()
+    half = pool.select(np.arange(0, num, 2))
+    assert (half.ids[1], half.labels[1], half.columns["site"][1]) == ("pool/2", "c2", "c2")
+    both = join(
+        [half, Pool("other", *(getattr(half, key) for key in ("ids", "labels", "store", "sources", "columns", "rows")))]
+    )
+    assert (both.ids[0], both.ids[num // 2], both.sources[-1]) == ("pool/pool/0", "other/pool/0", "other")
+    assert half.digest() == half.select(np.arange(len(half))[::-1]).digest()
+    assert half.identity() != half.select(np.arange(len(half))[::-1]).identity()

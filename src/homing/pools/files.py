@@ -26,6 +26,13 @@ _KINDS = {
 }
 
 
+def unreadable(reason: str) -> OSError:
+    """An error that says the same as text and as `strerror`, which is what most messages show."""
+    error = OSError(reason)
+    error.strerror = reason
+    return error
+
+
 def regular_size(path: str | Path) -> int:
     """Bytes of a regular file (links are followed), without opening it.
 
@@ -51,25 +58,26 @@ def read_regular(path: str | Path) -> bytes:
         OSError: It cannot be read, is something else than a file, or is too large to be a picture.
     """
     _checked(os.stat(path))  # opening a pipe would wait, and opening a device can do something
+    # what it is may change between the two: not even then may opening it wait
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     with os.fdopen(os.open(path, flags), "rb") as file:
         size = _checked(os.fstat(file.fileno())).st_size  # what was opened may be something else by now
         data = file.read(size + 1) if size else b""
     if len(data) != size:
-        raise OSError(f"changed while it was read ({size:,} bytes, then others); read it again when it rests")
+        raise unreadable(f"changed while it was read ({size:,} bytes, then others); read it again when it rests")
     return data
 
 
 def _check_kind(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
-        raise OSError(f"is {kind}; only regular files are read")
+        raise unreadable(f"is {kind}; only regular files are read")
 
 
 def _checked(found: os.stat_result) -> os.stat_result:
     _check_kind(found)
     if found.st_size > MAX_FILE_BYTES:
-        raise OSError(f"{found.st_size:,} bytes, more than a picture has (at most {MAX_FILE_BYTES:,} are read)")
+        raise unreadable(f"{found.st_size:,} bytes, more than a picture has (at most {MAX_FILE_BYTES:,} are read)")
     return found
 
 
@@ -113,6 +121,10 @@ class FolderImages:
     def state(self, row: int) -> bytes | None:
         """Changes with the folder, the name, the size or the time of change; None for a file that is not there."""
         return file_state(f"{self._absolute}/{self.names[row]}")
+
+    def known_digest(self, row: int) -> bytes | None:
+        """None: files are listed, not read."""
+        return None
 
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
         """`state` of some rows, uint8 [len(rows), 16]; zeros for files that are not there."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
+from homing.pools.class_names import nearest, shown
 from homing.pools.columns import Columns, joined_columns
 from homing.pools.rows import PoolRows, StoreRows
 from homing.pools.texts import Texts, digest_of, digest_of_pairs
@@ -38,6 +39,10 @@ class ImageStore(Protocol):
 
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
         """`state` of many rows, uint8 [len(rows), 16]; zeros where it is unknown."""
+        ...
+
+    def known_digest(self, row: int) -> bytes | None:
+        """sha256 of what `read` gave when the pool was read; None where it was not read then."""
         ...
 
 
@@ -100,6 +105,10 @@ class Pool:
         """Bytes of the encoded image of a row of this pool."""
         return self.store.size(int(self.rows[row]))
 
+    def known_digest(self, row: int) -> bytes | None:
+        """sha256 of the encoded image of a row of this pool, where it was read for the ids; else None."""
+        return self.store.known_digest(int(self.rows[row]))
+
     def select(self, rows: Sequence[int] | PoolRows) -> Pool:
         """The pool with only these rows, in this order."""
         keep = np.asarray(rows, dtype=np.int64)
@@ -123,10 +132,12 @@ class Pool:
         index = {name: position for position, name in enumerate(classes)}
         codes, names = self.labels.encode()
         if missing := [name for name in names if name not in index]:
+            near = [(name, other) for name in missing if (other := nearest(name, classes)) is not None]
+            hint = "".join(f"; {shown(name)} is not quite {shown(other)}" for name, other in near[:3])
             raise DataError(
                 f"class {', '.join(map(repr, missing))} is not among the {role}'s classes"
                 f" ({', '.join(classes)}); classes are matched by name: rename the folder or label,"
-                f" add such images to the {role}, or leave the class out"
+                f" add such images to the {role}, or leave the class out{hint}"
             )
         return np.array([index[name] for name in names], dtype=np.int64)[codes]
 
@@ -191,6 +202,11 @@ class JoinedImages:
             inside = places == number
             found[inside] = self.stores[number].states(rows[inside] - self.starts[number])
         return found
+
+    def known_digest(self, row: int) -> bytes | None:
+        """sha256 of a row's image, where it was read already."""
+        store, inside = self._place(row)
+        return store.known_digest(inside)
 
     def _place(self, row: int) -> tuple[ImageStore, int]:
         position = int(np.searchsorted(self.starts, row, side="right")) - 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from homing.pools.reading import read_pool
 from homing.pools.rows import ProblemRows, StoreRows
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import Data
+    from homing.recipe.schema import Data, PoolSpec
 
 ROLES = ("source", "target", "test")
 _Result = TypeVar("_Result")
@@ -88,12 +89,14 @@ class Problem:
     def __len__(self) -> int:
         return sum(map(len, self.pools))
 
+    @property
+    def by_role(self) -> dict[str, Pool]:
+        """The pools by what they are for, in row order."""
+        return dict(zip(ROLES, self.pools, strict=False))
+
     def joined(self) -> tuple[JoinedImages, StoreRows, RowNames]:
         """One store for all pools, the store's row of each row, and each row's id with its role in front."""
-        stores = JoinedImages([pool.store for pool in self.pools])
-        rows = [pool.rows + start for pool, start in zip(self.pools, stores.starts, strict=False)]
-        names = RowNames(list(zip(ROLES, (pool.ids for pool in self.pools), strict=False)))
-        return stores, np.concatenate(rows), names
+        return side_by_side(self.by_role)
 
     def id_of(self, row: int) -> str:
         """Id of a row, in its pool."""
@@ -117,6 +120,14 @@ class Problem:
         return replace(self, source=parts[0], target=parts[1], test=test, labels=self.labels[keep])
 
 
+def side_by_side(pools: Mapping[str, Pool]) -> tuple[JoinedImages, StoreRows, RowNames]:
+    """One store for the pools of some roles, the store's row of each row, and each row's id with its role in front."""
+    stores = JoinedImages([pool.store for pool in pools.values()])
+    rows = [pool.rows + start for pool, start in zip(pools.values(), stores.starts, strict=False)]
+    names = RowNames([(role, pool.ids) for role, pool in pools.items()])
+    return stores, np.concatenate([np.zeros(0, np.int64), *rows]), names
+
+
 def open_problem(data: Data, *, trains: bool = True) -> Problem:
     """Read all pools of a recipe and match their classes by name; no image is decoded.
 
@@ -127,15 +138,43 @@ def open_problem(data: Data, *, trains: bool = True) -> Problem:
     Raises:
         DataError: A pool cannot be read, or the target or test has a class that the source lacks.
     """
-    source, target, test = _each(
-        {
-            "source": lambda: join([read_pool(spec) for spec in data.sources]),
-            "target": lambda: read_pool(data.target_pool),
-            "test": lambda: None if data.test_pool is None else read_pool(data.test_pool),
-        }
-    )
-    assert source is not None
-    assert target is not None
+    pools, wrong = read_roles(data)
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return match_classes(pools, data, trains=trains)
+
+
+def read_roles(data: Data) -> tuple[dict[str, Pool], list[str]]:
+    """The pool of each role that a recipe names and that can be read, and what is wrong with the others."""
+    steps: dict[str, Callable[[], Pool]] = {
+        "source": lambda: join(_read_all(data.sources)),
+        "target": lambda: read_pool(data.target_pool),
+    }
+    if (test := data.test_pool) is not None:
+        steps["test"] = lambda: read_pool(test)
+    return _each(steps)
+
+
+def _read_all(specs: Sequence[PoolSpec]) -> list[Pool]:
+    """Several pools; one error with the mistakes of all."""
+    pools, wrong = _each({str(place): partial(read_pool, spec) for place, spec in enumerate(specs)})
+    if wrong:
+        raise DataError("\n".join(text.partition(": ")[2] for text in wrong))
+    return list(pools.values())
+
+
+def match_classes(pools: Mapping[str, Pool], data: Data, *, trains: bool = True) -> Problem:
+    """The problem that some pools are, with their classes matched by name.
+
+    Args:
+        pools: Of `read_roles`: all that the recipe names.
+        data: Of the recipe.
+        trains: As for `open_problem`.
+
+    Raises:
+        DataError: The target or test has a class that the source lacks, or there is a single class.
+    """
+    source, target, test = pools["source"], pools["target"], pools.get("test")
     unknown = np.full(len(target), -1)
     if not (data.shares_labels or trains):
         labels = [source.label_indices(source.classes), unknown]
@@ -146,7 +185,7 @@ def open_problem(data: Data, *, trains: bool = True) -> Problem:
     for role, names in (("source", source.classes), ("target", classes)):
         if len(names) < 2:
             raise DataError(f"{role}: has the single class {names[0]!r}; there is nothing to tell apart")
-    labels = _each(
+    found, wrong = _each(
         {
             "source": lambda: source.label_indices(source.classes) + (len(classes) if own else 0),
             "target": lambda: target.label_indices(classes) if is_labelled else unknown,
@@ -155,23 +194,24 @@ def open_problem(data: Data, *, trains: bool = True) -> Problem:
             ),
         }
     )
-    return Problem(source, target, test, classes, np.concatenate(labels), own)
-
-
-def _each(steps: dict[str, Callable[[], _Result]]) -> list[_Result]:
-    """The result of each role's step; where steps fail, one error with the mistakes of all roles."""
-    results, wrong = [], []
-    for role, step in steps.items():
-        try:
-            results.append(step())
-        except DataError as error:
-            wrong.append(f"{role}: {error}")
     if wrong:
         raise DataError("\n".join(wrong))
-    return results
+    return Problem(source, target, test, classes, np.concatenate(list(found.values())), own)
 
 
-def overlaps(problem: Problem, at_most: int = 20) -> list[str]:
+def _each(steps: Mapping[str, Callable[[], _Result]]) -> tuple[dict[str, _Result], list[str]]:
+    """The result of each role's step, and what is wrong where one failed, each line with its role."""
+    results: dict[str, _Result] = {}
+    wrong: list[str] = []
+    for role, step in steps.items():
+        try:
+            results[role] = step()
+        except DataError as error:
+            wrong += [f"{role}: {line}" for line in str(error).splitlines()]
+    return results, wrong
+
+
+def overlaps(problem: Problem | Mapping[str, Pool], at_most: int = 20) -> list[str]:
     """The same picture in two roles, by the bytes of the file; one sentence a pair, at most 20 a pair of roles."""
     found = []
     for first, second, shared in shared_pictures(problem):
@@ -183,30 +223,48 @@ def overlaps(problem: Problem, at_most: int = 20) -> list[str]:
     return found
 
 
-def shared_pictures(problem: Problem) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def shared_pictures(problem: Problem | Mapping[str, Pool]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Pictures that two roles share: (role, role, their ids in each); pairs of roles that share none are left out.
 
-    A file of the source is read only where one of the target or test is as long.
+    What was read for its id is not read again; another image of the source only where one of the target or test is as
+    long.
+
+    Args:
+        problem: Or the pools of some roles.
     """
-    roles = dict(zip(ROLES, problem.pools, strict=False))
-    by_digest = {role: _by_digest(pool, None) for role, pool in roles.items() if role != "source"}
-    lengths = {length for found in by_digest.values() for length, _ in found}
-    by_digest["source"] = _by_digest(problem.source, lengths)
+    roles = problem.by_role if isinstance(problem, Problem) else problem
+    lengths: set[int] = set()
+    by_digest = {role: _by_digest(pool, lengths) for role, pool in roles.items() if role != "source"}
+    if "source" in roles:
+        by_digest["source"] = _among(roles["source"], lengths, {key for found in by_digest.values() for key in found})
     found = []
     for first, second in (("target", "test"), ("source", "test"), ("source", "target")):
-        ours, theirs = by_digest[first], by_digest.get(second, {})
+        ours, theirs = by_digest.get(first, {}), by_digest.get(second, {})
         shared = sorted((ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
         if shared:
             found.append((first, second, shared))
     return found
 
 
-def _by_digest(pool: Pool, lengths: set[int] | None) -> dict[tuple[int, bytes], str]:
-    """(length, sha256) → id of each picture, of those of some lengths only."""
+def _by_digest(pool: Pool, lengths: set[int]) -> dict[bytes, str]:
+    """sha256 → id of each picture; their lengths are added to `lengths`."""
     found = {}
     for row, sample_id in enumerate(pool.ids):
         with contextlib.suppress(OSError):
-            if lengths is None or pool.size(row) in lengths:
-                data = pool.read(row)
-                found[len(data), hashlib.sha256(data).digest()] = sample_id
+            data = pool.read(row)
+            lengths.add(len(data))
+            found[hashlib.sha256(data).digest()] = sample_id
+    return found
+
+
+def _among(pool: Pool, lengths: set[int], wanted: set[bytes]) -> dict[bytes, str]:
+    """The same for a large pool, but of wanted pictures only, which have one of some lengths."""
+    found = {}
+    for row, sample_id in enumerate(pool.ids):
+        with contextlib.suppress(OSError):
+            digest = pool.known_digest(row)
+            if digest is None and pool.size(row) in lengths:
+                digest = hashlib.sha256(pool.read(row)).digest()
+            if digest in wanted:
+                found[digest] = sample_id
     return found

@@ -6,7 +6,6 @@ Everything is read where it lies; nothing is copied or cached, and no image is d
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.errors import DataError
+from homing.pools.class_names import composed
 from homing.pools.columns import Columns
+from homing.pools.files import FolderImages
 from homing.pools.folder import UNLABELLED, column, read_folder
 from homing.pools.pool import Pool, ReadAs
 from homing.pools.table_images import REMEDY
@@ -110,18 +111,25 @@ def _check_texts(pool: Pool, spec: PoolSpec) -> None:
         lengths = pc.binary_length(texts.plain())
         empty = pc.index(lengths, pa.scalar(0, lengths.type)).as_py()
         if empty >= 0:
-            where = pool.ids[empty] or f"row {empty}"
-            raise DataError(f"{spec.path}: {where} has no {what}; fill it in or leave the row out")
+            where = f"row {empty}" if what == "id" or not _is_named(pool, spec) else pool.ids[empty]
+            total = pc.sum(pc.equal(lengths, 0)).as_py()
+            more = f" ({total:,} of {len(pool):,} rows have none)" if total > 1 else ""
+            raise DataError(f"{spec.path}: {where} has no {what}{more}; fill it in or leave the row out")
     double = pool.ids.first_double()
     if double is not None:
         place = f"column {spec.id_column}" if spec.id_column else "the file names"
         raise DataError(f"{spec.path}: id {pool.ids[double]!r} occurs more than once in {place}; ids must be unique")
 
 
+def _is_named(pool: Pool, spec: PoolSpec) -> bool:
+    """Whether ids say more to the reader than the number of the row does."""
+    return isinstance(pool.store, FolderImages) or spec.id_column is not None
+
+
 def _composed(pool: Pool) -> Pool:
     """The pool with its class names in the Unicode form NFC, and dictionary-encoded."""
     codes, names = pool.labels.encode()
-    labels = Texts.encoded(codes, [unicodedata.normalize("NFC", name) for name in names])
+    labels = Texts.encoded(codes, map(composed, names))
     return Pool(pool.name, pool.ids, labels, pool.store, pool.sources, pool.columns, pool.rows, pool.read_as)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from homing.pools.files import file_state, read_regular
+from homing.pools.files import file_state, read_regular, unreadable
 from homing.pools.pool import STATE_BYTES
 from homing.pools.rows import StoreRows
 from homing.pools.table_parts import Part
@@ -84,6 +84,12 @@ class TableImages:
                 found[mine] ^= np.frombuffer(b"".join(named), np.uint8).reshape(-1, STATE_BYTES)
         return found
 
+    def known_digest(self, row: int) -> bytes | None:
+        """sha256 of a row's image, once `content_ids` read it."""
+        if self.digests is None or not self.digests[row].any():
+            return None
+        return bytes(self.digests[row])
+
     def content_ids(self) -> tuple[Texts, dict[int, str]]:
         """An id for each row out of one pass over all images: 32 hexadecimal digits of the sha256 of its bytes.
 
@@ -92,20 +98,18 @@ class TableImages:
         Returns:
             The ids, and row → why it cannot be read.
         """
-        digests, wrong = np.zeros((len(self), 32), np.uint8), {}
+        digests = np.zeros((len(self), 32), np.uint8)
+        wrong: dict[int, str] = {}
         row = 0
         for number in range(len(self.parts)):
             for block in range(len(self._at(number).starts(self.column)) - 1):
                 with self._lock:
                     values = self._block(number, block)
+                    self._held.clear()  # none of it is read again on this pass
                 for chunk in values.chunks:
-                    for position in range(len(chunk)):
-                        try:
-                            data = self._bytes(chunk[position].as_py())
-                            digests[row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-                        except OSError as error:
-                            wrong[row] = error.strerror or str(error)
-                        row += 1
+                    found = b"".join(self._digests(chunk, row, wrong))
+                    digests[row : row + len(chunk)] = np.frombuffer(found, np.uint8).reshape(-1, 32)
+                    row += len(chunk)
         self.digests = digests
         return ids_of(digests, np.fromiter(wrong, np.int64, len(wrong))), wrong
 
@@ -137,25 +141,52 @@ class TableImages:
             try:
                 self._held[key] = self._at(part).block(self.column, number)
             except (pa.ArrowException, StopIteration) as error:
-                raise OSError(f"{self.parts[part].path.name} cannot be read: {' '.join(str(error).split())}") from error
+                raise unreadable(
+                    f"{self.parts[part].path.name} cannot be read: {' '.join(str(error).split())}"
+                ) from error
             while len(self._held) > 1 and sum(block.nbytes for block in self._held.values()) > HELD_BYTES:
                 self._held.popitem(last=False)
         self._held.move_to_end(key)
         return self._held[key]
 
+    def _digests(self, chunk: pa.Array, start: int, wrong: dict[int, str]) -> Iterator[bytes]:
+        """sha256 of each image of a chunk, out of Arrow's own memory where it lies there; zeros where unreadable."""
+        held = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
+        wide = pa.types.is_large_binary(held.type)
+        offsets = np.frombuffer(held.buffers()[1], np.int64 if wide else np.int32)[held.offset :]
+        data = memoryview(held.buffers()[2] or b"")
+        inside = np.asarray(held.is_valid().to_numpy(zero_copy_only=False)) & np.asarray(
+            chunk.is_valid().to_numpy(zero_copy_only=False)
+        )
+        for position, is_inside in enumerate(inside.tolist()):
+            try:
+                if is_inside:
+                    image: Any = data[offsets[position] : offsets[position + 1]]
+                else:
+                    image = self._bytes(chunk[position].as_py())
+                yield hashlib.sha256(image).digest()
+            except OSError as error:
+                wrong[start + position] = error.strerror or str(error)
+                yield bytes(32)
+
     def _bytes(self, value: Any) -> bytes:
         if isinstance(value, bytes):
             return value
         if value is None or (value.get("bytes") is None and value.get("path") is None):
-            raise OSError("the table holds no image in this row (null)")
+            raise unreadable("the table holds no image in this row (null)")
         if value.get("bytes") is not None:
             return bytes(value["bytes"])
-        return read_regular(self._file(str(value["path"])))
+        named = str(value["path"])
+        try:
+            return read_regular(self._file(named))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise unreadable(reason if repr(named) in reason else f"the table names {named!r}: {reason}") from error
 
     def _file(self, named: str) -> Path:
         path = (self.root / named).resolve() if "\0" not in named else None
         if path is None or not path.is_relative_to(self.root):  # a table must not pick files of this machine
-            raise OSError(
+            raise unreadable(
                 f"the table names {named!r}, a file outside the pool ({self.root}); only files inside are read:"
                 f" {REMEDY}"
             )
@@ -172,8 +203,8 @@ class TableImages:
         if number not in self._paths:
             part = self._at(number)
             is_struct = pa.types.is_struct(part.schema.field(self.column).type)
-            inside = not is_struct or part.num_nulls(f"{self.column}.bytes") == 0
-            self._paths[number] = None if inside else Texts(part.column(f"{self.column}.path"))
+            inside = not is_struct or part.num_nulls(self.column, "bytes") == 0
+            self._paths[number] = None if inside else Texts(part.column(self.column, "path"))
         return self._paths[number]
 
 

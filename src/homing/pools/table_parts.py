@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from homing.errors import DataError
-from homing.pools.files import check_regular
+from homing.pools.files import check_regular, unreadable
 
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
@@ -31,8 +32,8 @@ class Part(Protocol):
     schema: pa.Schema
     num_rows: int
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """A whole column."""
+    def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
+        """A whole column, or one field of it."""
         ...
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
@@ -43,8 +44,8 @@ class Part(Protocol):
         """One block of a column; in order each costs its own bytes, out of order those before it in its row group."""
         ...
 
-    def num_nulls(self, leaf: str) -> int | None:
-        """How many values of a column (or `column.field`) are null; None where the file does not say."""
+    def num_nulls(self, name: str, field: str) -> int | None:
+        """How many values of a field of a column are null; None where the file does not say."""
         ...
 
     def close(self) -> None:
@@ -71,7 +72,7 @@ class _Opened:
             OSError: It was replaced or changed since.
         """
         if self._look() != self._found:
-            raise OSError(f"{self.path} was changed since its rows were listed; start again")
+            raise unreadable(f"{self.path} was changed since its rows were listed; start again")
 
 
 class ParquetPart:
@@ -90,11 +91,13 @@ class ParquetPart:
         self._blocks: dict[str, tuple[npt.NDArray[np.int64], list[tuple[int, int, int]]]] = {}
         file.close()
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """A whole column."""
+    def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
+        """A whole column, or one field of it."""
         self._state.check()
         with self._open() as file:
-            return file.read(columns=[name], use_threads=False).column(0)
+            wanted = name if field is None else f"{name}.{field}"
+            found = file.read(columns=[wanted], use_threads=False).column(name)
+        return found if field is None else pc.struct_field(found, [field])
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
         """First row of each block of a column, and the end; int64 [blocks + 1]."""
@@ -105,11 +108,12 @@ class ParquetPart:
         group, first, length = self._blocks_of(name)[1][number]
         file = self._held()
         if length == self._rows[group]:
-            return file.read_row_group(group, columns=[name], use_threads=False).column(0)
+            return file.read_row_group(group, columns=[name], use_threads=False).column(name)
         return self._streamed(file, name, group, first, length)
 
-    def num_nulls(self, leaf: str) -> int | None:
-        """Of a column or `column.field`, from the statistics of the row groups."""
+    def num_nulls(self, name: str, field: str) -> int | None:
+        """Of a field of a column, from the statistics of the row groups."""
+        leaf = f"{name}.{field}"
         if leaf not in self._leaves:
             return None
         total, metadata = 0, self._held().metadata
@@ -162,7 +166,7 @@ class ParquetPart:
         wanted: list[pa.Array] = []
         while position < first + length:
             batch = next(batches)
-            array = batch.column(0)
+            array = batch.column(batch.schema.get_field_index(name))
             if position + len(array) > first:
                 wanted.append(array.slice(max(0, first - position)))
             position += len(array)
@@ -181,9 +185,10 @@ class ArrowPart:
         table = self._held()
         self.schema, self.num_rows = table.schema, int(table.num_rows)
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """A whole column."""
-        return _storage(self._held().column(name))
+    def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
+        """A whole column, or one field of it."""
+        found = _storage(self._held().column(name))
+        return found if field is None else pc.struct_field(found, [field])
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
         """First row of each record batch, and the end; int64 [batches + 1]."""
@@ -194,13 +199,9 @@ class ArrowPart:
         """One record batch of a column."""
         return _storage(pa.chunked_array([self._held().column(name).chunk(number)]))
 
-    def num_nulls(self, leaf: str) -> int | None:
-        """Of a column or `column.field`."""
-        name, _, field = leaf.partition(".")
-        chunks = _storage(self._held().column(name)).chunks
-        if not field:
-            return sum(int(chunk.null_count) for chunk in chunks)
-        return sum(int(max(chunk.null_count, chunk.field(field).null_count)) for chunk in chunks)
+    def num_nulls(self, name: str, field: str) -> int | None:
+        """Of a field of a column."""
+        return int(self.column(name, field).null_count)
 
     def close(self) -> None:
         """Let go of the map; the next block opens it again."""

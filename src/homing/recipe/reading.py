@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Iterable, Iterator
@@ -124,8 +125,27 @@ def _parse_override(text: str) -> tuple[KeyPath, Any]:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise RecipeError(f"override '{text}': write key.path=value, for example training.epochs=1")
+    place = tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else part for part in parts)
+    if _is_text(place):
+        return place, _typed_text(value.lstrip() if key != key.rstrip() else value)
     parsed, _ = _load(value, f"override '{text}'")
-    return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else part for part in parts), parsed
+    return place, parsed
+
+
+def _is_text(key: KeyPath) -> bool:
+    """Whether the value of a key is a text of the writer's own (a path, a name), not one of a few words."""
+    field = _fields_at(key[:-1]).get(str(key[-1]))
+    return field is not None and str in (field.annotation, *get_args(field.annotation))
+
+
+def _typed_text(value: str) -> str | None:
+    """A text as it was typed, which YAML would cut at ` #` or take for a number; null and quotes mean what they do."""
+    if value in ("null", "~", ""):
+        return None
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        with contextlib.suppress(yaml.YAMLError):
+            return str(yaml.safe_load(value))
+    return value
 
 
 def _put(tree: dict[str, Any], key: KeyPath, value: Any, override: str) -> None:
