@@ -32,7 +32,7 @@ def safe_cell(text: str) -> str:
 
 def safe_path_cell(path: str) -> str:
     """The same for a path, which stays the path that it is: `./` in front."""
-    return f"./{path}" if path.startswith(_FORMULA) else path
+    return f"./{path}" if path.lstrip("'").startswith(_FORMULA) else path
 
 
 def file_stem(sample_id: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from homing.outputs.titles import phi_title, title_of
 
+
 def rates_table(results: dict[str, Any]) -> str:
     """What a run found that stopped after the rates: how many samples count, and the numbers behind the rates."""
     total, phi = results["data"]["source"]["num_samples"], results["rates"]["phi"]

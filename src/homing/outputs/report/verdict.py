@@ -10,6 +10,7 @@ from homing.evaluation.metrics import wilson_interval
 from homing.outputs.report.data import mapping, number
 from homing.outputs.titles import title_of
 
+
 @dataclass(frozen=True)
 class Score:
     """One row of the comparison.
