@@ -19,6 +19,7 @@ from homing.errors import DataError
 from homing.evaluation.metrics import confusion, metrics, per_class
 from homing.models.inputs import batches_of
 from homing.models.saved import SavedModel, open_model
+from homing.outputs.safe_names import safe_cell, safe_path_cell
 from homing.pools.images import BadImage, Images
 from homing.pools.pool import ImageStore
 from homing.pools.reading import read_pool
@@ -172,10 +173,12 @@ def _in_order(answer: Answer) -> Iterator[tuple[int, list[float] | None, str]]:
 def _csv_rows(answer: Answer, names: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
     for row, shares, reason in _in_order(answer):
         if shares is None:
-            yield _csv_line([names[row], "", "", reason, *("" for _ in classes)])
+            yield _csv_line([safe_path_cell(names[row]), "", "", safe_cell(reason), *("" for _ in classes)])
         else:
             best = max(range(len(shares)), key=shares.__getitem__)
-            yield _csv_line([names[row], classes[best], f"{shares[best]:.6g}", "", *(f"{p:.6g}" for p in shares)])
+            figures = (f"{share:.6g}" for share in shares)
+            answered = (safe_path_cell(names[row]), safe_cell(classes[best]), f"{shares[best]:.6g}", "")
+            yield _csv_line([*answered, *figures])
 
 
 def _csv_line(cells: Sequence[str]) -> str:

@@ -240,6 +240,23 @@ def test_names_that_a_spreadsheet_or_a_file_system_would_misread(tmp_path):
     assert not classes & {"con", "a:b", "=SUM(A1)"}
 
 
+@pytest.mark.parametrize("form", ["folder", "metadata"])
+def test_what_was_made_safe_for_a_spreadsheet_is_read_back_as_it_was(tmp_path, form):
+    names = ["+/1.png", "-/=2.png", "=/'3.png", "'=/4.png", "''-/5.png", '"a,b"/6\n.png']
+    for name in names:
+        (tmp_path / "pool" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pool" / name)
+    folder = run_folder(tmp_path / "run", names, [1.0] * len(names), tmp_path / "pool")
+    write(folder, tmp_path / "corpus", form=form)
+    where = tmp_path / "corpus"
+    if form == "metadata":
+        where = tmp_path / "pool"
+        (tmp_path / "corpus" / "metadata.csv").rename(where / "metadata.csv")
+    pool = read_pool(PoolSpec(path=str(where), id_column="sample_id"))
+    labels = dict(zip(pool.ids, pool.labels, strict=True))
+    assert labels == {name: name.rpartition("/")[0] for name in names}
+
+
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_safe_names_stay_inside_and_apart(one, other):
     name = safe_name(one)

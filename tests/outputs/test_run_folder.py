@@ -208,9 +208,9 @@ def test_the_table_sorts_by_accuracy_and_marks_the_run():
     head, *rows = results_table(results).splitlines()
     assert "on 1,447 test images" in head
     assert [line[:2] + line[2:].split("  ")[0] for line in rows] == [
-        "  target only",
+        "  Target only",
         "→ homing",
-        "  oracle (true rates)",
+        "  Oracle (true rates)",
     ]
     assert "[10.0%, 90.0%]" in rows[1]
     assert "cross-validated" in results_table(results | {"headline": "folds"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from homing.outputs.report.verdict import title_of
+from homing.outputs.titles import title_of
 
 _OWN, _OTHER, _INK, _LINE = "#1a74c4", "#6b7683", "#16202b", "#dde3e9"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from homing.outputs.report.verdict import title_of
+from homing.outputs.titles import title_of
 
 if TYPE_CHECKING:
     from homing.outputs.facts import Asked

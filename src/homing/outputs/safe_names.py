@@ -23,13 +23,16 @@ def safe_name(text: str) -> str:
 
 
 def safe_cell(text: str) -> str:
-    """A text for a CSV file: an apostrophe before whatever a spreadsheet would take for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """A text for a CSV file: an apostrophe before whatever a spreadsheet would take for a formula.
+
+    One more where there are some already, so that it can be taken away again: pools read such a table as it was meant.
+    """
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def safe_path_cell(path: str) -> str:
     """The same for a path, which stays the path that it is: `./` in front."""
-    return f"./{path}" if path.startswith(_FORMULA) else path
+    return f"./{path}" if path.lstrip("'").startswith(_FORMULA) else path
 
 
 def file_stem(sample_id: str) -> str:

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_TITLES = {
-    "hierarchical": "homing",
-    "instance": "homing, instance rates",
-    "uniform": "uniform rates",
-    "target_only": "target only",
-    "source_only": "source only",
-    "pooled_oversampled": "pooled, target oversampled",
-    "sequential": "source, then target",
-    "density_ratio": "density ratio",
-    "l2rw": "L2RW",
-    "meta_weight_net": "Meta-Weight-Net",
-    "oracle": "oracle (true rates)",
-}
+from homing.outputs.titles import phi_title, title_of
 
 
 def rates_table(results: dict[str, Any]) -> str:
@@ -24,7 +12,7 @@ def rates_table(results: dict[str, Any]) -> str:
     total, phi = results["data"]["source"]["num_samples"], results["rates"]["phi"]
     size = results["rates"]["effective_sample_size"]
     lines = [f"{total:,} source samples rated; effective sample size {size:,.0f} ({size / total:.0%})"]
-    lines += [f"  {name.replace('_', ' '):28}{value:10.4g}" for name, value in phi.items()]
+    lines += [f"  {phi_title(name):28}{value:10.4g}" for name, value in phi.items()]
     return "\n".join([*lines, *(f"warning: {text}" for text in results["warnings"])])
 
 
@@ -53,7 +41,7 @@ def results_table(results: dict[str, Any]) -> str:
     for name, row in sorted(rows.items(), key=lambda item: item[1]["accuracy"]):
         low, high = row["accuracy_interval"]
         mark = "→ " if name == own else "  "
-        title = _TITLES.get(name, name)
+        title = title_of(name)
         lines.append(f"{mark}{title:28}{row['accuracy']:9.1%}   [{low:.1%}, {high:.1%}] {row['nll']:7.3f}")
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from homing.outputs.report.data import number
 from homing.outputs.report.figures import Line, Picture, line_figure
-from homing.outputs.report.verdict import title_of
+from homing.outputs.titles import title_of
 
 _MAX_POINTS = 300
 _MAX_METHODS = 4

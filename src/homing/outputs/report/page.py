@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from homing.errors import DataError
+from homing.outputs import titles
 from homing.outputs.artefact import write_whole
 from homing.outputs.ownership import is_our_report
 from homing.outputs.report.axis import Axis, axis_around
@@ -25,16 +26,10 @@ from homing.outputs.report.verdict import points, reference, scores, verdict
 if TYPE_CHECKING:
     import jinja2
 
-DESCRIPTOR_TITLES = {
-    "target_likeness": "Target likeness",
-    "label_consistency": "Label consistency",
-    "target_alignment": "Target alignment",
-}
 _NO_FIGURE = {
     "none": "Rates only: nothing was trained, so nothing was measured",
     "unmeasured": "Nothing was measured: no image of the target's domain has a label",
 }
-_SCORE_TITLES = {"macro_f1": "Macro F1", "nll": "Loss", "ece": "Calibration error"}
 
 
 def write_report(run: Path, pictures: Pictures, *, results: dict[str, Any] | None = None) -> Path:
@@ -78,6 +73,7 @@ def _environment() -> jinja2.Environment:
         "points": points,
         "decimals": _decimals,
         "show": show,
+        "phi_title": titles.phi_title,
         "is_numeric": _is_numeric,
     }
     return environment
@@ -156,7 +152,7 @@ def _headline(run: RunFolder) -> dict[str, Any]:
         "name": str(run.recipe.get("name") or run.name),
         "scores": rows,
         "score_axis": axis_around([end for row in rows for end in (row.low, row.accuracy, row.high)], 0.05),
-        "score_columns": {key: title for key, title in _SCORE_TITLES.items() if key in present},
+        "score_columns": {key: title for key, title in titles.SCORES.items() if key in present},
         "own": next((row for row in rows if row.is_run), None),
         "reference": reference(rows),
         "verdict": verdict(rows),
@@ -196,7 +192,7 @@ def _rate_numbers(run: RunFolder) -> dict[str, Any]:
     ]
     lifts = [] if summary.is_uniform else lifts
     drawn = [
-        lift_figure(f"lift-{curve.name}", curve, DESCRIPTOR_TITLES[curve.name], is_small=len(lifts) == 2)
+        lift_figure(f"lift-{curve.name}", curve, titles.DESCRIPTORS[curve.name], is_small=len(lifts) == 2)
         for curve in lifts
     ]
     return {
@@ -213,10 +209,10 @@ def _descriptor_plane(rates: RateColumns) -> list[Picture]:
     if not set(names) <= set(rates.descriptors):
         return []
     x, y = (rates.descriptors[name] for name in names)
-    if dots := scatter_of(*names, x, y, rates.rate, DESCRIPTOR_TITLES):
+    if dots := scatter_of(*names, x, y, rates.rate, titles.DESCRIPTORS):
         return [dots]
     binned = density(rates, *names)
-    return [density_figure("density", binned, DESCRIPTOR_TITLES)] if binned else []
+    return [density_figure("density", binned, titles.DESCRIPTORS)] if binned else []
 
 
 def _galleries(run: RunFolder, pictures: Pictures) -> dict[str, Any]:

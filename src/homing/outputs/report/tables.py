@@ -8,7 +8,7 @@ from typing import Any
 
 from homing.evaluation.metrics import wilson_interval
 from homing.outputs.report.data import mapping, number
-from homing.outputs.report.verdict import title_of
+from homing.outputs.titles import title_of
 
 MAX_ROWS = 200
 _MAX_CONFUSION_CLASSES = 25

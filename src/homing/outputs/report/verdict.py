@@ -8,22 +8,7 @@ from typing import Any
 
 from homing.evaluation.metrics import wilson_interval
 from homing.outputs.report.data import mapping, number
-
-_TITLES = {
-    "target_only": "Target only",
-    "source_only": "Source only",
-    "pooled": "Both pooled",
-    "pooled_oversampled": "Pooled, target oversampled",
-    "oversampled": "Pooled, target oversampled",
-    "uniform": "Uniform rates",
-    "density_ratio": "Density ratio",
-    "sequential": "Source, then target",
-    "oracle": "Oracle rates",
-    "l2rw": "L2RW",
-    "meta_weight_net": "Meta-Weight-Net",
-    "instance": "homing, instance rates",
-    "hierarchical": "homing",
-}
+from homing.outputs.titles import title_of
 
 
 @dataclass(frozen=True)
@@ -70,12 +55,6 @@ class Verdict:
     tone: str
     title: str
     text: str
-
-
-def title_of(name: str) -> str:
-    """Write a method's name for people."""
-    plain = name.replace("_", " ")
-    return _TITLES.get(name.lower().replace(" ", "_"), plain[:1].upper() + plain[1:])
 
 
 def is_oracle(name: str) -> bool:
