@@ -1,4 +1,4 @@
-"""Imports point one way: cli → run → {training, evaluation, outputs} → {rates, pools, models} → nothing above."""
+"""Imports point one way: cli → flow → {training, evaluation, outputs} → {features, rates, pools, models} → nothing."""
 
 import ast
 from collections.abc import Iterator
@@ -10,13 +10,16 @@ import homing
 
 PACKAGE = Path(homing.__file__).parent
 # what any layer may import: they know nothing of pools, models or training
-GROUND = {"errors", "progress", "interrupts", "memory", "methods", "threads"}
+GROUND = {"errors", "progress", "interrupts", "memory", "methods", "threads", "session"}
 GROUND_FILES = {"outputs.artefact": "the one way to write a file"}
 LAYERS = {
-    "__main__": 6,
-    "cli": 5,
-    "compare": 4,
-    "flow": 3,
+    "__main__": 8,
+    "cli": 7,
+    "compare": 6,
+    "flow": 5,
+    "scanning": 5,
+    "preparing": 4,
+    "unpacking": 3,
     "predict": 3,
     "score": 3,
     "validate": 2,
@@ -36,18 +39,19 @@ SIDEWAYS = {
     ("models", "pools"): "what a model is fed are the canvases of a pool, in its order",
     ("features", "models"): "features are what a model makes of pictures",
     ("features", "pools"): "a scan reads the pictures of a pool",
-    ("features", "training"): "one answer in every process",
 }
 # config objects stop at the door: who may read a recipe
 READS_RECIPE = {
     "cli": "the door itself",
-    "flow": "unpacks it",
+    "flow": "carries it out",
+    "preparing": "is the flow's first half",
+    "unpacking": "makes plain values of it",
+    "scanning": "is the flow's first half, ahead of it",
     "compare": "runs it several times",
     "recipe": "makes it",
     "score": "is given the pool to rate",
     "predict": "reads how a finished run prepared its images",
     "validate": "is asked about one",
-    "training/workbench.py": "unpacks it for the training and the rates",
     "outputs/run_folder.py": "writes it down and compares it",
     "outputs/thumbnails.py": "opens the pools that a finished run names",
     "__init__.py": "public names",
@@ -119,6 +123,24 @@ def test_a_recipe_is_read_at_the_door_only(path):
     inside = path.relative_to(PACKAGE).as_posix()
     if any(module == "homing.recipe.schema" for module, _ in imports_of(path)):
         assert inside in READS_RECIPE or part_of(path) in READS_RECIPE
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_no_recipe_is_carried_behind_the_door(path):
+    """Nothing in a room asks an object that it was given for its recipe (the report has the text of one)."""
+    inside = path.relative_to(PACKAGE).as_posix()
+    if part_of(path) in READS_RECIPE or inside in READS_RECIPE or inside.startswith("outputs/report/"):
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    asked = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "recipe"]
+    assert not asked, f"{path}: .recipe in lines {asked}"
+
+
+def test_no_two_files_import_each_other():
+    names = {path: "homing." + path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in FILES}
+    known = {name: {module for module, _ in imports_of(path)} for path, name in names.items()}
+    circles = {(one, other) for one, found in known.items() for other in found if one in known.get(other, ())}
+    assert not circles
 
 
 @pytest.mark.parametrize(

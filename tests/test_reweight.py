@@ -7,7 +7,6 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from homing.features.old_cache import FeatureCache
 from typer.testing import CliRunner
 
 from homing.cli.app import app
@@ -92,36 +91,6 @@ def test_bad_images_are_known_from_the_cache_too(problem, tmp_path):
     assert (len(table), table.rate["disk/003.png"]) == (42, 0)
     trained = small_recipe(tmp_path / "pools", "data.on_bad_image=drop", "training.steps=2", cache)
     assert run(trained, tmp_path / "trained", quiet=True).results["cost"]["scanned_source_images"] == 0
-
-
-def test_a_damaged_entry_is_not_used(problem, tmp_path):
-    cache = f"output.cache={tmp_path / 'cache'}"
-    first = reweight(problem, tmp_path / "first", cache)
-    (entry,) = (tmp_path / "cache").iterdir()
-    whole = entry.read_bytes()
-    for number, damaged in enumerate((whole[:-4], whole[:-1] + bytes([whole[-1] ^ 1]), b"")):
-        entry.write_bytes(damaged)
-        again = reweight(problem, tmp_path / str(number), cache)
-        assert again.results["cost"]["scanned_source_images"] == 42
-        assert (rates_of(first).rate == rates_of(again).rate).all()
-        assert len(entry.read_bytes()) == len(whole)
-
-
-def test_the_cache_is_bounded_and_lets_go_of_the_longest_unused(problem, tmp_path):
-    import torch
-    from homing.features.old_scan import Scanned
-
-    cache = FeatureCache(tmp_path / "cache", max_bytes=3_000)
-    for name in "abc":
-        cache.save(name, Scanned(torch.ones(250, 1), []))
-        if name == "b":
-            assert cache.load("a") is not None  # used again: now b is the oldest
-    assert cache.load("b") is None
-    assert cache.load("a") is not None
-    cache.save("large", Scanned(torch.ones(1_000, 1), []))
-    assert cache.load("large") is None
-    assert cache.clear()[0] == 2
-    assert cache.entries() == []
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_does_no_harm(problem, tmp_path, capsys):

@@ -45,14 +45,14 @@ class Prepared:
         material: For every fit.
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
-        num_passed: Images that went through the model in this scan.
+        num_scanned: Images of the source that went through the model in this scan.
         stores: Open while the run lasts.
     """
 
     material: Material
     bad: tuple[BadImage, ...]
     dropped: tuple[tuple[str, str, str], ...]
-    num_passed: int
+    num_scanned: int
     stores: tuple[Store, ...]
 
     def __enter__(self) -> Prepared:
@@ -77,7 +77,7 @@ class Prepared:
             model_args=material.model_args,
             preprocessing=material.preprocessing,
             features=material.features,
-            scanned_images=self.num_passed,
+            scanned_images=self.num_scanned,
             bad=self.bad,
             dropped=self.dropped,
         )
@@ -92,7 +92,9 @@ class Prepared:
         found, store = _scan(recipe, session, model, material.preprocessing, material.pictures)
         return replace(
             self,
-            material=replace(material, model=model, features=found.features if needs_features(recipe) else None),
+            material=replace(
+                material, model=model, features=found.features if needs_features(recipe) else None, kept=store.folder
+            ),
             stores=(store,),
         )
 
@@ -122,11 +124,12 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         features = found.keep(np.setdiff1d(np.arange(len(problem)), gone)).features if gone else found.features
         check_finite(features, kept)
     head_only = recipe.model.trainable == "head"
-    material = Material(kept, model, arguments, preprocessing, pictures, features, head_only)
+    material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder)
     if head_only and recipe.trains:
         assert features is not None
         check_head_on_features(model, pictures, features.rows(slice(0, 4)), np.arange(min(4, len(kept))))
-    return Prepared(material, tuple(found.bad), dropped, found.num_passed, (store,))
+    scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
+    return Prepared(material, tuple(found.bad), dropped, scanned, (store,))
 
 
 def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from homing.errors import DivergedError
 from homing.evaluation.baselines import BASELINES
+from homing.evaluation.pool_facts import kept_pool_facts
 from homing.methods import METHODS
 from homing.outputs.artefact import digest_of
 from homing.pools.order import Rows
 from homing.rates.learned.apart import even_weight, rates_apart
 from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.facts import PoolFacts, pool_facts
 from homing.rates.learned.learner import learn_rates
 from homing.rates.learned.plan import RatePlan
 from homing.session import Session
@@ -112,7 +114,7 @@ class Planner:
         if self.settings.truth is not None:
             matches, clean = (torch.from_numpy(problem.source.flags(column)) for column in self.settings.truth)
         return Evidence(
-            source_features=FirstRows(features, len(problem.source)).rows(slice(None)),  # TEMPORARY
+            source_features=FirstRows(features, len(problem.source)),
             source_labels=labels[: len(problem.source)],
             target_features=features.rows(torch.from_numpy(target)),
             target_labels=labels[target],
@@ -178,14 +180,40 @@ class Planner:
                 told(share - done)
                 done = share
 
+            evidence = self.evidence(target)
+            has_labels = "label_consistency" in settings.descriptors
             return learn_rates(
-                self.evidence(target),
+                evidence,
                 descriptors=settings.descriptors,
                 folds=folds,
                 target_weight=settings.target_weight,
                 seed=self.session.seed,
-                progress=report,
+                progress=lambda share: report(0.3 + 0.7 * share),
+                pool=self._pool(has_labels, evidence, lambda share: report(0.3 * share)),
+                device=self.session.device,
             )
+
+    def _pool(self, has_labels: bool, evidence: Evidence, progress: Callable[[float], None]) -> PoolFacts:
+        """What the source tells by itself, found once for every target, fold and attempt."""
+        made_from = {
+            "source": self.material.problem.source.identity(),
+            "classes": digest_of(*self.material.problem.source_classes),
+            "labels": str(has_labels),
+            "seed": str(self.session.seed),
+        }
+        labels = evidence.source_labels if has_labels else None
+        return kept_pool_facts(
+            self.material.kept,
+            made_from,
+            lambda: pool_facts(
+                evidence.source_features,
+                labels,
+                evidence.num_classes,
+                seed=self.session.seed,
+                progress=progress,
+                device=self.session.device,
+            ),
+        )
 
     def _learned_apart(self, target: Rows) -> RatePlan:
         """Rates where source and target share no labels."""
@@ -196,13 +224,14 @@ class Planner:
         elif settings.trains and weight is None:
             weight = even_weight(len(problem.source), len(target))
         return rates_apart(
-            FirstRows(features, len(problem.source)).rows(slice(None)),  # TEMPORARY
+            FirstRows(features, len(problem.source)),
             torch.from_numpy(problem.source_labels) if settings.source_has_labels else None,
             len(problem.source_classes),
             features.rows(torch.from_numpy(target)),
             descriptors=settings.descriptors,
             target_weight=weight,
             seed=self.session.seed,
+            device=self.session.device,
         )
 
 

@@ -93,6 +93,8 @@ class FeatureCache:
         for entry in removed:
             entry.shard.remove()
         for place in self._stores():
+            for path in place.glob("pool-*.safetensors"):  # what was found out from the features
+                path.unlink(missing_ok=True)
             if not any(path.name != MARK for path in place.iterdir()):
                 (place / MARK).unlink(missing_ok=True)
                 with suppress(OSError):

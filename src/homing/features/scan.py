@@ -7,7 +7,7 @@ model. Several processes take a share each and put it into the same store; nothi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -40,12 +40,14 @@ class Scan:
         digests: uint8 [N, 16]: beginning of the sha256 of each image's bytes; 0 where they could not be read.
         num_passed: Images that went through the model (or the decoder alone, where there is no model) this time, over
             all processes.
+        missing: Rows that the store did not know by their files, int64, sorted.
     """
 
     features: StoredRows
     bad: list[BadImage]
     digests: Bytes
     num_passed: int = 0
+    missing: Rows = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -105,7 +107,7 @@ def scan(
         places, passed = _together(places, todo, found, passed, store, others)
     if not passed and len(rows):
         progress.say(f"{title}: {len(rows):,} images were scanned before")
-    return _scan_of(places, rows, pictures, store, passed)
+    return replace(_scan_of(places, rows, pictures, store, passed), missing=todo)
 
 
 def scan_part(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"}
-)
 PICTURE_LIKE = frozenset(
     {"", ".heic", ".heif", ".jxl", ".avif", ".jp2", ".j2k", ".jpx", ".svg", ".psd", ".eps", ".ico", ".icns", ".tga"}
     | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".exr", ".hdr", ".dcm", ".pdf"}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from homing.errors import DataError
-from homing.pools.suffixes import IMAGE_SUFFIXES, is_junk, suffix_of
+from homing.pools.formats import SUFFIXES
+from homing.pools.suffixes import is_junk, suffix_of
 from homing.pools.texts import Texts
 
 MAX_DEPTH = 64
@@ -105,7 +106,7 @@ class _Walk:
 
     def _file(self, name: str, inside: str, names: list[str]) -> None:
         suffix = suffix_of(name)
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in SUFFIXES:
             names.append(name)
             return
         self.listing.skipped[suffix] += 1

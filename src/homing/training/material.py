@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -64,6 +65,7 @@ class Material:
         pictures: Pictures by row.
         features: What the model's head sees of each row; None where nothing of the run looks at features.
         head_only: Whether nothing but the head is trained.
+        kept: Folder of the features' store, in which what follows from them may be kept.
     """
 
     problem: Problem
@@ -73,6 +75,7 @@ class Material:
     pictures: ImageInputs
     features: FeatureBlocks | None
     head_only: bool
+    kept: Path
 
     @cached_property
     def labels(self) -> Tensor:
