@@ -22,6 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from homing.pools.decoding import ALLOWED_FORMATS
+
 IMAGE_SIZE = 96
 SCAN_BATCH = 64
 UNDRAWABLE_FONTS = ("LastResort", "cmex", "cmsy", "cmmi", "STIXSiz", "STIXNonUni")
@@ -108,7 +110,7 @@ def _data(collection: str) -> Path:
 
 def _folder_images(collection: str) -> Iterator[LabelledImage]:
     for path in sorted((_data(collection) / collection).glob("*/*/*")):
-        with Image.open(path) as image:
+        with Image.open(path, formats=ALLOWED_FORMATS) as image:
             yield image.convert("RGB"), path.parent.name, path.parent.parent.name
 
 

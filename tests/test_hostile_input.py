@@ -14,15 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 
+import homing
 from homing.compare import predictions_of
 from homing.errors import HomingError, RecipeError
 from homing.flow import run
+from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.report.page import write_report
+from homing.outputs.thumbnails import thumbnails_of
+from homing.pools.decoding import ALLOWED_FORMATS, SUFFIXES, format_of
 from homing.pools.reading import read_pool
+from homing.predict import predict
+from homing.progress import Progress
 from homing.rates import RateTable
 from homing.recipe.reading import read_recipe
 from homing.recipe.schema import PoolSpec
+from homing.validate import validate_data
 from small_run import draw_problem, small_recipe
 
 
@@ -163,3 +170,51 @@ def test_a_table_of_files_stays_in_its_folder(tmp_path, name, table):
     (pool / table).write_text(rows[table])
     with pytest.raises(HomingError):
         read_pool(PoolSpec(path=str(pool)))
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n{} loop\n"
+
+
+def test_a_picture_never_starts_a_program(tmp_path, monkeypatch):
+    """Pillow has a reader that gives a file to Ghostscript, whatever the file is called."""
+    programs, ran = tmp_path / "programs", tmp_path / "ran"
+    programs.mkdir()
+    for name in ("gs", "gswin64c", "gswin32c", "djpeg", "ppmtogif"):
+        (programs / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    root = draw_problem(tmp_path / "pools", per_class=4)
+    for role in ("source", "target", "test"):
+        (root / role / "bar" / "photo.jpg").write_bytes(POSTSCRIPT)
+    recipe = small_recipe(root, "data.on_bad_image=drop", "training.steps=2", "evaluation.baselines=[]")
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    told = "not a readable image: of no image format (PostScript)"
+    assert [told in warning for warning in validate_data(recipe, Progress(quiet=True)).warnings].count(True) == 3
+    folder = run(recipe, tmp_path / "run", quiet=True).folder
+    rows = io.StringIO()
+    bad, _ = predict(folder, [root / "test"], rows, "jsonl", Progress(quiet=True))
+    assert [item.reason for item in bad] == [told]
+    for name in ("000.png", "001.png"):  # put there after the run, where only report and corpus open them
+        (root / "source" / "bar" / name).write_bytes(POSTSCRIPT)
+    write_report(folder, thumbnails_of(recipe))
+    for form in ("parquet", "folder"):
+        write_corpus(folder, recipe.data.sources, tmp_path / form, Wanted(form=form))
+    with pytest.raises(HomingError, match="of no image format"):
+        format_of(POSTSCRIPT)
+    assert not ran.exists()
+
+
+def test_every_format_that_is_read_is_read_by_a_library_alone():
+    assert not {"EPS", "PDF", "WMF", "GRIB", "BUFR", "HDF5", "MPEG"} & set(ALLOWED_FORMATS)
+    assert {"JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"} <= set(ALLOWED_FORMATS)
+    assert {".jpg", ".mpo", ".png", ".tif"} <= SUFFIXES
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".emf", ""} & SUFFIXES
+
+
+def test_no_other_place_opens_pictures():
+    """`formats.open_allowed` is the one place: what opens a picture otherwise may start a program."""
+    sources = Path(homing.__file__).parent
+    places = [
+        path.relative_to(sources).as_posix() for path in sources.rglob("*.py") if "Image.open(" in path.read_text()
+    ]
+    assert places == ["pools/formats.py"]

@@ -1,16 +1,21 @@
+import base64
+import contextlib
 import io
 import struct
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
 from drawn_pools import draw_picture
 from homing.errors import DataError
-from homing.pools.decoding import decode
+from homing.outputs.report.pictures import thumbnail
+from homing.pools import decoding
+from homing.pools.decoding import decode, is_nearly_constant, open_rgb
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -184,16 +189,235 @@ def test_the_centre_of_a_canvas_is_timms_evaluation_input(size, interpolation):
     np.testing.assert_array_equal(ours, theirs)  # exact: the same resize, the same crop
 
 
-def test_a_large_jpeg_is_close_to_timms_evaluation_input():
-    from timm.data import create_transform
+@pytest.mark.parametrize("size", [(1006, 755), (667, 500), (755, 1006), (1816, 1362), (640, 641), (4001, 431)])
+@pytest.mark.parametrize("canvas", [64, 73, 109])
+def test_a_large_jpeg_is_neither_stretched_nor_shifted(size, canvas):
+    """Its decoder halves it and rounds up: what is resized is the exact box."""
+    data = encoded(draw_picture(3, size=500).resize(size), "JPEG", quality=95)
+    in_full = encoded(Image.open(io.BytesIO(data)))
+    difference = np.abs(decode(data, canvas).astype(int) - decode(in_full, canvas))
+    assert difference.mean() < 0.8  # of 255; 15 where the box was not exact
+    assert difference.max() < 16
 
-    image = draw_picture(3, size=640)
-    data = encoded(image, "JPEG", quality=95)
-    transform = create_transform((3, 56, 56), crop_pct=0.875, interpolation="bicubic", normalize=False)
-    theirs = np.asarray(transform(Image.open(io.BytesIO(data)).convert("RGB"))).transpose(1, 2, 0)
-    difference = np.abs(decode(data, 64)[4:-4, 4:-4].astype(int) - theirs)
-    assert difference.mean() < 1.5  # of 255: decoded at an eighth (draft), then resized a little
-    assert difference.max() < 40
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_large_jpeg_that_lies_on_its_side_is_not_shifted_either(orientation):
+    data = encoded(draw_picture(3, size=1_006).crop((0, 0, 1_006, 755)), "JPEG", quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = encoded(Image.open(io.BytesIO(data)), "JPEG", quality=95, exif=exif)
+    in_full = ImageOps.exif_transpose(Image.open(io.BytesIO(turned)))
+    difference = np.abs(decode(turned, 64).astype(int) - decode(encoded(in_full), 64))
+    assert difference.mean() < 0.8
+    assert open_rgb(turned, 10**7).size == in_full.size
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16", "CMYK"])
+@pytest.mark.parametrize("size", [(1_003, 661), (661, 1_003)])
+def test_a_picture_that_is_reduced_strip_by_strip_looks_as_in_full(monkeypatch, mode, size):
+    ramp = np.add.outer(np.arange(size[1]) * 35, np.arange(size[0]) * 25)
+    if mode == "I;16":
+        image = Image.fromarray(ramp.clip(0, 65_535).astype(np.uint16))
+    else:
+        image = Image.fromarray((ramp // 190).clip(0, 255).astype(np.uint8)).convert(mode)
+    data = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
+    in_full = decode(data, 56)
+    monkeypatch.setattr(decoding, "_LARGE", 10_000)
+    monkeypatch.setattr(decoding, "_STRIP", 9_000)
+    difference = np.abs(decode(data, 56).astype(int) - in_full)
+    assert difference.mean() < 0.6
+    assert difference.max() < 6
+    assert open_rgb(data, 10**8).size == size
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "big-endian TIFF", "TIFF of 32 bits"])
+def test_16_bits_are_one_decoding_in_training_and_in_the_report(kind):
+    ramp = np.linspace(0, 65_535, 64 * 64).reshape(64, 64)
+    image = Image.fromarray(ramp.astype(np.int32 if "32" in kind else np.uint16))
+    if kind == "big-endian TIFF":
+        data = big_endian_tiff(ramp.astype(">u2"))
+        assert Image.open(io.BytesIO(data)).mode == "I;16B"
+    else:
+        data = encoded(image, kind.split()[0])
+    np.testing.assert_allclose(decode(data, 64)[..., 0], ramp / 257, atol=1.01)
+    np.testing.assert_array_equal(np.asarray(open_rgb(data, 10**6)), decode(data, 64))
+    shown = thumbnail(data)
+    small = Image.open(io.BytesIO(base64.b64decode(shown.split(",")[1])))
+    assert np.abs(np.asarray(small).mean() - ramp.mean() / 257) < 2
+
+
+def big_endian_tiff(pixels: np.ndarray) -> bytes:
+    """A grey TIFF of one strip; Pillow writes none in this order."""
+    height, width = pixels.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 150), (277, 3, 1)]
+    tags += [(278, 4, height), (279, 4, pixels.nbytes)]
+    entries = b"".join(
+        struct.pack(">HHI", tag, kind, 1) + (struct.pack(">I", value) if kind == 4 else struct.pack(">HH", value, 0))
+        for tag, kind, value in tags
+    )
+    head = b"MM\0*" + struct.pack(">I", 8) + struct.pack(">H", len(tags)) + entries + struct.pack(">I", 0)
+    return head.ljust(150, b"\0") + pixels.tobytes()
+
+
+@pytest.mark.parametrize(("largest", "shown"), [(1.0, 255), (255.0, 255), (65_535.0, 255), (0.5, 127), (128.0, 128)])
+def test_floats_are_scaled_by_what_they_seem_to_be(largest, shown):
+    ramp = np.linspace(0, largest, 64 * 64, dtype=np.float32).reshape(64, 64)
+    ramp[0, :2] = (np.nan, -np.inf)
+    canvas = decode(encoded(Image.fromarray(ramp), "TIFF"), 64)
+    assert canvas[0, 0, 0] == 0
+    assert abs(int(canvas[-1, -1, 0]) - shown) <= 1
+    assert not is_nearly_constant(canvas)
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "PNG"), (12, "PNG"), (8, "TIFF")])
+def test_integers_that_do_not_fill_their_type_are_found_to_be_black(bits, kind):
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).reshape(64, 64).astype(np.uint16 if kind == "PNG" else np.int32)
+    assert is_nearly_constant(decode(encoded(Image.fromarray(ramp), kind), 64))
+
+
+def test_pictures_of_one_colour_are_found_and_no_others():
+    noise = np.random.default_rng(0).integers(0, 8, (64, 64, 3), dtype=np.uint8)
+    assert is_nearly_constant(noise)
+    assert is_nearly_constant(decode(encoded(Image.new("RGB", (64, 64), "red"), "JPEG"), 32))
+    assert not is_nearly_constant(decode(encoded(quarters()), 32))
+    assert not is_nearly_constant(decode(encoded(draw_picture(0)), 32))
+    noise[3, 4] = 200  # a star in the night
+    assert not is_nearly_constant(noise)
+
+
+def profile_with(
+    red: tuple[float, float], green: tuple[float, float], blue: tuple[float, float], gamma: float
+) -> bytes:
+    """An ICC profile of a monitor: primaries as xy under D65, and a gamma."""
+    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in (red, green, blue)]).T
+    white, d50 = np.array([0.3127 / 0.329, 1, 0.3583 / 0.329]), np.array([0.9642, 1, 0.8249])
+    bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+    adapt = np.linalg.inv(bradford) @ np.diag((bradford @ d50) / (bradford @ white)) @ bradford
+    columns = adapt @ (columns * np.linalg.solve(columns, white))
+
+    def numbers(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65_536)) for value in values)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    parts = {name: b"XYZ \0\0\0\0" + numbers(*columns[:, i]) for i, name in enumerate(("rXYZ", "gXYZ", "bXYZ"))}
+    parts |= {"wtpt": b"XYZ \0\0\0\0" + numbers(*d50), "rTRC": curve, "gTRC": curve, "bTRC": curve}
+    parts["desc"] = b"desc\0\0\0\0" + struct.pack(">I", 2) + b"x\0" + bytes(78 + 2)
+    table, body, at = b"", b"", 128 + 4 + 12 * len(parts)
+    for name, data in parts.items():
+        table += name.encode() + struct.pack(">II", at + len(body), len(data))
+        body += data
+    size = at + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
+    header += bytes(28) + numbers(*d50)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(parts)) + table + body
+
+
+ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), 2.2)
+SRGB = ((0.64, 0.33), (0.3, 0.6), (0.15, 0.06), 2.2)
+
+
+def test_colours_of_an_embedded_profile_become_srgb():
+    """Adobe RGB's (128, 128, 128) is grey still; its green of 200 is one that sRGB can only just show."""
+    image = Image.new("RGB", (64, 64), (140, 200, 120))
+    plain = decode(encoded(image), 32)[0, 0].astype(int)
+    for kind in ("PNG", "JPEG", "TIFF", "WEBP"):
+        shown = decode(encoded(image, kind, icc_profile=profile_with(*ADOBE)), 32)[0, 0].astype(int)
+        np.testing.assert_allclose(shown, (105, 201, 116), atol=6)
+        assert np.abs(shown - plain).max() > 20
+    grey = decode(encoded(Image.new("RGB", (64, 64), (128,) * 3), icc_profile=profile_with(*ADOBE)), 32)
+    np.testing.assert_allclose(grey[0, 0], 128, atol=2)
+
+
+def test_grey_and_cmyk_go_through_their_profiles_too():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    cmyk = quarters().convert("CMYK")  # a profile of another kind of colour is of no use: the numbers stay
+    np.testing.assert_array_equal(
+        decode(encoded(cmyk, "TIFF", icc_profile=profile), 64), decode(encoded(cmyk, "TIFF"), 64)
+    )
+    dark = Image.new("L", (64, 64), 60)
+    assert decode(encoded(dark, icc_profile=grey_profile(1.0)), 32)[0, 0, 0] > 120  # linear light
+
+
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile of a grey scale."""
+    d50 = b"".join(struct.pack(">i", round(value * 65_536)) for value in (0.9642, 1, 0.8249))
+    parts = {
+        b"wtpt": b"XYZ \0\0\0\0" + d50,
+        b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0",
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 2) + b"x\0" + bytes(80),
+    }
+    table, body, at = b"", b"", 128 + 4 + 12 * len(parts)
+    for name, data in parts.items():
+        table += name + struct.pack(">II", at + len(body), len(data))
+        body += data
+    header = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + d50
+    return header.ljust(128, b"\0") + struct.pack(">I", len(parts)) + table + body
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        b"no profile",
+        profile_with(*ADOBE)[:300],
+        bytes(5 * 2**20),  # longer than one of a press
+    ],
+    ids=["sRGB", "text", "cut", "huge"],
+)
+def test_srgb_by_any_name_and_broken_profiles_leave_the_numbers(profile):
+    image = draw_picture(0, size=64)
+    data = encoded(image, "JPEG", icc_profile=profile)
+    np.testing.assert_array_equal(decode(data, 32), decode(encoded(image, "JPEG"), 32))
+
+
+def jpeg_parts(part: bytes, count: int) -> bytes:
+    data = encoded(draw_picture(0, size=64), "JPEG")
+    return data[:2] + part * count + data[2:]
+
+
+def png_parts(kind: bytes, body: bytes, count: int) -> bytes:
+    data = encoded(draw_picture(0, size=64))
+    part = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return data[:33] + part * count + data[33:]
+
+
+def gif_parts(part: bytes, count: int) -> bytes:
+    data = encoded(draw_picture(0, size=64).convert("L"), "GIF")
+    start = 13 + 3 * 2 ** ((data[10] & 7) + 1)
+    return data[:start] + part * count + data[start:]
+
+
+OVERFULL = {
+    "exif": lambda: jpeg_parts(b"\xff\xe1\0\x0cExif\0\0abcd", 1_000_000),
+    "long exif": lambda: jpeg_parts(b"\xff\xe1\xff\xffExif\0\0" + b"MM\0*" + bytes(65_523), 200),
+    "comments": lambda: jpeg_parts(b"\xff\xfe\0\x04ab", 1_000_000),
+    "junk": lambda: jpeg_parts(b"\0", 50_000_000),
+    "padding": lambda: jpeg_parts(b"\xff", 10_000_000),
+    "png text": lambda: png_parts(b"tEXt", b"a\0b", 1_000_000),
+    "png unknown": lambda: png_parts(b"abCd", b"", 1_000_000),
+    "png crumbs": lambda: png_parts(b"IDAT", b"", 1_000_000),
+    "gif comments": lambda: gif_parts(b"!\xfe\x02ab\0", 1_000_000),
+    "gif comment": lambda: gif_parts(b"!\xfe" + b"\x02ab" * 1_000_000 + b"\0", 1),
+    "ppm comment": lambda: b"P6 #" + b"a" * 50_000_000 + b"\n4 4 255\n" + bytes(48),
+    "ppm comments": lambda: b"P6 " + b"#\n" * 5_000_000 + b"4 4 255\n" + bytes(48),
+    "ppm spaces": lambda: b"P6" + b" " * 20_000_000 + b"4 4 255\n" + bytes(48),
+}
+
+
+@pytest.mark.parametrize("kind", OVERFULL)
+def test_a_header_of_a_million_parts_is_read_or_refused_within_seconds(kind):
+    data = OVERFULL[kind]()
+    started = time.process_time()
+    with contextlib.suppress(DataError):
+        assert decode(data, 16).shape == (16, 16, 3)
+    assert time.process_time() - started < 5
+
+
+def test_a_picture_with_much_said_about_it_is_read_all_the_same():
+    """A depth map, an extended XMP, a profile: some hundred segments of 64 kB."""
+    assert decode(jpeg_parts(b"\xff\xe2\xff\xff" + bytes(65_533), 300), 16).shape == (16, 16, 3)
+    assert decode(png_parts(b"tEXt", b"Comment\0" + b"a" * 500, 300), 16).shape == (16, 16, 3)
 
 
 def test_decoding_leaves_warning_filters_alone():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -215,15 +214,12 @@ def _cell(value: object) -> object:
 
 def _suffix(image: StoredImage, sample_id: str, data: bytes | None = None) -> str:
     """What the file's name ends in: as the pool's file does, else by what the bytes are."""
-    from PIL import Image, UnidentifiedImageError
+    from homing.pools.decoding import SUFFIXES, format_of
 
-    from homing.pools.suffixes import IMAGE_SUFFIXES
-
-    if image.file is not None and image.file.suffix.lower() in IMAGE_SUFFIXES:
+    if image.file is not None and image.file.suffix.lower() in SUFFIXES:
         return image.file.suffix.lower()
     try:
-        with Image.open(io.BytesIO(image.read() if data is None else data)) as picture:
-            kind = (picture.format or "").lower()
-    except (UnidentifiedImageError, OSError) as error:
+        kind = format_of(image.read() if data is None else data).lower()
+    except (DataError, OSError) as error:
         raise DataError(f"{sample_id}: is no image that can be read ({error})") from error
-    return {"jpeg": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
+    return {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif", "jpeg2000": ".jp2"}.get(kind, f".{kind}")

@@ -1,28 +1,89 @@
-"""Encoded image → canvas: one decoding for training, evaluation and prediction.
+"""Encoded image → canvas: one decoding for training, evaluation, prediction and the report.
 
-The canvas is what timm's evaluation transform sees before its centre crop: the picture upright (EXIF), RGB, its
+The canvas is what timm's evaluation transform sees before its centre crop: the picture upright (EXIF), in sRGB, its
 shorter side resized to `canvas` pixels, the middle square kept. Training crops from it, evaluation takes its centre.
+
+A large picture is first made smaller, by a whole factor and never below twice the canvas: a JPEG while it is decoded,
+any other strip by strip. What is left is resized from its exact box: docs/decisions/decoding.md has the figures.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile
 
 from homing.errors import DataError
+from homing.pools.colour import to_srgb
+from homing.pools.formats import ALLOWED_FORMATS, SUFFIXES, format_of, open_allowed
 
+__all__ = ["ALLOWED_FORMATS", "DECODING_VERSION", "SUFFIXES", "decode", "format_of", "is_nearly_constant", "open_rgb"]
+
+DECODING_VERSION = 2
+"""Raised whenever the pixels of a canvas may change: what was computed from earlier ones is not taken for the same."""
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 _LONGEST = 8  # the longer side that is resized, in units of the shorter one; the canvas is its middle
+_LARGE = 16_000_000  # pixels after decoding: from here a picture is reduced first, and waits for other large ones
+_STRIP = 1_000_000  # pixels that are turned to RGB at a time
+_BYTES_PER_PIXEL = 10  # what decoding may take, times max_pixels
+_ORIENTATION = 0x0112
+_LONGEST_EXIF = 1_048_576
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels
+
+
+_large = threading.Lock()  # held over a large picture: several at once would take several times the memory
+
+
+def _free_in_a_fork() -> None:
+    global _large  # a thread that held it is not there in a forked process, which would wait for ever
+    _large = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_free_in_a_fork)
+
+
+@dataclass
+class _Picture:
+    """A picture as it was decoded: L or RGB, upright.
+
+    Attributes:
+        image: Perhaps at a fraction of its size, the last row and column then stand for less than a whole one.
+        box: Where in it the picture lies.
+        size: Width and height that it has at its full size.
+        transform: Into sRGB; still to be applied.
+    """
+
+    image: Image.Image
+    box: _Box
+    size: tuple[int, int]
+    transform: ImageCms.ImageCmsTransform | None
+
+    def in_srgb(self, image: Image.Image) -> Image.Image:
+        """An image of this picture's pixels in its last colours."""
+        if self.transform is not None:
+            return ImageCms.applyTransform(image, self.transform) or image
+        return image.convert("RGB")
 
 
 def decode(
@@ -34,7 +95,8 @@ def decode(
         data: The bytes of an image file.
         canvas: Side of the square returned, pixels.
         interpolation: bicubic, bilinear, nearest or lanczos.
-        max_pixels: A picture with more is refused before its pixels are read.
+        max_pixels: A picture with more is refused before its pixels are read, and so is one whose decoding would take
+            more than 10 bytes for each of these.
 
     Returns:
         uint8 [canvas, canvas, 3].
@@ -42,48 +104,206 @@ def decode(
     Raises:
         DataError: Not an image, truncated, empty or too large; says which.
     """
+    with _told():
+        picture = _read(data, max_pixels, canvas)
+        short = min(picture.size)
+        size = (picture.size[0] * canvas // short, picture.size[1] * canvas // short)
+        image = picture.image
+        if size != image.size or picture.box != (0, 0, *image.size):
+            image = image.resize(size, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC), picture.box)
+        return np.asarray(picture.in_srgb(_middle(image, canvas)), dtype=np.uint8)
+
+
+def open_rgb(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.Image:
+    """The picture as a model gets to see it, before it is resized: upright, RGB, in sRGB, on white where transparent.
+
+    Args:
+        data: The bytes of an image file.
+        max_pixels: As of `decode`.
+        at_least: A large picture may be made smaller as long as both sides stay at least twice this; None for no
+            reduction.
+
+    Returns:
+        In mode RGB. A strip of more than 1 : 8 has lost its ends.
+
+    Raises:
+        DataError: As of `decode`.
+    """
+    with _told():
+        picture = _read(data, max_pixels, at_least)
+        return picture.in_srgb(picture.image)
+
+
+def is_nearly_constant(canvas: npt.NDArray[np.uint8]) -> bool:
+    """Whether a canvas is black, white or of one colour as good as throughout: no channel spans 16 of 255 levels.
+
+    Args:
+        canvas: uint8 [canvas, canvas, 3].
+    """
+    pixels = canvas.reshape(-1, canvas.shape[-1])
+    return int((pixels.max(0).astype(np.int16) - pixels.min(0)).max()) < 16
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever goes wrong in a decoder becomes one sentence."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
-            image.draft("RGB", (canvas, canvas))  # a JPEG is decoded at the smallest scale that suffices
-            return _to_canvas(_upright_rgb(image), canvas, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC))
+        yield
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError("far more pixels than a picture has (a decompression bomb?)") from None
-    except UnidentifiedImageError as error:
-        kind = "of no image format" if data else "an empty file"
-        raise DataError(f"not a readable image: {kind}") from error
+    except MemoryError:
+        raise DataError("not a readable image: takes more memory than there is") from None
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
-        raise DataError(f"not a readable image: {str(error) or type(error).__name__}") from error
+        text = (str(error).splitlines() or [""])[0]
+        raise DataError(f"not a readable image: {text or type(error).__name__}") from error
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _read(data: bytes, max_pixels: int, at_least: int | None) -> _Picture:
+    with open_allowed(data) as image:
+        size = width, height = image.size
+        if width * height > max_pixels:
+            raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
+        scaled = image.draft("RGB", (2 * at_least, 2 * at_least)) if at_least else None
+        need = _bytes_to_decode(image, size)
+        if need > max(_BYTES_PER_PIXEL * max_pixels, 2**24):
+            raise DataError(
+                f"{width} x {height} pixels of {image.format}, which takes {need / 1e6:,.0f} MB to decode; at"
+                f" data.max_pixels: {max_pixels} it may take {_BYTES_PER_PIXEL * max_pixels / 1e6:,.0f}"
+            )
+        if need < _BYTES_PER_PIXEL * _LARGE:
+            return _loaded(image, size, scaled[1] if scaled else None, at_least)
+        with _large:
+            return _loaded(image, size, scaled[1] if scaled else None, at_least)
+
+
+def _bytes_to_decode(image: Image.Image, size: tuple[int, int]) -> int:
+    """What the decoder of a picture takes at most, bytes; measured by tests/pools/test_decoding_memory.py."""
+    width, height = size
+    bands, stored = len(image.getbands()), image.width * image.height
+    if image.format in ("JPEG", "MPO"):  # a progressive one is held as coefficients of 16 bits, at its full size
+        return 2 * bands * width * height + 4 * stored
+    if image.format in ("WEBP", "AVIF", "HEIF"):  # two frames, the bytes of one, the image
+        return 16 * stored
+    if image.format == "JPEG2000":  # numbers of 32 bits for each channel
+        return (4 * bands + 8) * stored
+    return 8 * stored
+
+
+def _loaded(image: Image.Image, size: tuple[int, int], box: _Box | None, at_least: int | None) -> _Picture:
     image.load()
-    with contextlib.suppress(Exception):  # a damaged EXIF block says nothing of the pixels: as stored, then
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        wide = np.asarray(image).astype(np.float32)
-        return Image.fromarray(np.clip(wide / 257.0, 0, 255).astype(np.uint8)).convert("RGB")
+    if box is None:  # a TIFF turns itself while it is loaded
+        size, box = image.size, (0, 0, *image.size)
+    orientation = _orientation(image)
+    size, box = _without_ends(size, box)
+    left, top, right, bottom = int(box[0]), int(box[1]), int(np.ceil(box[2])), int(np.ceil(box[3]))
+    factor = 1
+    if at_least and (right - left) * (bottom - top) > _LARGE:
+        factor = max(1, int(min(box[2] - box[0], box[3] - box[1])) // (2 * at_least))
+    transform = to_srgb(image.info.get("icc_profile"), _mode_of_colours(image))
+    converted = _in_strips(image, (left, top, right, bottom), factor, transform if image.mode == "CMYK" else None)
+    box = ((box[0] - left) / factor, (box[1] - top) / factor, (box[2] - left) / factor, (box[3] - top) / factor)
+    transform = None if image.mode == "CMYK" else transform
+    return _upright(_Picture(converted, box, size, transform), orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, as EXIF has it; 1 where a damaged block says nothing of the pixels."""
+    exif = image.info.get("exif", b"")
+    if len(exif) > _LONGEST_EXIF or len(image.info.get("Raw profile type exif", "")) > 2 * _LONGEST_EXIF:
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def _without_ends(size: tuple[int, int], box: _Box) -> tuple[tuple[int, int], _Box]:
+    """A strip without its ends, or one of 1 x 1,000,000 grows beyond memory."""
+    longest = _LONGEST * min(size)
+    kept = (min(size[0], longest), min(size[1], longest))
+    if kept == size:
+        return size, box
+    across, down = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
+    left, top = round((size[0] - kept[0]) / 2) * across, round((size[1] - kept[1]) / 2) * down
+    return kept, (left, top, left + kept[0] * across, top + kept[1] * down)
+
+
+def _mode_of_colours(image: Image.Image) -> str:
+    """The mode that an embedded profile speaks of."""
+    if image.mode in ("CMYK", "L"):
+        return image.mode
+    if image.mode in ("LA", "1") or image.mode.startswith(("I", "F")):
+        return "L"
+    return "RGB" if image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr") else ""
+
+
+def _in_strips(
+    image: Image.Image, area: tuple[int, int, int, int], factor: int, cmyk: ImageCms.ImageCmsTransform | None
+) -> Image.Image:
+    """An area of an image as L or RGB, reduced by a factor; no more than a strip of it is held in between."""
+    left, top, right, bottom = area
+    whole = area == (0, 0, *image.size)
+    if whole and factor == 1 and image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image
+    numbers = _range_of(image) if image.mode == "F" else 0.0
+    rows = max(1, _STRIP // ((right - left) * factor)) * factor
+    found: Image.Image | None = None
+    for start in range(top, bottom, rows):
+        strip = image if whole and rows >= bottom else image.crop((left, start, right, min(start + rows, bottom)))
+        plain = _plain(strip, numbers, cmyk)
+        plain = plain.reduce(factor) if factor > 1 else plain
+        if rows >= bottom - top:
+            return plain
+        if found is None:
+            found = Image.new(plain.mode, (plain.width, -(-(bottom - top) // factor)))
+        found.paste(plain, (0, (start - top) // factor))
+    assert found is not None
+    return found
+
+
+def _plain(image: Image.Image, largest: float, cmyk: ImageCms.ImageCmsTransform | None) -> Image.Image:
+    """Pixels as L or RGB, on white where they are transparent; `largest` is the largest number of a float image."""
+    if image.mode == "I" or image.mode.startswith("I;16"):  # what 16 bits hold, whatever the type could
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65_535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        scale = 255.0 if largest <= 1 else 1.0 if largest <= 255 else 255 / 65_535
+        numbers = np.nan_to_num(np.asarray(image), nan=0, posinf=largest, neginf=0)
+        return Image.fromarray((numbers.clip(0, largest) * scale).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if cmyk is not None:
+        return ImageCms.applyTransform(image, cmyk) or image
+    return image.convert("L" if image.mode in ("L", "1") else "RGB")
 
 
-def _to_canvas(image: Image.Image, canvas: int, resampling: Image.Resampling) -> npt.NDArray[np.uint8]:
-    short = min(image.size)
-    if max(image.size) > _LONGEST * short:  # a strip: without its ends, or one of 1 x 1,000,000 grows beyond memory
-        image = _middle(image, min(image.width, _LONGEST * short), min(image.height, _LONGEST * short))
-    size = (image.width * canvas // short, image.height * canvas // short)
-    if size != image.size:
-        image = image.resize(size, resampling)
-    return np.asarray(_middle(image, canvas, canvas), dtype=np.uint8)
+def _range_of(image: Image.Image) -> float:
+    """The largest finite number of a float image."""
+    rows = max(1, _STRIP // image.width)
+    largest = 0.0
+    for start in range(0, image.height, rows):
+        numbers = np.asarray(image.crop((0, start, image.width, min(start + rows, image.height))))
+        largest = max(largest, float(np.max(numbers, initial=0.0, where=np.isfinite(numbers))))
+    return largest
 
 
-def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+def _upright(picture: _Picture, orientation: int) -> _Picture:
+    turn = _TURNS.get(orientation)
+    if turn is None:
+        return picture
+    (width, height), (left, top, right, bottom) = picture.image.size, picture.box
+    if orientation in (2, 3, 7, 8):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 6, 7):
+        top, bottom = height - bottom, height - top
+    box, size = (left, top, right, bottom), picture.size
+    if orientation >= 5:  # its sides change places
+        box, size = (top, left, bottom, right), (size[1], size[0])
+    return _Picture(picture.image.transpose(turn), box, size, picture.transform)
+
+
+def _middle(image: Image.Image, side: int) -> Image.Image:
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))

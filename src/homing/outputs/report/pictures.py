@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,11 +11,14 @@ from typing import TypeAlias
 
 import numpy as np
 
+from homing.errors import DataError
 from homing.outputs.report.columns import Codes, RateColumns
+from homing.pools.decoding import open_rgb
 
 Pictures: TypeAlias = Callable[[list[str]], list[bytes | None]]
 
 THUMBNAIL_PIXELS = 96
+_MAX_PIXELS = 64_000_000  # as recipes have it at first: of a larger picture no thumbnail is shown
 OVERALL_TILES = 24
 CLASS_TILES = 12
 MIN_CLASS_TILES = 4  # fewer say nothing; classes then have no choice of their own
@@ -172,23 +174,16 @@ def thumbnail(encoded: bytes) -> str | None:
     """Turn an encoded picture into a small `data:` address.
 
     Args:
-        encoded: Bytes of a picture in any format that Pillow reads.
+        encoded: Bytes of a picture in any format that pools are read in.
 
     Returns:
         WebP of at most 96 pixels a side as a `data:` address, or None where the bytes are no picture.
     """
-    from PIL import Image, ImageOps
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded)) as image:
-                image.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
-                upright = ImageOps.exif_transpose(image)
-                upright.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-                small = upright.convert("RGBA" if "A" in upright.mode or "transparency" in upright.info else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        small = open_rgb(encoded, _MAX_PIXELS, at_least=THUMBNAIL_PIXELS)
+    except DataError:
         return None
+    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     for quality in (78, 50, 20):
         out = io.BytesIO()
         small.save(out, format="WEBP", quality=quality, method=4)
