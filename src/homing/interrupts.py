@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM ask a run to finish its step and save; a second one ends it at once."""
+"""A signal asks a run to finish its step and save; a second one ends it at once.
+
+Terminals send INT and HUP, systems TERM, and schedulers of clusters USR1 or USR2 some time before they end a job.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,13 @@ from typing import Any
 
 from homing.errors import Interrupted
 
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+
 
 class StopOnSignal:
-    """While this context is open, the first SIGINT or SIGTERM only sets `asked`."""
+    """While this context is open, the first of `SIGNALS` only sets `asked`."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -21,7 +28,9 @@ class StopOnSignal:
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # under nohup: the terminal may go
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from homing.pools.order import epoch_order, key_to_seed, keyed_uniform, resampled_counts, share_of_rank
-from homing.training.epoch import draw_counts, expected_visits, open_epoch
+from homing.errors import RecipeError
+from homing.pools.order import EpochOrder, key_to_seed, keyed_uniform, resampled_counts, share_of_rank
+from homing.training.epoch import ExpectedVisits, draw_counts, open_epoch
 
 SIZES, BATCHES, RANKS, PARTS = (1, 7, 64, 117), (1, 4, 5), (1, 2, 3), (1, 3)
 counts_of_rows = st.lists(st.integers(0, 4), min_size=1, max_size=60).filter(any)
@@ -12,7 +13,7 @@ counts_of_rows = st.lists(st.integers(0, 4), min_size=1, max_size=60).filter(any
 
 @given(counts_of_rows, st.integers(0, 2**31 - 1), st.integers(0, 50))
 def test_an_epoch_takes_every_row_as_often_as_its_count(counts, seed, epoch):
-    rows, copies = epoch_order(np.array(counts), seed=seed, epoch=epoch)
+    rows, copies = EpochOrder(np.array(counts), seed=seed, epoch=epoch)[:]
     assert np.bincount(rows, minlength=len(counts)).tolist() == counts
     for row, count in enumerate(counts):
         assert sorted(copies[rows == row]) == list(range(count))
@@ -49,7 +50,7 @@ def check_visits(counts, batch_size, num_ranks, accumulate, seed):
     assert set(visited) == expected
     assert len(visited) == len(expected)
     assert all(other == steps[0] for other in steps)  # as many parts, and the same global batches
-    assert [row for _, everyone in steps[0] for row in everyone] == epoch.rows.tolist()
+    assert [row for _, everyone in steps[0] for row in everyone] == epoch.order[:][0].tolist()
     assert all(len(everyone) == batch_size for _, everyone in steps[0][:-1])
 
 
@@ -78,9 +79,9 @@ def test_the_share_of_a_process_is_the_same_whatever_the_others_do():
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     counts = np.ones(50, np.int64)
-    orders = [tuple(epoch_order(counts, seed=seed, epoch=epoch)[0]) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [tuple(EpochOrder(counts, seed=seed, epoch=epoch)[:][0]) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(orders)) == 4
-    assert orders[0] == tuple(epoch_order(counts, seed=0, epoch=0)[0])
+    assert orders[0] == tuple(EpochOrder(counts, seed=0, epoch=0)[:][0])
 
 
 @given(st.lists(st.floats(0, 30), min_size=1, max_size=80), st.integers(0, 2**31 - 1), st.integers(0, 50))
@@ -110,13 +111,64 @@ def test_a_large_pool_with_rates_of_one_is_taken_once_in_every_epoch():
 
 
 def test_an_epoch_is_never_empty():
-    assert draw_counts(np.array([0.001, 0.002, 0.0]), 0, seed=0).sum() == 1
+    for rates, weight, row in (([0.001, 0.002, 0.0], 0.0, 1), ([0.0, 0.0], 0.001, 2), ([0.002], 0.003, 1)):
+        counts = draw_counts(ExpectedVisits(np.array(rates, np.float32), 1, weight, "sample"), 0, seed=0)
+        assert counts.nonzero()[0].tolist() == [row]
+        assert counts.sum() == 1
 
 
 def test_expected_visits_follow_the_way_of_applying():
-    rates = np.array([0.0, 0.5, 2.0], np.float32)
-    assert expected_visits(rates, 2, 3.0, "sample").tolist() == [0.0, 0.5, 2.0, 3.0, 3.0]
-    assert expected_visits(rates, 2, 3.0, "weight").tolist() == [0.0, 1.0, 1.0, 3.0, 3.0]
+    rates, rows = np.array([0.0, 0.5, 2.0], np.float32), np.array([4, 0, 1, 2, 3])
+    assert ExpectedVisits(rates, 2, 3.0, "sample")[rows].tolist() == [3.0, 0.0, 0.5, 2.0, 3.0]
+    assert ExpectedVisits(rates, 2, 3.0, "weight")[rows].tolist() == [3.0, 0.0, 1.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("weight", [1e12, 1e300, 1e9])
+def test_an_epoch_that_no_memory_holds_is_refused_before_it_is_drawn(weight):
+    with pytest.raises(RecipeError, match=r"^training\.target_weight: an epoch would take .* allowed: up to"):
+        ExpectedVisits(np.ones(3, np.float32), 24, weight, "sample")
+
+
+def old_counts(expected, seed, epoch):
+    """As counts were drawn in the first edition, all at once in 8 bytes a number."""
+    generator = np.random.default_rng([seed, epoch, 1])
+    order = generator.permutation(len(expected))
+    offset = np.floor(generator.random() * 2**24) / 2**24
+    edges = np.floor(np.cumsum(expected[order], dtype=np.float64) + offset)
+    counts = np.empty(len(expected), np.int64)
+    counts[order] = np.diff(edges, prepend=0.0).astype(np.int64)
+    return counts
+
+
+def old_order(counts, seed, epoch):
+    rows = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    copies = np.arange(len(rows)) - starts[rows]
+    order = np.random.default_rng([seed, epoch, 0]).permutation(len(rows))
+    return rows[order], copies[order]
+
+
+@pytest.mark.parametrize("num_source", [5, 1_000, 700_001])
+def test_pieces_and_small_numbers_give_the_very_order_of_the_first_edition(num_source):
+    """Runs that were begun with it go on with the same visits; the largest pool spans several pieces."""
+    rates = np.random.default_rng(num_source).gamma(0.5, 2.0, num_source).astype(np.float32)
+    for apply, weight, epoch in (("sample", 2.7, 0), ("weight", 0.1, 3)):
+        expected = ExpectedVisits(rates, 35, weight, apply)
+        counts = draw_counts(expected, epoch, seed=11)
+        whole = np.concatenate([rates.astype(np.float64) if apply == "sample" else rates > 0, np.full(35, weight)])
+        assert counts.dtype == np.int32
+        np.testing.assert_array_equal(counts, old_counts(whole, 11, epoch))
+        rows, copies = old_order(counts, 11, epoch)
+        order = EpochOrder(counts, seed=11, epoch=epoch)
+        assert len(order) == len(rows)
+        for start in {0, len(rows) // 2, max(0, len(rows) - 1_000)}:
+            found = order[start : start + 1_000]
+            np.testing.assert_array_equal(found[0], rows[start : start + 1_000])
+            np.testing.assert_array_equal(found[1], copies[start : start + 1_000])
+
+
+def test_counts_that_need_more_than_four_bytes_get_them():
+    assert resampled_counts(np.array([0.0, 3e9, 2.0]), seed=0, epoch=0).tolist() == [0, 3_000_000_000, 2]
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=20), st.integers(0, 99))

@@ -6,7 +6,8 @@ from alignment_models import direction_of, losses_of
 from references import per_sample_loop
 from torch import nn
 
-from homing.rates import Alignment, alignment_meetings
+from homing.rates import Alignment
+from homing.rates.alignment import meetings
 
 torch.set_num_threads(1)
 
@@ -68,12 +69,12 @@ def check(model, scope="all"):
         taken.append(norm)
         return merged(call, norm)
 
-    merged, alignment_meetings.linear_then_norm = alignment_meetings.linear_then_norm, spy
+    merged, meetings.linear_then_norm = meetings.linear_then_norm, spy
     try:
         with alignment.observe(direction):
             losses_of(model(IMAGES), LABELS).mean().backward()
     finally:
-        alignment_meetings.linear_then_norm = merged
+        meetings.linear_then_norm = merged
     seen = {name: v if name in alignment.covered else torch.zeros_like(v) for name, v in direction.items()}
     expected = per_sample_loop(model, losses_of, IMAGES, LABELS, seen)
     assert float((alignment.values() - expected).norm() / expected.norm()) < 1e-12

@@ -14,17 +14,18 @@ import textwrap
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from homing.errors import CheckpointError
 from homing.training.checkpoint import (
+    FORMAT,
     Checkpoint,
     _digest_of,
     load_checkpoint,
     newest_checkpoint,
-    optimizer_from_plain,
-    optimizer_to_plain,
     save_checkpoint,
 )
+from homing.training.optimizer import optimizer_from_plain, optimizer_to_plain
 
 
 def some_checkpoint() -> Checkpoint:
@@ -67,13 +68,31 @@ def test_any_damage_is_detected_and_named(tmp_path, file, damage):
     assert "step-000003" in str(told.value)
 
 
-def test_a_later_format_is_refused(tmp_path):
+@pytest.mark.parametrize("other", [1, 99])
+def test_another_format_is_refused_in_one_sentence(tmp_path, other):
     path = save_checkpoint(tmp_path, 3, some_checkpoint(), keep=2) / "manifest.json"
-    manifest = json.loads(path.read_text())
-    later = manifest | {"format": 99}
-    path.write_text(json.dumps(later | {"sha256": _digest_of(later)}))
-    with pytest.raises(CheckpointError, match="format 99"):
+    manifest = json.loads(path.read_text()) | {"format": other}
+    path.write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}))
+    with pytest.raises(CheckpointError, match=rf"written in format {other}, this version reads \d+; go on with"):
         load_checkpoint(path.parent)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool"])
+def test_tensors_of_every_type_layout_and_size_are_written_as_safetensors_read_them(tmp_path, dtype):
+    kind = getattr(torch, dtype)
+    tensors = {
+        "": torch.arange(24).reshape(2, 3, 4).to(kind).permute(2, 0, 1),
+        "scalar": torch.tensor(1).to(kind),
+        "none": torch.empty(0, 3, dtype=kind),
+        "odd": torch.ones(3, dtype=torch.uint8),
+        "large": torch.zeros(9_000_001, dtype=torch.uint8),  # more than one piece
+    }
+    path = save_checkpoint(tmp_path, 3, Checkpoint({"own": tensors}, {}), keep=2)
+    for found in (load_checkpoint(path).tensors["own"], load_file(path / "own.safetensors")):
+        assert sorted(found) == sorted(tensors)
+        for name, tensor in tensors.items():
+            assert found[name].dtype == tensor.dtype
+            assert torch.equal(found[name], tensor)
 
 
 def test_a_manifest_cannot_reach_outside_its_folder(tmp_path):
@@ -145,7 +164,7 @@ def test_a_pickle_in_any_file_is_never_executed_even_with_digests_that_fit(tmp_p
 )
 def test_a_manifest_that_makes_no_sense_is_refused_even_with_a_digest_that_fits(tmp_path, files):
     path = save_checkpoint(tmp_path, 3, some_checkpoint(), keep=2) / "manifest.json"
-    manifest = {"format": 1, "files": files}
+    manifest = {"format": FORMAT, "files": files}
     path.write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}))
     with pytest.raises(CheckpointError, match="step-000003"):
         load_checkpoint(path.parent)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from homing.errors import DivergedError, Interrupted
 from homing.models.parts import batch_norms
-from homing.pools.order import epoch_order
+from homing.pools.order import EpochOrder
 from homing.training.loop import Settings
 from homing.training.plan import Phase, TrainingPlan
 
@@ -31,7 +31,7 @@ def plain_fine_tuning(model: nn.Module, num_steps: int, batch_size: int, target_
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     step, epoch = 0, 0
     while step < num_steps:
-        order, _ = epoch_order(rows, seed=seed, epoch=epoch)
+        order, _ = EpochOrder(rows, seed=seed, epoch=epoch)[:]
         for start in range(0, len(order), batch_size):
             if step == num_steps:
                 return

@@ -89,7 +89,7 @@ def test_the_average_is_that_of_all_steps_with_its_rising_decay(whole):
 
 
 def _state(tuning):
-    return tuning.checkpoints._state_of(tuning).copied()
+    return tuning.state().copied()
 
 
 def _without(part, name):
@@ -124,7 +124,9 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(pictures, tmp_path, misf
     state = json.loads(json.dumps(good.state))
     tensors = {part: load(save({k: v.contiguous() for k, v in own.items()})) for part, own in good.tensors.items()}
     misfit(tensors, state)
-    save_checkpoint(tmp_path / "bad" / "checkpoints", 2, Checkpoint(tensors, state), 1)
+    save_checkpoint(
+        tmp_path / "bad" / "checkpoints", 2, Checkpoint(tensors, state | {"identity": {"recipe": "vit"}}), 1
+    )
     fresh = resumable("vit", pictures, tmp_path / "bad", num_steps=4)
     before = _state(fresh)
     with pytest.raises(CheckpointError, match=r"step-000002: does not fit this run .*--overwrite"):

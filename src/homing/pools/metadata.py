@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from homing.errors import DataError
 from homing.pools.columns import Columns
+from homing.pools.suffixes import METADATA
 from homing.pools.texts import Texts
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _BATCH = 50_000  # lines of JSON that are Python objects at a time
 _BLOCK = 1 << 24  # bytes of a CSV file read at a time; a row has to fit
 _ESCAPED = r"^'('*[=+\-@\t\r])"

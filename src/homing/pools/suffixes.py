@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Tables that say more of the images of a folder."""
 PICTURE_LIKE = frozenset(
     {"", ".heic", ".heif", ".jxl", ".avif", ".jp2", ".j2k", ".jpx", ".svg", ".psd", ".eps", ".ico", ".icns", ".tga"}
     | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".exr", ".hdr", ".dcm", ".pdf"}

@@ -93,7 +93,7 @@ class Table:
 
 def is_table(root: Path) -> bool:
     """Whether a folder is a saved dataset or holds parquet files, and is no folder with metadata."""
-    from homing.pools.metadata import METADATA
+    from homing.pools.suffixes import METADATA
 
     if any((root / name).exists() for name in METADATA):
         return False

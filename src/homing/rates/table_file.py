@@ -17,6 +17,8 @@ from homing.errors import CheckpointError, DataError
 
 _FORMAT = {"format": "homing-rate-table", "version": "1"}
 _MOMENTS = ("seen", "centre", "square")
+_CHUNK = 1 << 16  # ids at a time
+Keys = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 def write_table(path: Path, ids: Sequence[str], state: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
@@ -63,7 +65,7 @@ def read_table(
     return saved, moments, match(digests(ids, len(ids)), found.numpy())
 
 
-def digests(ids: Sequence[str], num_rows: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def digests(ids: Sequence[str], num_rows: int) -> Keys:
     """A 128-bit digest of each id, int64 [N, 2]: ids of any length at 16 bytes a row.
 
     Raises:
@@ -71,8 +73,43 @@ def digests(ids: Sequence[str], num_rows: int) -> np.ndarray[tuple[int, int], np
     """
     if len(ids) != num_rows:
         raise DataError(f"{len(ids)} ids for {num_rows} rows; give one id per row")
-    raw = b"".join(hashlib.blake2b(i.encode(), digest_size=16).digest() for i in ids)
-    keys = np.frombuffer(raw, dtype=np.int64).reshape(-1, 2).copy()
+    return check_unique(digests_of(ids), ids)
+
+
+def digests_of(ids: Sequence[str], start: int = 0, stop: int | None = None, prefix: str = "") -> Keys:
+    """A 128-bit digest of each id of a stretch behind a prefix, int64 [stop - start, 2]; 16 bytes a row and no list.
+
+    Args:
+        ids: Any sequence; columns of Arrow (`to_arrow()`) are read in pieces.
+        start: First row.
+        stop: Row after the last; None: the last.
+        prefix: Set before each id.
+    """
+    stop = len(ids) if stop is None else stop
+    keys = np.empty((stop - start, 2), np.int64)
+    column = ids.to_arrow() if hasattr(ids, "to_arrow") else None
+    begun = hashlib.blake2b(prefix.encode(), digest_size=16)
+    for first in range(start, stop, _CHUNK):
+        last = min(stop, first + _CHUNK)
+        texts = ids[first:last] if column is None else column.slice(first, last - first).to_pylist()
+        raw = bytearray()
+        for text in texts:
+            digest = begun.copy()
+            digest.update(text.encode(errors="surrogatepass"))
+            raw += digest.digest()
+        keys[first - start : last - start] = np.frombuffer(raw, dtype=np.int64).reshape(-1, 2)
+    return keys
+
+
+def check_unique(keys: Keys, ids: Sequence[str]) -> Keys:
+    """The keys, if no two of them are the same.
+
+    Raises:
+        DataError: Ids occur twice; names one.
+    """
+    halves = np.sort(keys[:, 0])
+    if not (halves[1:] == halves[:-1]).any():
+        return keys
     order = np.lexsort(keys.T)
     same = (keys[order][1:] == keys[order][:-1]).all(1)
     if same.any():
@@ -81,9 +118,7 @@ def digests(ids: Sequence[str], num_rows: int) -> np.ndarray[tuple[int, int], np
     return keys
 
 
-def match(
-    mine: np.ndarray[tuple[int, int], np.dtype[np.int64]], theirs: np.ndarray[tuple[int, int], np.dtype[np.int64]]
-) -> tuple[Tensor, Tensor]:
+def match(mine: Keys, theirs: Keys) -> tuple[Tensor, Tensor]:
     """Positions of the keys that both have, int64 [k] in each; keys are unique on either side."""
     keys = np.concatenate([mine, theirs])
     side = np.repeat([0, 1], [len(mine), len(theirs)])

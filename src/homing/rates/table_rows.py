@@ -62,28 +62,54 @@ def merge_duplicates(
     return unique, sums / counts, labels[order][first]
 
 
-def gather_updates(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def group_device() -> torch.device:
+    """Where tensors must be for the processes to exchange them: nccl takes none from the CPU."""
+    backend = str(dist.get_backend())
+    if "gloo" in backend or "mpi" in backend or "fake" in backend:
+        return torch.device("cpu")
+    kind = dist.Backend.backend_capability.get(backend.split(":")[-1], ["cuda"])[0]
+    return torch.device(kind, getattr(torch, kind).current_device())
+
+
+def on_group_device(tensor: Tensor) -> Tensor:
+    """The tensor where the group of processes can take it; every tensor that is sent goes through here."""
+    return tensor.to(group_device(), non_blocking=True)
+
+
+def is_alone() -> bool:
+    """Whether there is no group of processes, or one of a single process."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
+def gather_updates(rows: Tensor, values: Tensor, *, at_most: int | None = None) -> tuple[Tensor, Tensor]:
     """The rows and values of all processes, in rank order, so that replicated tables stay bit-equal.
 
     Args:
         rows: This process's rows [batch]; batches may differ in length between processes.
         values: This process's values [batch], any floating type.
+        at_most: No process has more rows than this, the same number in all of them: it spares a round of messages.
 
     Returns:
-        All rows int64 and all values fp64, on the CPU or the process group's device; the arguments when there is only
-        one process.
+        All rows int64 and all values fp64, on the device of the values; the arguments when there is only one process.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if is_alone():
         return rows, values
-    device = values.device
-    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
-    dist.all_gather(lengths, torch.tensor([len(rows)], dtype=torch.int64, device=device))
-    longest = int(torch.stack(lengths).max())
-    gathered = []
-    for tensor in (rows.to(device).long(), values.detach().double()):
-        padded = tensor.new_zeros(longest)
-        padded[: len(tensor)] = tensor
-        parts = [torch.zeros_like(padded) for _ in lengths]
-        dist.all_gather(parts, padded)
-        gathered.append(torch.cat([part[: int(n)] for part, n in zip(parts, lengths, strict=True)]))
-    return gathered[0], gathered[1]
+    world = dist.get_world_size()
+    longest = at_most
+    if longest is None:
+        lengths = on_group_device(torch.empty(world, dtype=torch.int64))
+        dist.all_gather_into_tensor(lengths, on_group_device(torch.tensor([len(rows)])))
+        longest = int(lengths.max())
+    assert len(rows) <= longest, (len(rows), longest)
+    # one message: how many there are, the rows (whole numbers, exact in fp64), the values
+    mine = torch.zeros(1 + 2 * longest, dtype=torch.float64, device=values.device)
+    mine[0] = len(rows)
+    mine[1 : 1 + len(rows)] = rows
+    mine[1 + longest : 1 + longest + len(values)] = values.detach()
+    gathered = on_group_device(torch.empty(world * len(mine), dtype=torch.float64))
+    dist.all_gather_into_tensor(gathered, on_group_device(mine))
+    parts = gathered.to(values.device).view(world, -1)
+    counts = [int(count) for count in parts[:, 0].tolist()]
+    found = torch.cat([part[1 : 1 + count] for part, count in zip(parts, counts, strict=True)])
+    of_them = torch.cat([part[1 + longest : 1 + longest + count] for part, count in zip(parts, counts, strict=True)])
+    return found.long(), of_them

@@ -14,19 +14,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, optim
+from torch import Tensor
 
 from homing.errors import CheckpointError
+from homing.training.tensor_file import Piece, tensor_pieces
 
-FORMAT = 1
+FORMAT = 2
 Reached = Callable[[str], None]
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -101,16 +100,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint after verifying every byte of it; changes nothing.
 
     Raises:
-        CheckpointError: A file is missing, of another size or content, or of a later format; names it.
+        CheckpointError: A file is missing, of another size or content, or of another format; names it.
     """
-    contents = _verified(path)
-    try:
-        state = json.loads(contents.pop("state.json"))
-        return Checkpoint(
-            {name.removesuffix(".safetensors"): load_tensors(data) for name, data in contents.items()}, state
-        )
-    except Exception as error:
-        raise CheckpointError(f"{path}: passed its digests but cannot be read: {error}. {REMEDY}") from error
+    listed, tensors, state = _manifest_of(path), {}, {}
+    for name, (size, digest) in listed.items():
+        data = _verified(path, name, size, digest)
+        try:
+            if name == "state.json":
+                state = json.loads(data)
+            else:
+                tensors[name.removesuffix(".safetensors")] = load_tensors(data)
+        except Exception as error:
+            raise CheckpointError(f"{path}: passed its digests but cannot be read: {error}. {REMEDY}") from error
+    return Checkpoint(tensors, state)
 
 
 def check_identity(path: Path, saved: object, own: Mapping[str, str], *, allow_change: bool) -> None:
@@ -145,14 +147,14 @@ REMEDY = "Remove this checkpoint's folder to resume from the one before it, or s
 
 
 def _write_all(folder: Path, checkpoint: Checkpoint, reached: Reached) -> None:
-    contents = {f"{name}.safetensors": save_tensors(_plain(part)) for name, part in checkpoint.tensors.items()}
-    contents["state.json"] = json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
-    for name, data in contents.items():
-        _write(folder / name, data, reached)
-    files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
-    manifest = {"format": FORMAT, "files": files}
+    files = {}
+    for part, tensors in checkpoint.tensors.items():
+        files[f"{part}.safetensors"] = _write(folder / f"{part}.safetensors", tensor_pieces(tensors), reached)
+    state = json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
+    files["state.json"] = _write(folder / "state.json", [state], reached)
+    manifest: dict[str, Any] = {"format": FORMAT, "files": files}
     manifest["sha256"] = _digest_of(manifest)
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode(), reached)
+    _write(folder / "manifest.json", [json.dumps(manifest, indent=1).encode()], reached)
     reached("flush folder")
     _flush(folder)
 
@@ -162,12 +164,8 @@ def _digest_of(manifest: Mapping[str, Any]) -> str:
     return _sha256(json.dumps([manifest["format"], manifest["files"]], sort_keys=True).encode())
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _verified(path: Path) -> dict[str, bytes]:
-    """All files of a checkpoint by name, each checked against the manifest."""
+def _manifest_of(path: Path) -> dict[str, tuple[int, str]]:
+    """Size and sha256 of each file of a checkpoint, by the manifest."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
         version, files = manifest["format"], manifest["files"]
@@ -179,24 +177,26 @@ def _verified(path: Path) -> dict[str, bytes]:
         raise CheckpointError(f"{path / 'manifest.json'}: missing or damaged. {REMEDY}") from error
     if version != FORMAT:
         raise CheckpointError(
-            f"{path}: written in format {version}, this version reads {FORMAT}; use the homing that wrote it"
+            f"{path}: written in format {version}, this version reads {FORMAT}; go on with the homing that wrote it, or"
+            " start again with --overwrite"
         )
-    contents = {}
-    for name, (size, digest) in expected.items():
+    for name in expected:
         if Path(name).name != name or "\0" in name:
             raise CheckpointError(f"{path / 'manifest.json'}: names a file outside the checkpoint: {name!r}")
-        try:
-            data = (path / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path / name}: missing ({error.strerror}). {REMEDY}") from error
-        if len(data) != size or _sha256(data) != digest:
-            raise CheckpointError(
-                f"{path / name}: damaged, {len(data):,} bytes that do not match the manifest. {REMEDY}"
-            )
-        contents[name] = data
-    if "state.json" not in contents:
+    if "state.json" not in expected:
         raise CheckpointError(f"{path / 'manifest.json'}: does not list state.json. {REMEDY}")
-    return contents
+    return expected
+
+
+def _verified(path: Path, name: str, size: int, digest: str) -> bytes:
+    """A file's bytes, checked against the manifest."""
+    try:
+        data = (path / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path / name}: missing ({error.strerror}). {REMEDY}") from error
+    if len(data) != size or _sha256(data) != digest:
+        raise CheckpointError(f"{path / name}: damaged, {len(data):,} bytes that do not match the manifest. {REMEDY}")
+    return data
 
 
 def _listed(folder: Path) -> list[tuple[int, Path]]:
@@ -204,13 +204,19 @@ def _listed(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found)
 
 
-def _write(path: Path, data: bytes, reached: Reached) -> None:
+def _write(path: Path, pieces: Iterable[Piece], reached: Reached) -> dict[str, int | str]:
+    """Write a file piece by piece; its size and sha256, for the manifest."""
     reached(f"write {path.name}")
+    digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
         file.flush()
         reached(f"fsync {path.name}")
         os.fsync(file.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _flush(folder: Path) -> None:
@@ -223,37 +229,3 @@ def _flush(folder: Path) -> None:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def optimizer_to_plain(optimizer: optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as named tensors and JSON values."""
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, dict[str, Any]] = {}
-    for position, entries in state["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{position}.{name}"] = value
-            else:
-                scalars.setdefault(str(position), {})[name] = value
-    groups = [{key: value for key, value in group.items() if _is_plain(value)} for group in state["param_groups"]]
-    return tensors, {"scalars": scalars, "groups": groups}
-
-
-def optimizer_from_plain(optimizer: optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Undo `optimizer_to_plain` on an optimizer built the same way."""
-    state: dict[int, dict[str, Any]] = {int(key): dict(values) for key, values in plain["scalars"].items()}
-    for key, tensor in tensors.items():
-        position, name = key.split(".", 1)
-        state.setdefault(int(position), {})[name] = tensor
-    groups = [
-        {**now, **saved} for now, saved in zip(optimizer.state_dict()["param_groups"], plain["groups"], strict=True)
-    ]
-    for group in groups:
-        if "betas" in group:
-            group["betas"] = tuple(group["betas"])
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool | list | tuple | None) and not isinstance(value, torch.Tensor)

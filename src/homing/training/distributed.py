@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -10,11 +11,13 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from homing.errors import HomingError
+from homing.errors import DataError, HomingError
+from homing.models.parts import batch_norms
+from homing.rates.table_rows import is_alone, on_group_device
 
 _Result = TypeVar("_Result")
 
@@ -62,28 +65,106 @@ def on_main(accelerator: Accelerator, action: Callable[[], _Result]) -> _Result:
     return cast(_Result, outcome[0])
 
 
+def anywhere(accelerator: Accelerator, *holds: Tensor | bool) -> list[bool]:
+    """Of several questions, whether any process says yes; one message and one synchronisation for all of them.
+
+    Args:
+        accelerator: The processes; all of them call this together, with as many questions.
+        holds: Bools, or bool scalars on the device.
+    """
+    if all(isinstance(one, bool) for one in holds) and accelerator.num_processes == 1:
+        return [bool(one) for one in holds]
+    flags = torch.stack([torch.as_tensor(one, device=accelerator.device).float() for one in holds])
+    if accelerator.num_processes > 1:
+        flags = on_group_device(flags)
+        dist.all_reduce(flags)
+    return [count > 0 for count in flags.tolist()]
+
+
 def everywhere(accelerator: Accelerator, holds: Tensor | bool) -> bool:
     """Whether something holds in every process; a bool or a bool scalar on the device."""
-    if accelerator.num_processes == 1:
-        return bool(holds)
-    flag = torch.as_tensor(holds, device=accelerator.device).float()
-    return bool(cast(Tensor, accelerator.reduce(flag, reduction="sum")) == accelerator.num_processes)
+    denied = not holds if isinstance(holds, bool) else ~holds
+    return not anywhere(accelerator, denied)[0]
 
 
 def agree(accelerator: Accelerator, what: str, digest: str) -> None:
-    """TEMPORARY."""
+    """Make sure that all processes see the same; each of them says so where they do not.
+
+    Args:
+        accelerator: The processes; all of them call this together.
+        what: They look at, for the message: "the pools".
+        digest: Of what this process sees.
+
+    Raises:
+        DataError: Some see something else than most do, in every process.
+    """
+    if accelerator.num_processes == 1:
+        return
+    seen: list[str] = gather_object([hashlib.sha256(digest.encode()).hexdigest()])
+    usual = max(seen, key=lambda one: (seen.count(one), one == seen[0]))
+    others = [str(rank) for rank, one in enumerate(seen) if one != usual]
+    if others:
+        error = DataError(
+            f"process{'es' if len(others) > 1 else ''} {', '.join(others)} of {len(seen)} found {what} to be different"
+            " from what the other processes found; give all of them the same files, and let nothing change these while"
+            " a run lasts"
+        )
+        error.shared = True
+        raise error
 
 
 def gather_shares(parts: list[Tensor], total: int, accelerator: Accelerator) -> Tensor:
-    """Rows dealt out as `rows[rank::num_ranks]`, put together again in order; float [total, ...] on the CPU."""
-    from accelerate.utils import gather_object
+    """Rows dealt out as `rows[rank::num_ranks]`, put together again in order; [total, ...] on the CPU.
 
+    Args:
+        parts: What this process has of them, one after the other; a process without a row gives none.
+        total: Rows of all processes.
+        accelerator: The processes; all of them call this together.
+    """
     if accelerator.num_processes == 1:
         return torch.cat(parts)
-    shares = gather_object([torch.cat(parts)] if parts else [None])
-    example = next(share for share in shares if share is not None)
-    whole = torch.empty(total, *example.shape[1:], dtype=example.dtype)
-    for rank, share in enumerate(shares):
-        if share is not None:
-            whole[rank :: accelerator.num_processes] = share
-    return whole
+    mine, world = torch.cat(parts) if parts else None, accelerator.num_processes
+    known = gather_object([None if mine is None else (mine.shape[1:], mine.dtype)])
+    shape, dtype = next(one for one in known if one is not None)
+    longest = -(-total // world)
+    padded = torch.zeros(longest, *shape, dtype=dtype)
+    if mine is not None:
+        padded[: len(mine)] = mine
+    gathered = on_group_device(torch.empty(world * longest, *shape, dtype=dtype))
+    dist.all_gather_into_tensor(gathered, on_group_device(padded))
+    # row i of the whole is row i // world of process i % world
+    return gathered.cpu().view(world, longest, *shape).transpose(0, 1).reshape(-1, *shape)[:total]
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of what all processes hold, scalar on the CPU; all of them call this together, if with no value."""
+    if is_alone():
+        return values.mean()
+    sums = on_group_device(torch.stack([values.double().sum(), torch.tensor(float(len(values)), dtype=torch.float64)]))
+    dist.all_reduce(sums)
+    total, count = sums.tolist()
+    return torch.tensor(total / max(count, 1.0), dtype=values.dtype)
+
+
+@torch.no_grad()
+def pool_statistics(model: nn.Module, accelerator: Accelerator) -> None:
+    """Running means and variances of batch norms, averaged over processes; all of them call this together.
+
+    Each of them is a running average over the batches of its own process, and their average one over all batches: it
+    does not matter how often this is done.
+    """
+    if accelerator.num_processes == 1:
+        return
+    running = [
+        buffer
+        for norm in batch_norms(model)
+        for buffer in (getattr(norm, "running_mean", None), getattr(norm, "running_var", None))
+        if isinstance(buffer, Tensor)
+    ]
+    if not running:
+        return
+    together = on_group_device(torch.cat([buffer.flatten().double() for buffer in running]))
+    dist.all_reduce(together)
+    together /= accelerator.num_processes
+    for buffer, values in zip(running, together.split([buffer.numel() for buffer in running]), strict=True):
+        buffer.copy_(values.view_as(buffer))

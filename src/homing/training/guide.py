@@ -80,8 +80,8 @@ class Guide:
         """Target rows of the `number`-th gradient: all of them in turn, shuffled anew each time round."""
         count, size = len(self.labels) - self.num_source, self.batch_size
         positions = np.arange(number * size, (number + 1) * size)
-        rounds = [np.random.default_rng([self.seed, int(r), 2]).permutation(count) for r in positions // count]
-        return self.num_source + np.array([order[p % count] for order, p in zip(rounds, positions, strict=True)])
+        rounds = {r: np.random.default_rng([self.seed, int(r), 2]).permutation(count) for r in {*positions // count}}
+        return self.num_source + np.array([rounds[p // count][p % count] for p in positions])
 
     def gradients(self, num_steps: int) -> int:
         """Gradient evaluations that so many steps take of the target for guidance alone."""
@@ -122,15 +122,17 @@ class Observer:
         except DivergedError as error:
             self.trouble = str(error)
 
-    def take(self) -> tuple[Tensor, Tensor]:
-        """Source rows [k] and alignments [k] that all processes observed since the last time."""
-        return of_all_processes(self._seen, self.guide.num_source)
+    def take(self, at_most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Source rows [k] and alignments [k] that all processes observed since the last time; `at_most` in each."""
+        return of_all_processes(self._seen, self.guide.num_source, at_most)
 
 
-def of_all_processes(seen: list[tuple[Tensor, Tensor]], num_source: int) -> tuple[Tensor, Tensor]:
-    """Source rows and values that all processes noted; empties the list of this one's."""
+def of_all_processes(
+    seen: list[tuple[Tensor, Tensor]], num_source: int, at_most: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Source rows and values that all processes noted, on the CPU; empties the list of this one's."""
     nothing = torch.empty(0, dtype=torch.int64), torch.empty(0)
     rows, values = (torch.cat(parts) for parts in zip(*seen or [nothing], strict=True))
     seen.clear()
     source = rows < num_source
-    return gather_updates(rows[source], values[source])
+    return gather_updates(rows[source], values[source], at_most=at_most)

@@ -7,31 +7,30 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, tee
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn import functional
 
-from homing.errors import DivergedError, Interrupted
+from homing.errors import DivergedError, HomingError, Interrupted
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast, lone_sample_held, set_training_mode
 from homing.pools.order import Rows, key_to_seed
 from homing.rates.learned.plan import effective_sample_size
 from homing.training.average import running_average
-from homing.training.distributed import everywhere, over_processes
-from homing.training.epoch import Batch, Epoch, draw_counts, expected_visits, open_epoch
+from homing.training.checkpoint import Checkpoint
+from homing.training.distributed import anywhere, everywhere, over_processes, pool_statistics
+from homing.training.divergence import divergence
+from homing.training.epoch import Batch, Epoch, ExpectedVisits, draw_counts, open_epoch
 from homing.training.head import of_own_side
 from homing.training.online import Online
-from homing.training.optimizer import build_optimizer, build_schedule
+from homing.training.optimizer import build_optimizer, build_schedule, optimizer_from_plain, optimizer_to_plain
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally
-from homing.training.row_map import row_keys
-
-_SHOWN = 20  # samples that a message names
+from homing.training.row_map import RowMap, row_keys
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class FineTuning:
         checkpoints: Where to save and resume; None for neither.
         record: Called with one row of metrics every few steps.
         names: Id of a row, for messages.
+        keys: Makes the `row_keys` of all rows when they are first needed; None: out of `names`.
         split: As in `of_own_side`: the source's classes stand behind the target's.
         stop_asked: Whether to save and stop after the step at hand.
     """
@@ -86,6 +86,7 @@ class FineTuning:
         checkpoints: Checkpoints | None = None,
         record: Record | None = None,
         names: Callable[[int], str] = str,
+        keys: Callable[[], Tensor] | None = None,
         split: int | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -93,7 +94,7 @@ class FineTuning:
         self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
         self.labels, self.split = labels.to(accelerator.device), split
         self.num_source = len(plan.phases[0].rates)
-        self.accelerator, self.online, self.names = accelerator, online, names
+        self.accelerator, self.online, self.names, self._make_keys = accelerator, online, names, keys
         self.optimizer = build_optimizer(
             model,
             settings.optimizer,
@@ -111,11 +112,15 @@ class FineTuning:
             online.observer.attach(model, self.optimizer)
         # where it is
         self.step, self.epoch, self.epoch_start = 0, 0, 0
-        self.counts: Tensor | None = None
-        self.visits = torch.zeros(len(labels), dtype=torch.int64)
+        self.counts: Tensor | None = None  # of the epoch at hand
+        self.epoch_visits = 1
+        self.visits = torch.zeros(len(labels), dtype=torch.int32)
         self.tally = Tally(accelerator.device)
         # what it leaves
         self.checkpoints, self.record, self.stop_asked = checkpoints, record, stop_asked
+        self.saved_at: int | None = None  # step of the newest checkpoint
+        self._asked = False  # whether any process was asked to stop before the step at hand
+        self._effective: tuple[float, int, int] | None = None  # size, the step it was taken at, that phase's end
 
     def run(self, advance: Callable[[int], None] = lambda steps: None) -> None:
         """Train to the last step, and save it; with a running average, the model ends with its weights.
@@ -128,51 +133,70 @@ class FineTuning:
         began = self.step
         advance(began)
         set_training_mode(self.model, self.settings.batch_norm)
-        while self.step < self.settings.num_steps:
-            epoch = self.open_epoch()
-            for batch, inputs in self.batches(epoch):
-                # 1. a step's randomness depends on nothing but its number
-                torch.manual_seed(key_to_seed(self.settings.seed, self.step, self.accelerator.process_index))
-                self.schedule.step_update(self.step)
-                self.refresh_direction(batch)
-                # 2. the gradient, and while it is computed the alignments
-                for part, tensors in zip(batch.parts, self.rehearsed(batch, inputs), strict=True):
-                    self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
-                # 3. nothing that is not finite may reach the model
-                norm = self.gradient_norm()
-                self.stop_if_not_finite(norm, batch)
-                # 4. the step, and what was learned of the rates
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-                if self.average is not None:
-                    self.average.update(self.raw_model, self.step + 1)
-                if self.online is not None and self.online.is_due(self.step):
-                    self.online.learn()
-                self.visits.index_add_(
-                    0, torch.from_numpy(batch.everyone), torch.ones(len(batch.everyone), dtype=torch.int64)
-                )
-                self.step += 1
-                # 5. what the step leaves behind
-                self.report()
-                self.save_if_due()
-                advance(1)
-            self.end_epoch()
-        if self.checkpoints is not None and self.step > began:
-            self.checkpoints.save(self)
+        with self.told_what_is_saved():
+            while self.step < self.settings.num_steps:
+                epoch = self.open_epoch()
+                for batch, inputs in self.batches(epoch):
+                    self.take_step(batch, inputs)
+                    self.report()
+                    self.save_if_due()
+                    advance(1)
+                self.end_epoch()
+            self.pool_statistics()
+            if self.step > began:
+                self.save()
         if self.average is not None:
             self.raw_model.load_state_dict(self.average.module.state_dict())
+
+    def take_step(self, batch: Batch, inputs: Iterable[Tensor]) -> None:
+        """One step of the optimizer on one global batch."""
+        # 1. a step's randomness depends on nothing but its number
+        torch.manual_seed(key_to_seed(self.settings.seed, self.step, self.accelerator.process_index))
+        self.schedule.step_update(self.step)
+        self.refresh_direction(batch)
+        # 2. the gradient, and while it is computed the alignments
+        for part, tensors in zip(batch.parts, self.rehearsed(batch, inputs), strict=True):
+            self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
+        # 3. nothing that is not finite may reach the model
+        norm = self.gradient_norm()
+        self.stop_if_not_finite(norm, batch)
+        # 4. the step, and what was learned of the rates
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.raw_model, self.step + 1)
+        if self.online is not None and self.online.is_due(self.step):
+            self.online.learn(self.most_rows(batch))
+        self.visits.index_add_(0, torch.from_numpy(batch.everyone), torch.ones(len(batch.everyone), dtype=torch.int32))
+        self.step += 1
 
     # ---- the plan ----------------------------------------------------------------------------------------------
 
     @cached_property
     def keys(self) -> Tensor:
         """A digest of each row's role and id, int64 [rows, 2]: by it a checkpoint's rows are known again."""
+        if self._make_keys is not None:
+            return self._make_keys()
         return row_keys([self.names(row) for row in range(len(self.labels))], self.num_source)
 
     def rates_now(self) -> Tensor:
         """Rate of each source sample at this step: the plan's, times what each instance learned; float32 [N]."""
         phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
         return phase.rates if self.online is None else phase.rates * self.online.rates()
+
+    def effective_sample_size(self) -> float:
+        """That of `rates_now`, without a look at all of them in every step.
+
+        A plan's is known once a phase; where rates move, it is taken anew once a tenth of the source was visited.
+        """
+        _, phase_end = self.plan.phase_at(self.step, self.settings.num_steps)
+        known = self._effective
+        if known is not None and known[2] == phase_end:
+            visited = (self.step - known[1]) * self.settings.batch_size
+            if self.online is None or 10 * visited < self.num_source:
+                return known[0]
+        self._effective = effective_sample_size(self.rates_now()), self.step, phase_end
+        return self._effective[0]
 
     def gradients(self) -> int:
         """Gradients of single images that were evaluated so far: of every visit and pass, and of the guide."""
@@ -194,9 +218,13 @@ class FineTuning:
             num_target = len(self.labels) - self.num_source
             draws = None if self.online is None else self.online.draws()
             rates = phase.rates if draws is None else phase.rates * draws
-            expected = expected_visits(rates.numpy(), num_target, phase.target_weight, self.plan.apply)
+            expected = ExpectedVisits(rates.numpy(), num_target, phase.target_weight, self.plan.apply)
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
-        return open_epoch(self.counts.numpy(), self.epoch, batch_size=self.settings.batch_size, seed=self.settings.seed)
+        epoch = open_epoch(
+            self.counts.numpy(), self.epoch, batch_size=self.settings.batch_size, seed=self.settings.seed
+        )
+        self.epoch_visits = len(epoch.order)
+        return epoch
 
     def end_epoch(self) -> None:
         """The next one is drawn from the rates as they are then."""
@@ -206,18 +234,21 @@ class FineTuning:
         """What is left of the epoch, not past its phase, each batch with the model's inputs."""
         phase_end = self.plan.phase_at(self.step, self.settings.num_steps)[1]
         done = self.step - self.epoch_start
-        batches = list(
-            epoch.batches(
-                done,
-                done + phase_end - self.step,
-                accumulate=self.settings.accumulate,
-                rank=self.accelerator.process_index,
-                num_ranks=self.accelerator.num_processes,
-            )
+        batches = epoch.batches(
+            done,
+            done + phase_end - self.step,
+            accumulate=self.settings.accumulate,
+            rank=self.accelerator.process_index,
+            num_ranks=self.accelerator.num_processes,
         )
-        tensors = self.inputs.training(part for batch in batches for part in batch.parts)
-        for batch in batches:
+        here, ahead = tee(batches)  # inputs are read ahead of the step at hand
+        tensors = self.inputs.training(part for batch in ahead for part in batch.parts)
+        for batch in here:
             yield batch, islice(tensors, len(batch.parts))
+
+    def most_rows(self, batch: Batch) -> int:
+        """More rows of a global batch no process has."""
+        return -(-len(batch.everyone) // self.accelerator.num_processes)
 
     # ---- the step ----------------------------------------------------------------------------------------------
 
@@ -230,23 +261,32 @@ class FineTuning:
             raise self.divergence(str(error), batch.rows) from error
 
     def rehearsed(self, batch: Batch, inputs: Iterable[Tensor]) -> Iterable[Tensor]:
-        """The inputs of a step, after a pass over them that observes alone where the step's weights depend on it."""
-        if self.online is None or not self.online.rehearses:
+        """The inputs of a step, after a pass over them where the step's weights depend on all of them."""
+        online = self.online
+        if online is None or not (online.rehearses or (online.foresees and len(batch.parts) > 1)):
             return inputs
-        kept = list(inputs)
+        kept, foreseen = list(inputs), [torch.empty(0)]
         for part, tensors in zip(batch.parts, kept, strict=True):
-            index = torch.from_numpy(part.rows).to(self.accelerator.device, non_blocking=True)
-            with self.online.observer.observe(part.rows, idle=batch.idle) as alignment:
+            labels = self.labels[self.to_device(torch.from_numpy(part.rows))]
+            if not online.rehearses:
+                with torch.no_grad(), autocast(self.accelerator.device, self.settings.precision):
+                    losses = self.forward(tensors, labels)[1]
+                foreseen.append(losses.float().cpu()[torch.from_numpy(part.rows < self.num_source)])
+                continue
+            with online.observer.observe(part.rows, idle=batch.idle) as alignment:
                 with autocast(self.accelerator.device, self.settings.precision):
-                    losses = self.forward(tensors, self.labels[index])[1]
+                    losses = self.forward(tensors, labels)[1]
                 alignment.losses(losses).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
-        self.online.learn()
+        if online.rehearses:
+            online.learn(self.most_rows(batch))
+        else:
+            online.foresee(torch.cat(foreseen[: 1 if batch.idle else None]))
         return kept
 
     def backward(self, rows: Rows, tensors: Tensor, batch: Batch, *, last: bool) -> None:
         """Forward and backward of one part; gradients add up over parts and processes to the global mean."""
-        index = torch.from_numpy(rows).to(self.accelerator.device, non_blocking=True)
+        index = self.to_device(torch.from_numpy(rows))
         labels = self.labels[index]
         with contextlib.ExitStack() as stack:
             if not last and self.accelerator.num_processes > 1:
@@ -281,17 +321,21 @@ class FineTuning:
 
     def masses(self, rows: Rows, losses: Tensor, idle: bool) -> Tensor:
         """What the loss of each row is multiplied by; float32 [B]."""
-        if idle:
-            return torch.zeros(len(rows), device=self.accelerator.device)
-        masses = torch.ones(len(rows))
+        masses, index = torch.ones(len(rows)), torch.from_numpy(rows)
         if self.plan.apply == "weight":
             phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
-            index = torch.from_numpy(rows)
-            is_source = index < self.num_source
-            masses[is_source] = phase.rates[index[is_source]]
-            if self.online is not None:
-                masses[is_source] *= self.online.weights(index[is_source], losses.cpu()[is_source])
-        return masses.to(self.accelerator.device, non_blocking=True)
+            places = (index < self.num_source).nonzero().squeeze(1)
+            masses[places] = phase.rates[index[places]]
+            if self.online is not None:  # idle processes too: weights may be scaled over all of them
+                of_source = losses.detach()[self.to_device(places)]
+                masses[places] *= self.online.weights(index[places], of_source, idle=idle)
+        return self.to_device(masses.zero_() if idle else masses)
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A small tensor on the device; the copy does not hold up what the device is at."""
+        if self.accelerator.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.accelerator.device, non_blocking=True)
 
     def gradient_norm(self) -> Tensor:
         """Norm of the whole gradient, clipped where the settings say so."""
@@ -305,7 +349,12 @@ class FineTuning:
     def stop_if_not_finite(self, norm: Tensor, batch: Batch) -> None:
         """The one synchronisation of a step: losses, gradient and alignments finite, in every process."""
         trouble = None if self.online is None else self.online.observer.trouble
-        if everywhere(self.accelerator, torch.isfinite(norm) & self.tally.last_finite() & (trouble is None)):
+        broken = ~(torch.isfinite(norm) & self.tally.last_finite() & (trouble is None))
+        # whether to stop is asked in the same message; a process alone answers that at the end of the step
+        found, self._asked = anywhere(
+            self.accelerator, broken, self.accelerator.num_processes > 1 and self.stop_asked()
+        )
+        if not found:
             self.tally.settle()
             return
         self.optimizer.zero_grad(set_to_none=True)
@@ -314,28 +363,9 @@ class FineTuning:
     def divergence(
         self, what: str, rows: Iterable[int], norm: float | None = None, trouble: str | None = None
     ) -> DivergedError:
-        """The error that ends a run before an update, with what each process knows; all of them call this together."""
-        mine = {"samples": [self.names(int(row)) for row in rows], "losses": self.tally.last_losses()}
-        known: list[dict[str, Any]] = [mine | {"alignments": trouble, "norm": norm}]
-        if self.accelerator.num_processes > 1:
-            known = gather_object(known)
-        samples = [name for one in known for name in one["samples"]]
-        losses = [loss for one in known for loss in one["losses"]]
-        norms = [one["norm"] for one in known if one["norm"] is not None]
-        pairs = list(zip(samples, losses, strict=False)) if len(samples) == len(losses) else []
-        suspects = [name for name, loss in pairs if not math.isfinite(loss)] or samples
-        more = f" and {len(suspects) - _SHOWN:,} more" if len(suspects) > _SHOWN else ""
-        error = DivergedError(
-            f"step {self.step + 1}: {what}; stopped before the update."
-            + (f" Gradient norm {', '.join(f'{value:g}' for value in norms)}." if norms else "")
-            + (f" Samples: {', '.join(suspects[:_SHOWN])}{more}." if suspects else "")
-            + " Lower training.learning_rate, set training.clip_norm: 1, or look at these samples"
-        )
-        error.shared = True
-        error.details = {"step": self.step + 1, "what": what, "gradient_norms": norms, "samples": samples}
-        error.details |= {"losses": losses, "suspects": suspects, "losses_before": self.tally.recent_losses()}
-        error.details["alignments"] = [one["alignments"] for one in known if one["alignments"]]
-        return error
+        """The error that ends a run before an update; all processes call this together."""
+        samples = [self.names(int(row)) for row in rows]
+        return divergence(self.accelerator, self.step + 1, what, samples, self.tally, norm=norm, trouble=trouble)
 
     # ---- what it leaves ----------------------------------------------------------------------------------------
 
@@ -345,35 +375,103 @@ class FineTuning:
             return
         self.record.write(
             step=self.step,
-            epoch=round(self.epoch + (self.step - self.epoch_start) * self.settings.batch_size / self._epoch_rows(), 4),
+            epoch=round(self.epoch + (self.step - self.epoch_start) * self.settings.batch_size / self.epoch_visits, 4),
             learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
-            effective_sample_size=effective_sample_size(self.rates_now()),
+            effective_sample_size=self.effective_sample_size(),
             **self.tally.take(self.accelerator),
         )
 
-    def _epoch_rows(self) -> int:
-        return max(1, int(self.counts.sum())) if self.counts is not None else 1
-
-    def counts_or_empty(self) -> Tensor:
-        """How often the epoch at hand takes each row, int32 [rows]; [0] between two epochs."""
-        return torch.empty(0, dtype=torch.int32) if self.counts is None else self.counts.to(torch.int32)
-
     def save_if_due(self) -> None:
         """A checkpoint every so many steps, and when a stop was asked for in any process."""
-        asked = not everywhere(self.accelerator, not self.stop_asked())
+        asked = self._asked if self.accelerator.num_processes > 1 else self.stop_asked()
         if self.checkpoints is None:
             if asked:
                 raise Interrupted(f"stopped after step {self.step} of {self.settings.num_steps}; nothing was saved")
             return
         if asked or (self.step % self.checkpoints.every == 0 and self.step < self.settings.num_steps):
-            self.checkpoints.save(self)
+            self.save()
         if asked:
             raise Interrupted(
                 f"stopped after step {self.step} of {self.settings.num_steps}, saved in"
                 f" {self.checkpoints.folder}; go on with --resume"
             )
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint, where there is one."""
+    def save(self) -> None:
+        """A checkpoint of this step, where they are wanted."""
         if self.checkpoints is not None:
-            self.checkpoints.restore(self)
+            self.pool_statistics()
+            self.checkpoints.save(self)
+            self.saved_at = self.step
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint, where there is one; rows of metrics of later steps go."""
+        if self.checkpoints is not None and self.checkpoints.restore(self):
+            self.saved_at = self.step
+        if self.checkpoints is not None and self.record is not None:
+            self.record.cut(self.step)
+
+    def pool_statistics(self) -> None:
+        """Batch norms that were trained hold the statistics of all processes from here on."""
+        if self.settings.batch_norm == "train":
+            for model in (self.raw_model, *([] if self.average is None else [self.average.module])):
+                pool_statistics(model, self.accelerator)
+
+    @contextlib.contextmanager
+    def told_what_is_saved(self) -> Iterator[None]:
+        """An error that nobody foresaw ends with what is not lost."""
+        try:
+            yield
+        except HomingError:
+            raise
+        except Exception as error:
+            if self.checkpoints is not None and self.saved_at is not None:
+                error.add_note(
+                    f"homing: all up to step {self.saved_at} of {self.settings.num_steps} is saved in"
+                    f" {self.checkpoints.folder}; go on with --resume"
+                )
+            raise
+
+    # ---- for a checkpoint --------------------------------------------------------------------------------------
+
+    def state(self) -> Checkpoint:
+        """All that is needed to go on; all processes call it together."""
+        counts = torch.empty(0, dtype=torch.int32) if self.counts is None else self.counts
+        tensors = {
+            "model": dict(self.raw_model.state_dict()),
+            "loop": {
+                "counts": counts,
+                "sums": self.tally.over_processes(self.accelerator),
+                "visits": self.visits,
+                "keys": self.keys,
+            },
+        }
+        tensors["optimizer"], optimizer = optimizer_to_plain(self.optimizer)
+        if self.average is not None:
+            tensors["ema"] = dict(self.average.module.state_dict())
+        if self.online is not None:
+            tensors["rates"] = self.online.state()
+        state = {"step": self.step, "epoch": self.epoch, "epoch_start": self.epoch_start, "optimizer": optimizer}
+        return Checkpoint(tensors, state | {"effective": self._effective and list(self._effective)})
+
+    def load(self, checkpoint: Checkpoint, rows: RowMap) -> None:
+        """Undo `state`, perhaps of other rows.
+
+        Args:
+            checkpoint: From `state` of a fine-tuning that was built the same way.
+            rows: Which of its rows each of this run's is.
+        """
+        tensors, state, loop = checkpoint.tensors, checkpoint.state, checkpoint.tensors["loop"]
+        self.raw_model.load_state_dict(tensors["model"])
+        optimizer_from_plain(self.optimizer, tensors["optimizer"], state["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(tensors["ema"])
+        if self.online is not None:
+            self.online.load(tensors["rates"], rows.moved)
+        self.step, self.epoch, self.epoch_start = state["step"], state["epoch"], state["epoch_start"]
+        self.visits = rows.moved(loop["visits"], torch.zeros_like(self.visits))
+        self.tally.start_with(loop["sums"], self.accelerator)
+        self.counts = loop["counts"] if len(loop["counts"]) else None
+        known = state["effective"] if rows.same else None
+        self._effective = None if known is None else (float(known[0]), int(known[1]), int(known[2]))
+        if not rows.same and self.counts is not None:  # the epoch at hand was of other rows: a new one begins
+            self.counts, self.epoch, self.epoch_start = None, state["epoch"] + 1, state["step"]

@@ -23,21 +23,30 @@ class Online(Protocol):
     Attributes:
         observer: Takes the alignments.
         rehearses: Whether the weights of a step need a pass of their own before it.
+        foresees: Whether they need the losses of all parts of the step before the first is weighted.
     """
 
     observer: Observer
     rehearses: bool
+    foresees: bool
 
     def is_due(self, step: int) -> bool:
         """Whether a step is observed while it trains."""
         ...
 
-    def learn(self) -> None:
-        """Learn from what was observed in this step, in any process."""
+    def learn(self, at_most: int | None = None) -> None:
+        """Learn from what was observed in this step, in any process; none observed more rows than `at_most`."""
         ...
 
-    def weights(self, rows: Tensor, losses: Tensor) -> Tensor:
-        """What the losses [B] of these source rows [B] are multiplied by where samples are weighted; float32 [B]."""
+    def foresee(self, losses: Tensor) -> None:
+        """Take note of the losses of this process's source rows in the step at hand, on the CPU."""
+        ...
+
+    def weights(self, rows: Tensor, losses: Tensor, *, idle: bool = False) -> Tensor:
+        """What the losses [B] of these source rows [B] are multiplied by where samples are weighted; float32 [B].
+
+        All processes call this together; idle: this one's rows do not count.
+        """
         ...
 
     def draws(self) -> Tensor | None:
@@ -82,6 +91,7 @@ class OnlineRates:
     """
 
     rehearses = False
+    foresees = False
 
     def __init__(self, settings: OnlineSettings, observer: Observer, num_classes: int) -> None:
         self.observer, self._every = observer, settings.observe_every
@@ -98,12 +108,15 @@ class OnlineRates:
         """Whether a step is observed."""
         return step % self._every == 0
 
-    def learn(self) -> None:
+    def learn(self, at_most: int | None = None) -> None:
         """Move the rates of what was observed in this step, in any process."""
-        rows, values = self.observer.take()
+        rows, values = self.observer.take(at_most)
         self.table.update(rows, values, self.observer.guide.labels[rows])
 
-    def weights(self, rows: Tensor, losses: Tensor) -> Tensor:
+    def foresee(self, losses: Tensor) -> None:
+        """Nothing: rates do not follow the losses."""
+
+    def weights(self, rows: Tensor, losses: Tensor, *, idle: bool = False) -> Tensor:
         """Rates of some source rows; float32."""
         return self.table[rows]
 

@@ -1,14 +1,15 @@
-"""Optimizer and schedule, both timm's: `layer_decay` acts only through timm's schedulers."""
+"""Optimizer and schedule, both timm's (`layer_decay` acts only through its schedulers), and the optimizer on disk."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.optim._optim_factory import create_optimizer_v2
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.step_lr import StepLRScheduler
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from homing.errors import RecipeError
 
@@ -48,3 +49,37 @@ def build_schedule(optimizer: optim.Optimizer, name: str, *, num_steps: int, war
     if name == "constant":
         return StepLRScheduler(optimizer, decay_t=num_steps + rise + 1, decay_rate=1.0, **shared)
     return CosineLRScheduler(optimizer, t_initial=max(2, num_steps - rise), lr_min=peak * 0.01, **shared)
+
+
+def optimizer_to_plain(optimizer: optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as named tensors and JSON values."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for position, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{position}.{name}"] = value
+            else:
+                scalars.setdefault(str(position), {})[name] = value
+    groups = [{key: value for key, value in group.items() if _is_plain(value)} for group in state["param_groups"]]
+    return tensors, {"scalars": scalars, "groups": groups}
+
+
+def optimizer_from_plain(optimizer: optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    """Undo `optimizer_to_plain` on an optimizer built the same way."""
+    state: dict[int, dict[str, Any]] = {int(key): dict(values) for key, values in plain["scalars"].items()}
+    for key, tensor in tensors.items():
+        position, name = key.split(".", 1)
+        state.setdefault(int(position), {})[name] = tensor
+    groups = [
+        {**now, **saved} for now, saved in zip(optimizer.state_dict()["param_groups"], plain["groups"], strict=True)
+    ]
+    for group in groups:
+        if "betas" in group:
+            group["betas"] = tuple(group["betas"])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | tuple | None) and not isinstance(value, torch.Tensor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -55,10 +56,14 @@ class TrainingPlan:
 
     def digest(self) -> str:
         """sha256 of all that the plan says, 64 hexadecimal digits."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256(f"{self.apply} {self.online}".encode())
         for phase in self.phases:
             digest.update(f"{phase.share} {phase.target_weight}".encode())
-            digest.update(phase.rates.float().numpy().tobytes())
+            digest.update(memoryview(phase.rates.float().contiguous().numpy()))
         return digest.hexdigest()
 
 

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from homing.errors import CheckpointError
+from homing.outputs.artefact import write_whole
 from homing.training.checkpoint import (
     REMEDY,
     Checkpoint,
@@ -22,16 +23,10 @@ from homing.training.checkpoint import (
     check_identity,
     load_checkpoint,
     newest_checkpoint,
-    optimizer_from_plain,
-    optimizer_to_plain,
     save_checkpoint,
 )
 from homing.training.distributed import on_main
 from homing.training.row_map import RowMap
-
-if TYPE_CHECKING:
-    from homing.training.loop import FineTuning
-
 
 _RECENT = 20  # steps
 
@@ -135,15 +130,41 @@ class Record:
             if self.also is not None:
                 self.also({f"train/{key}": value for key, value in values.items() if key != "step"}, values["step"])
 
-    def size(self) -> int:
-        """Bytes written so far, by this or earlier runs."""
-        return self.path.stat().st_size if self.path.exists() else 0
+    def cut(self, step: int) -> None:
+        """Drop this method's rows of later steps, and half a line that a kill left; other methods' rows stay."""
+        if not self.writes or not self.path.exists():
+            return
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if self._stays(line, step)]
+        if len(kept) < len(lines):
+            write_whole(self.path, b"".join(kept))
 
-    def cut(self, size: int) -> None:
-        """Drop rows that were written after a checkpoint."""
-        if self.writes and self.path.exists() and self.size() > size:
-            with self.path.open("r+b") as file:
-                file.truncate(size)
+    def _stays(self, line: bytes, step: int) -> bool:
+        try:
+            row = json.loads(line)
+            return line.endswith(b"\n") and (row.get("method") != self.method or row["step"] <= step)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+
+class Resumable(Protocol):
+    """What can be saved and go on: a fine-tuning."""
+
+    accelerator: Accelerator
+    step: int
+
+    @property
+    def keys(self) -> Tensor:
+        """A digest of each row's role and id, int64 [rows, 2]."""
+        ...
+
+    def state(self) -> Checkpoint:
+        """All that is needed to go on; all processes call it together."""
+        ...
+
+    def load(self, checkpoint: Checkpoint, rows: RowMap) -> None:
+        """Undo `state`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -168,84 +189,28 @@ class Checkpoints:
     allow_change: bool = False
     reached: Reached = lambda stage: None
 
-    def save(self, tuning: FineTuning) -> None:
+    def save(self, tuning: Resumable) -> None:
         """Write the state of a fine-tuning; one process writes, all wait."""
-        state = self._state_of(tuning)
-        on_main(tuning.accelerator, lambda: save_checkpoint(self.folder, tuning.step, state, self.keep, self.reached))
+        state = tuning.state()
+        whole = Checkpoint(state.tensors, state.state | {"identity": self.identity})
+        on_main(tuning.accelerator, lambda: save_checkpoint(self.folder, tuning.step, whole, self.keep, self.reached))
 
-    def restore(self, tuning: FineTuning) -> None:
-        """Load the newest checkpoint into a fine-tuning, after all of it was verified.
+    def restore(self, tuning: Resumable) -> bool:
+        """Load the newest checkpoint into a fine-tuning, after all of it was verified; whether there is one.
 
         Raises:
             CheckpointError: It is damaged, does not fit, or is of another recipe, pool or plan; nothing has changed.
         """
         path = newest_checkpoint(self.folder) if self.resume else None
         if path is None:
-            if tuning.record is not None:
-                tuning.record.cut(self._start_of(tuning.record))
-            return
-        checkpoint, before = load_checkpoint(path), self._state_of(tuning).copied()
+            return False
+        checkpoint, before = load_checkpoint(path), tuning.state().copied()
         check_identity(path, checkpoint.state.get("identity"), self.identity, allow_change=self.allow_change)
         try:
-            self._put_into(tuning, checkpoint)
+            tuning.load(checkpoint, RowMap.between(tuning.keys, checkpoint.tensors["loop"]["keys"]))
         except Exception as error:
-            self._put_into(tuning, before)
+            nothing = torch.empty(0, dtype=torch.int64)
+            tuning.load(before, RowMap(nothing, nothing, same=True))
             why = " ".join(str(error).split())
             raise CheckpointError(f"{path}: does not fit this run ({why}). {REMEDY}") from error
-        if tuning.record is not None:
-            tuning.record.cut(checkpoint.state["metrics_bytes"])
-
-    def _state_of(self, tuning: FineTuning) -> Checkpoint:
-        tensors = {
-            "model": dict(tuning.raw_model.state_dict()),
-            "loop": {
-                "counts": tuning.counts_or_empty(),
-                "sums": tuning.tally.over_processes(tuning.accelerator),
-                "visits": tuning.visits,
-                "keys": tuning.keys,
-            },
-        }
-        tensors["optimizer"], optimizer = optimizer_to_plain(tuning.optimizer)
-        if tuning.average is not None:
-            tensors["ema"] = dict(tuning.average.module.state_dict())
-        if tuning.online is not None:
-            tensors["rates"] = tuning.online.state()
-        state = {
-            "step": tuning.step,
-            "epoch": tuning.epoch,
-            "epoch_start": tuning.epoch_start,
-            "optimizer": optimizer,
-            "metrics_bytes": 0 if tuning.record is None else tuning.record.size(),
-            "identity": self.identity,
-        }
-        return Checkpoint(tensors, state)
-
-    @staticmethod
-    def _put_into(tuning: FineTuning, checkpoint: Checkpoint) -> None:
-        tensors, state, loop = checkpoint.tensors, checkpoint.state, checkpoint.tensors["loop"]
-        rows = RowMap.between(tuning.keys, loop["keys"])
-        tuning.raw_model.load_state_dict(tensors["model"])
-        optimizer_from_plain(tuning.optimizer, tensors["optimizer"], state["optimizer"])
-        if tuning.average is not None:
-            tuning.average.module.load_state_dict(tensors["ema"])
-        if tuning.online is not None:
-            tuning.online.load(tensors["rates"], rows.moved)
-        tuning.step, tuning.epoch, tuning.epoch_start = state["step"], state["epoch"], state["epoch_start"]
-        tuning.visits = rows.moved(loop["visits"], torch.zeros_like(tuning.visits))
-        tuning.tally.start_with(loop["sums"], tuning.accelerator)
-        tuning.counts = loop["counts"].to(torch.int64) if len(loop["counts"]) else None
-        if not rows.same and tuning.counts is not None:  # the epoch at hand was of other rows: a new one begins
-            tuning.counts, tuning.epoch, tuning.epoch_start = None, state["epoch"] + 1, state["step"]
-
-    @staticmethod
-    def _start_of(record: Record) -> int:
-        """Where the rows of a method begin that has no checkpoint yet: behind those of the methods before it."""
-        if not record.path.exists():
-            return 0
-        size = 0
-        with record.path.open("rb") as file:
-            for line in file:
-                if json.loads(line).get("method") == record.method:
-                    break
-                size += len(line)
-        return size
+        return True

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from homing.rates.online.reweighting import WeightNet, aligned_weights
+from homing.training.distributed import mean_over_processes
 from homing.training.guide import Observer, of_all_processes
 from homing.training.online import Moved, named_parts, part_of
 
@@ -21,7 +22,8 @@ class Reweighting:
 
     def __init__(self, observer: Observer, net: WeightNet | None) -> None:
         self.observer, self.net = observer, net
-        self.rehearses = net is None
+        self.rehearses, self.foresees = net is None, net is not None
+        self._scale: Tensor | None = None  # mean of the net's output over the step at hand, where it was foreseen
         num_source = observer.guide.num_source
         # the weights of the step at hand, and the sum and number of all that each row was given
         self._now = torch.ones(num_source)
@@ -32,26 +34,35 @@ class Reweighting:
         """Every step is observed while it trains, unless it was rehearsed."""
         return not self.rehearses
 
-    def learn(self) -> None:
+    def learn(self, at_most: int | None = None) -> None:
         """Weights of the rehearsed step (L2RW), or a step of the net."""
-        rows, alignments = self.observer.take()
+        rows, alignments = self.observer.take(at_most)
         if self.net is None:
             weights = aligned_weights(alignments.float())
             self._now[rows] = weights
         else:
-            _, losses = of_all_processes(self._lost, self.observer.guide.num_source)
+            _, losses = of_all_processes(self._lost, self.observer.guide.num_source, at_most)
+            self._scale = None
             weights = self.net.weights(losses.float())
             self.net.learn(losses, alignments)
         self._total.index_add_(0, rows, weights)
         self._visits.index_add_(0, rows, torch.ones(len(rows)))
 
-    def weights(self, rows: Tensor, losses: Tensor) -> Tensor:
-        """Weights of the step's source rows; float32."""
+    def foresee(self, losses: Tensor) -> None:
+        """Scale the weights of a step that is cut into parts over all of it, as those of a whole one are."""
+        if self.net is not None:
+            self._scale = mean_over_processes(self.net.raw(losses))
+
+    def weights(self, rows: Tensor, losses: Tensor, *, idle: bool = False) -> Tensor:
+        """Weights of the step's source rows, mean 1 over the step in all processes; float32."""
         if self.net is None:
             return self._now[rows]
         losses = losses.detach().float().cpu()
-        self._lost.append((rows, losses))
-        return self.net.weights(losses)
+        raw = self.net.raw(losses)
+        scale = self._scale if self._scale is not None else mean_over_processes(raw[:0] if idle else raw)
+        if not idle:
+            self._lost.append((rows, losses))
+        return raw / scale
 
     def draws(self) -> None:
         """Nothing: every sample is visited, whatever its weights were."""

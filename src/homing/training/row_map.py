@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from homing.rates.table_file import digests, match
+from homing.rates.table_file import check_unique, digests_of, match
 
 
 def row_keys(ids: Sequence[str], num_source: int) -> Tensor:
-    """A 128-bit digest of each row's role and id, int64 [rows, 2]; the source's rows come first."""
-    named = [f"{'source' if row < num_source else 'target'} {sample_id}" for row, sample_id in enumerate(ids)]
-    return torch.from_numpy(digests(named, len(named)))
+    """A 128-bit digest of each row's role and id, int64 [rows, 2]; the source's rows come first.
+
+    Args:
+        ids: Of all rows; columns of Arrow (`to_arrow()`) are read in pieces.
+        num_source: Rows of the source, the first ones.
+    """
+    parts = (keys_of(ids, "source", stop=num_source), keys_of(ids, "target", start=num_source))
+    return torch.from_numpy(check_unique(np.concatenate(parts), ids))
+
+
+def keys_of(
+    ids: Sequence[str], role: str, start: int = 0, stop: int | None = None
+) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """A digest of the role and each id of a stretch, int64 [stop - start, 2]."""
+    return digests_of(ids, start, stop, prefix=f"{role} ")
 
 
 @dataclass(frozen=True)
@@ -22,8 +35,8 @@ class RowMap:
     """Rows that both a checkpoint and a run have.
 
     Attributes:
-        mine: Positions in the run, int64 [k].
-        theirs: The same rows' positions in the checkpoint, int64 [k].
+        mine: Positions in the run, int64 [k]; empty where all are the same.
+        theirs: The same rows' positions in the checkpoint, int64 [k]; empty where all are the same.
         same: Whether both have the very same rows in the same order.
     """
 
@@ -34,7 +47,10 @@ class RowMap:
     @classmethod
     def between(cls, mine: Tensor, theirs: Tensor) -> RowMap:
         """The map from the `row_keys` of both."""
-        return cls(*match(mine.numpy(), theirs.numpy()), same=torch.equal(mine, theirs))
+        if torch.equal(mine, theirs):
+            nothing = torch.empty(0, dtype=torch.int64)
+            return cls(nothing, nothing, same=True)
+        return cls(*match(mine.numpy(), theirs.numpy()), same=False)
 
     def moved(self, saved: Tensor, fresh: Tensor) -> Tensor:
         """What a checkpoint says of each row, at the row's place in this run.

@@ -55,6 +55,11 @@ class WeightNet:
         """Weights `[B]` of the samples with these losses `[B]`: above 0, mean 1."""
         return self._weights(losses)
 
+    @torch.no_grad()
+    def raw(self, losses: Tensor) -> Tensor:
+        """The net's own output `[B]` in (0, 1), for weights that are scaled over more than these samples."""
+        return self._raw(losses)
+
     def learn(self, losses: Tensor, alignments: Tensor) -> None:
         """One step on the meta-gradient.
 
@@ -72,11 +77,14 @@ class WeightNet:
         self._psi.grad = None
 
     def _weights(self, losses: Tensor) -> Tensor:
+        raw = self._raw(losses)
+        return raw / raw.mean()
+
+    def _raw(self, losses: Tensor) -> Tensor:
         psi = self._psi.to(losses.device)
         inner, offset, outer, last = psi[:HIDDEN], psi[HIDDEN : 2 * HIDDEN], psi[2 * HIDDEN : -1], psi[-1]
         hidden = functional.relu(losses.detach().float()[:, None] * inner + offset)
-        raw = torch.sigmoid(hidden @ outer + last)
-        return raw / raw.mean()
+        return torch.sigmoid(hidden @ outer + last)
 
     def state(self) -> dict[str, Tensor]:
         """For a checkpoint."""
