@@ -13,6 +13,9 @@ from homing.rates.learned.probe import fit_probes, with_bias
 from homing.training.plan import Phase
 
 _MAX_ROWS = 20_000
+HEAD_RIDGE = 0.2
+"""Penalty of the probe that a head starts from: 1e-3 overfits the scanned features, and fine-tuning goes on from there
+(docs/decisions/training.md)."""
 
 
 class Features(Protocol):
@@ -30,7 +33,7 @@ def probe_head(
     rows: Rows,
     labels: Tensor,
     phase: Phase,
-    ridge: float = 1e-3,
+    ridge: float = HEAD_RIDGE,
     split: int | None = None,
 ) -> None:
     """Set the model's linear head to the logistic regression of the plan.
