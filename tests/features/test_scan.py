@@ -44,9 +44,7 @@ class Counted:
         return self.store.size(row)
 
     def states(self, rows):
-        from homing.pools.states import states_of
-
-        return states_of(self.store, rows)
+        return self.store.states(rows)
 
 
 def counted(small, before=lambda row: None):

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,9 +90,18 @@ class Images:
         self.store, self.rows, self.names = store, rows, names
         self.canvas, self.interpolation, self.max_pixels = canvas, interpolation, max_pixels
         workers = _cores() if workers is None else workers
+        self.workers = workers
         self.threads = ThreadPoolExecutor(workers, "decode") if workers else None
         self._memory = RowCache(len(rows), canvas, cache_gb, cached_first)
         self._disk: DiskCanvases | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the same images, with threads of its own and nothing kept in memory."""
+        return {**vars(self), "threads": None, "_memory": RowCache(len(self), self.canvas, 0.0, None)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.threads = ThreadPoolExecutor(self.workers, "decode") if self.workers else None
 
     def __len__(self) -> int:
         return len(self.rows)
