@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from features import load_bank
 from scenarios import all_scenarios, draw_study
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
+from features import load_bank
 from homing.rates import Evidence
 from homing.rates.learned.consistency import label_consistency, pool_consistency
 from homing.rates.learned.learner import WIDTH

@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from features import load_bank
 from online_probe import trained_rates
 from probe_baselines import PROBES
 from scenarios import Scenario, all_scenarios, draw_study
 from torch import Tensor
 
+from features import load_bank
 from homing.rates import Evidence
 from homing.rates.learned.consistency import pool_consistency
 from homing.rates.learned.judge import choose, fit_candidates, judge

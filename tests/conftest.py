@@ -1,5 +1,6 @@
 """Every test: one thread, no network, caches of its own."""
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -31,22 +32,27 @@ def pytest_configure(config):
 
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_left_out = []
+_left_out = {"chromium": [], "ray": []}
+_MISSING = {
+    "chromium": "no Chromium (install it, or set HOMING_CHROMIUM to its path)",
+    "ray": "no Ray (pip install 'homing[ray]')",
+}
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests in a browser need one; where there is none they are left out, and the summary says so."""
-    if os.environ["HOMING_CHROMIUM"]:
-        return
-    _left_out[:] = [item.nodeid for item in items if item.get_closest_marker("chromium")]
-    items[:] = [item for item in items if not item.get_closest_marker("chromium")]
+    """Tests in a browser or on Ray need one; where there is none they are left out, and the summary says so."""
+    there = {"chromium": bool(os.environ["HOMING_CHROMIUM"]), "ray": importlib.util.find_spec("ray") is not None}
+    for need in (name for name, is_there in there.items() if not is_there):
+        _left_out[need] = [item.nodeid for item in items if item.get_closest_marker(need)]
+        items[:] = [item for item in items if not item.get_closest_marker(need)]
 
 
 def pytest_terminal_summary(terminalreporter):
-    if _left_out:
-        terminalreporter.section("not run: no Chromium (install it, or set HOMING_CHROMIUM to its path)", yellow=True)
-        for name in _left_out:
-            terminalreporter.line(name)
+    for need, names in _left_out.items():
+        if names:
+            terminalreporter.section(f"not run: {_MISSING[need]}", yellow=True)
+            for name in names:
+                terminalreporter.line(name)
 
 
 @pytest.fixture(scope="session", autouse=True)

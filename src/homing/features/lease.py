@@ -61,7 +61,7 @@ class Lease:
 def in_use(folder: Path) -> set[str] | None:
     """Shards of a store that living processes hold; None for all of them. Leases of dead processes are removed."""
     names: set[str] = set()
-    for path in _leases(folder):
+    for path in list(_leases(folder)):
         try:
             held = json.loads(path.read_text(encoding="utf-8"))["shards"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -79,6 +79,15 @@ def start_of(pid: int) -> str | None:
     return None
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process of this host is at work: neither gone nor a zombie that nobody has buried."""
+    if not is_alive(pid):
+        return False
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return True
+
+
 def _leases(folder: Path) -> Iterator[Path]:
     with suppress(OSError):
         for path in list(folder.iterdir()):
@@ -94,5 +103,5 @@ def _is_over(path: Path, of_host: str, pid: int) -> bool:
     with suppress(OSError, ValueError, KeyError, TypeError):
         if of_host != host():
             return time.time() - path.stat().st_mtime > _OF_OTHER_HOSTS
-        return not is_alive(pid) or json.loads(path.read_text(encoding="utf-8"))["started"] != start_of(pid)
+        return not is_running(pid) or json.loads(path.read_text(encoding="utf-8"))["started"] != start_of(pid)
     return False

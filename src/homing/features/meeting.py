@@ -6,6 +6,7 @@ and they show at once whether all processes see the same folder.
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -18,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from homing.errors import DataError, HomingError, Interrupted
+from homing.features.lease import is_running
 from homing.outputs.artefact import host, write_whole
 
 _SIGN_OF_LIFE = 2.0  # seconds between two
@@ -67,13 +69,21 @@ class Meeting:
             with suppress(FileNotFoundError):
                 kind, _, text = self.path("failed", rank).read_text().partition("\n")
                 _raise_shared(f"process {rank}: {text}", kind)
-            stamp = -1
-            with suppress(FileNotFoundError):
-                stamp = self.path("alive", rank).stat().st_mtime_ns
-            if self._seen.get(rank, (None, 0.0))[0] != stamp:
-                self._seen[rank] = stamp, time.monotonic()
-            elif time.monotonic() - self._seen[rank][1] > _SILENCE and not self.path("left", rank).exists():
+            if not self.path("left", rank).exists() and self._is_gone(rank):
                 _raise_shared(f"process {rank} of {self.num} ended or hangs; start again, what is scanned stays")
+
+    def _is_gone(self, rank: int) -> bool:
+        """Whether a process of this host is dead, or one of any host gave no sign of life for too long."""
+        stamp, of_host, pid = -1, "", "0"
+        with suppress(FileNotFoundError, ValueError):
+            sign = self.path("alive", rank)
+            stamp = sign.stat().st_mtime_ns
+            of_host, pid = sign.read_text().split()
+        if of_host == host() and not is_running(int(pid)):
+            return True
+        if self._seen.get(rank, (None, 0.0))[0] != stamp:
+            self._seen[rank] = stamp, time.monotonic()
+        return time.monotonic() - self._seen[rank][1] > _SILENCE
 
 
 @contextmanager
@@ -135,7 +145,7 @@ def _check_shared(place: Path, rank: int, main_host: str) -> None:
 def _give_signs(path: Path, ended: threading.Event) -> None:
     while True:
         with suppress(OSError):
-            path.write_bytes(str(time.monotonic_ns()).encode())
+            path.write_text(f"{host()} {os.getpid()}\n")
         if ended.wait(_SIGN_OF_LIFE):
             return
 

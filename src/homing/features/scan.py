@@ -107,7 +107,7 @@ def scan(
         places, passed = _together(places, todo, found, passed, store, others)
     if not passed and len(rows):
         progress.say(f"{title}: {len(rows):,} images were scanned before")
-    return replace(_scan_of(places, rows, pictures, store, passed), missing=todo)
+    return replace(found_in(places, rows, pictures, store, passed), missing=todo)
 
 
 def scan_part(
@@ -150,7 +150,7 @@ def scan_part(
         raise RecipeError(f"--part {number}/{count}: parts count from 1 to {count}")
     progress = progress or Progress(quiet=True)
     mine = share_of(rows, number - 1, count)
-    places = _look_up(pictures, mine, store, verify)
+    places = look_up(pictures, mine, store, verify)
     missing = places.missing()
     filler = Filler(store, pictures, model, device or pictures.device, precision, batch_size)
     with progress.stage(f"scan part {number} of {count}", len(missing)) as advance:
@@ -163,7 +163,8 @@ def share_of(rows: Rows, number: int, count: int) -> Rows:
     return rows[number * len(rows) // count : (number + 1) * len(rows) // count]
 
 
-def _look_up(pictures: ImageInputs, rows: Rows, store: Store, verify: bool) -> Places:
+def look_up(pictures: ImageInputs, rows: Rows, store: Store, verify: bool) -> Places:
+    """What a store has of some rows; to verify, nothing but the digests that are expected of them."""
     if verify:
         store.check()
     places = store.look_up(pictures.images.states(rows))
@@ -176,9 +177,9 @@ def _look_up(pictures: ImageInputs, rows: Rows, store: Store, verify: bool) -> P
 def _planned(pictures: ImageInputs, rows: Rows, store: Store, others: Meeting, verify: bool) -> Places:
     """What the store has of all rows, as the main process finds it, in every process."""
     if others.num == 1:
-        return _look_up(pictures, rows, store, verify)
+        return look_up(pictures, rows, store, verify)
     if others.rank == 0:
-        _look_up(pictures, rows, store, verify).save(others.path("plan"))
+        look_up(pictures, rows, store, verify).save(others.path("plan"))
     return Places.load(others.wait_for("plan"), store.folder)
 
 
@@ -199,7 +200,8 @@ def _together(
     return places, total
 
 
-def _scan_of(places: Places, rows: Rows, pictures: ImageInputs, store: Store, passed: int) -> Scan:
+def found_in(places: Places, rows: Rows, pictures: ImageInputs, store: Store, passed: int) -> Scan:
+    """The scan of rows that lie at these places."""
     names = pictures.images.names
     bad = [
         BadImage(int(place), names[int(rows[place])], places.reasons[int(place)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -127,6 +128,12 @@ class ImageInputs:
     ) -> None:
         self.images, self.preprocessing, self.augmentation = images, preprocessing, augmentation
         self.seed, self.device, self.ahead = seed, device, ahead
+
+    def on(self, device: torch.device) -> ImageInputs:
+        """The same on another device."""
+        chosen = copy.copy(self)
+        chosen.device = device
+        return chosen
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
         """The augmented inputs of each visit, [B, 3, size, size], channels last."""

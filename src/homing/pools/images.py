@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from homing.errors import DataError
 from homing.pools.decoding import decode
 from homing.pools.pool import ImageStore
-from homing.pools.row_cache import KeptCanvases, RowCache, SelectedCanvases
+from homing.pools.row_cache import DiskCanvases, KeptCanvases, RowCache
 from homing.threads import usable_cores
 
 Canvases = npt.NDArray[np.uint8]
@@ -87,10 +89,19 @@ class Images:
     ) -> None:
         self.store, self.rows, self.names = store, rows, names
         self.canvas, self.interpolation, self.max_pixels = canvas, interpolation, max_pixels
-        workers = usable_cores() if workers is None else workers
+        workers = _cores() if workers is None else workers
+        self.workers = workers
         self.threads = ThreadPoolExecutor(workers, "decode") if workers else None
         self._memory = RowCache(len(rows), canvas, cache_gb, cached_first)
-        self._disk: KeptCanvases | None = None
+        self._disk: DiskCanvases | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the same images, with threads of its own and nothing kept in memory."""
+        return {**vars(self), "threads": None, "_memory": RowCache(len(self), self.canvas, 0.0, None)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.threads = ThreadPoolExecutor(self.workers, "decode") if self.workers else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,9 +111,14 @@ class Images:
         """Rows whose canvases are, or will be, kept in memory."""
         return len(self._memory.canvases)
 
-    def attach(self, kept: KeptCanvases) -> None:
-        """From now on take canvases from disk where they are there. kept: of the same rows, scanned before."""
-        self._disk = kept
+    def attach(self, kept: KeptCanvases, digests: Digests) -> None:
+        """From now on take canvases from disk where they are there.
+
+        Args:
+            kept: Canvases of the rows here, from a scan.
+            digests: uint8 [N, 16]: beginning of the sha256 of the bytes that each was decoded from.
+        """
+        self._disk = DiskCanvases(kept, digests, np.arange(len(self)))
 
     def fetch(self, rows: Numbers) -> Canvases:
         """Canvases of some rows; uint8 [len(rows), canvas, canvas, 3].
@@ -187,7 +203,7 @@ class Images:
         self.names = taken(keep) if taken is not None else [self.names[row] for row in keep.tolist()]
         self.rows = self.rows[keep]
         self._memory.select(keep)
-        self._disk = None if self._disk is None else SelectedCanvases(self._disk, keep)
+        self._disk = None if self._disk is None else self._disk.select(keep)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -236,7 +252,7 @@ class Images:
                 continue
             encoded.append((place, data))
         if batch.digest:
-            encoded = self._unknown(batch, places, encoded)
+            encoded = self._not_on_disk(batch, self._unknown(batch, places, encoded))
         for place, data in encoded:
             try:
                 canvas = decode(data, self.canvas, self.interpolation, self.max_pixels)
@@ -258,6 +274,17 @@ class Images:
             return encoded
         known = batch.known(batch.digests[read])
         return [item for item, is_known in zip(encoded, known.tolist(), strict=True) if not is_known]
+
+    def _not_on_disk(self, batch: _Batch, encoded: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """What must be decoded; canvases that were decoded from the same bytes before are taken from disk."""
+        if self._disk is None or not encoded:
+            return encoded
+        places = np.array([place for place, _ in encoded])
+        there = self._disk.of_bytes(batch.rows[places], batch.digests[places])
+        if there.any():
+            batch.canvases[places[there]] = self._disk.take(batch.rows[places[there]])
+            batch.good[places[there]] = True
+        return [item for item, is_there in zip(encoded, there.tolist(), strict=True) if not is_there]
 
     def _note(self, batch: _Batch, place: int, error: Exception) -> None:
         row = int(batch.rows[place])
@@ -293,6 +320,11 @@ class _Pending:
     def cancel(self) -> None:
         for future in self.futures:
             future.cancel()
+
+
+def _cores() -> int:
+    """Of this process; several of one launcher share those of their machine."""
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _empty(shape: tuple[int, ...]) -> Canvases:

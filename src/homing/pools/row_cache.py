@@ -68,16 +68,31 @@ class RowCache:
         self._slot = self._slot[keep] if len(self._slot) else self._slot
 
 
-class SelectedCanvases:
-    """Some rows of canvases on disk, counted from 0."""
+class DiskCanvases:
+    """Canvases on disk, of rows that are counted as they are now.
 
-    def __init__(self, kept: KeptCanvases, rows: Numbers) -> None:
-        self.kept, self.rows = kept, rows
+    Args:
+        kept: Canvases by row.
+        digests: uint8 [N, 16]: beginning of the sha256 of the bytes that each was decoded from.
+        rows: Row of `kept` for each row here, int64 [N].
+    """
+
+    def __init__(self, kept: KeptCanvases, digests: npt.NDArray[np.uint8], rows: Numbers) -> None:
+        self.kept, self.digests, self.rows = kept, digests, rows
 
     def has(self, rows: Numbers) -> Flags:
-        """Which rows are there."""
+        """Which rows are there; bool [m]."""
         return self.kept.has(self.rows[rows])
 
     def take(self, rows: Numbers) -> Canvases:
         """Canvases of rows that are."""
         return self.kept.take(self.rows[rows])
+
+    def of_bytes(self, rows: Numbers, digests: npt.NDArray[np.uint8]) -> Flags:
+        """Which rows are there, decoded from bytes of these digests; bool [m]. digests: uint8 [m, 32]."""
+        same: Flags = (self.digests[self.rows[rows]] == digests[:, :16]).all(1)
+        return same & self.has(rows)
+
+    def select(self, keep: Numbers) -> DiskCanvases:
+        """Of some rows, which are then counted from 0."""
+        return DiskCanvases(self.kept, self.digests, self.rows[keep])
