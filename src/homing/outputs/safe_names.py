@@ -23,8 +23,11 @@ def safe_name(text: str) -> str:
 
 
 def safe_cell(text: str) -> str:
-    """A text for a CSV file: an apostrophe before whatever a spreadsheet would take for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """A text for a CSV file: an apostrophe before whatever a spreadsheet would take for a formula.
+
+    One more before what begins with apostrophes and then so, for a reader (`homing.pools.metadata`) takes one away.
+    """
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def safe_path_cell(path: str) -> str:
