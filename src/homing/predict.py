@@ -79,7 +79,9 @@ def predict(
         DataError: A path is missing or holds no image, or the run is not finished.
     """
     recipe, saved = open_run(run)
-    store, names = find_images(paths)
+    store, names, warnings = find_images(paths)
+    for text in warnings:
+        progress.say(f"warning: {text}")
     bad: list[BadImage] = []
     write = _csv_rows if form == "csv" else _json_rows
     if form == "csv":

@@ -11,6 +11,7 @@ import pytest
 
 from drawn_pools import draw_picture, draw_pool
 from homing.errors import DataError
+from homing.outputs.safe_names import safe_cell
 from homing.pools.columns import Columns
 from homing.pools.files import FolderImages
 from homing.pools.pool import Pool, join
@@ -414,15 +415,10 @@ def test_a_cell_of_a_csv_may_hold_a_line_break_and_a_column_a_comma(flat):
 SIGNS = ["+", "-", "=", "@x", "'+", "''=", "'quoted'", "plain"]
 
 
-def _escaped(text: str) -> str:
-    """What stands in a CSV of ours for a text that a spreadsheet would run."""
-    return f"'{text}" if text.lstrip("'")[:1] in set("+-=@\t\r") else text
-
-
 def test_texts_of_a_csv_that_homing_wrote_are_read_as_they_were(flat):
     for number in range(len(SIGNS)):
         draw_picture(number).save(flat / f"{number}.png")
-    lines = [(f"{n}.png", f"{n}.png", _escaped(sign), "1.0", "1") for n, sign in enumerate(SIGNS)]
+    lines = [(f"{n}.png", f"{n}.png", safe_cell(sign), "1.0", "1") for n, sign in enumerate(SIGNS)]
     write_csv(flat, [("file_name", "sample_id", "label", "rate", "copies"), *lines])
     assert pool_at(flat).labels == SIGNS
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from homing.pools.lookup import RowsById
 from homing.pools.names import RowNames
 from homing.pools.texts import Texts, digest_of, digest_of_pairs
 
@@ -87,3 +88,11 @@ def test_names_of_rows_are_put_together_when_asked():
     assert names.take(np.array([2, 0, 2])) == ("target a", "source a", "target a")
     with pytest.raises(IndexError):
         names[3]
+
+
+def test_rows_are_found_by_id():
+    ids = Texts([f"pool/{number}.png" for number in range(2_000)])
+    rows = RowsById(ids)
+    assert all(rows.find(sample_id) == row for row, sample_id in enumerate(ids))
+    assert rows.find("pool/2000.png") is None
+    assert RowsById(Texts()).find("a") is None

@@ -16,7 +16,6 @@ from homing.pools.columns import Columns
 from homing.pools.files import FolderImages
 from homing.pools.metadata import metadata_of, read_metadata
 from homing.pools.pool import Pool, ReadAs
-from homing.pools.suffixes import PICTURE_LIKE
 from homing.pools.texts import Texts
 from homing.pools.walking import Listing, list_images
 
@@ -79,7 +78,7 @@ def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
         "image folder",
         {"label": "the folder directly in the pool", "id": "the path of the file"},
         dict(listing.skipped),
-        tuple(_listing_warnings(listing)),
+        tuple(listing.doubts()),
     )
     return _pool(name, files, labels, FolderImages(root, files), Columns({}), read_as)
 
@@ -134,25 +133,6 @@ def _check_splits(listing: Listing, root: Path) -> None:
             f"{root}: the folders {', '.join(names)} are named for splits, not classes, and hold the same sub-folders"
             f" ({listed}); name the one to read with split: {names[0]}, or give its path"
         )
-
-
-def _listing_warnings(listing: Listing) -> list[str]:
-    found = []
-    odd = sorted(suffix for suffix in listing.skipped if suffix in PICTURE_LIKE)
-    if odd:
-        kinds = ", ".join(
-            f"{listing.skipped[suffix]:,} {suffix or 'without a suffix'} (first: {listing.example[suffix]!r})"
-            for suffix in odd
-        )
-        found.append(
-            f"{sum(listing.skipped[suffix] for suffix in odd):,} files were left out, for they are no images by their"
-            f" names: {kinds}; convert or rename them, or move them away"
-        )
-    for path, first in sorted(listing.again.items())[:_LISTED]:
-        found.append(f"the folder {path!r} is the same as {first!r} and was listed once")
-    if len(listing.again) > _LISTED:
-        found.append(f"... and {len(listing.again) - _LISTED:,} further folders that were listed already")
-    return found
 
 
 def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:

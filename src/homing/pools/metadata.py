@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -83,7 +84,7 @@ def _read_csv(path: Path) -> dict[str, Texts]:
     _check_names(path, table.column_names)
     columns = {name: Texts(table.column(name)) for name in table.column_names}
     if all(name in columns for name in _OURS) and ("copy" in columns or "copies" in columns):
-        return {name: _without_apostrophes(texts) for name, texts in columns.items()}
+        return {re.sub(_ESCAPED, r"\1", name): _without_apostrophes(texts) for name, texts in columns.items()}
     return columns
 
 

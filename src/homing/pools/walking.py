@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from homing.errors import DataError
 from homing.pools.formats import SUFFIXES
-from homing.pools.suffixes import is_junk, suffix_of
+from homing.pools.suffixes import PICTURE_LIKE, is_junk, suffix_of
 from homing.pools.texts import Texts
 
+_LISTED = 8
 MAX_DEPTH = 64
 """Folders inside each other; a pool that is deeper is none."""
 
@@ -35,6 +36,24 @@ class Listing:
     skipped: Counter[str] = field(default_factory=Counter)
     example: dict[str, str] = field(default_factory=dict)
     again: dict[str, str] = field(default_factory=dict)
+
+    def doubts(self) -> list[str]:
+        """What was left out that may have been meant as images, a sentence each."""
+        found = []
+        if odd := sorted(suffix for suffix in self.skipped if suffix in PICTURE_LIKE):
+            kinds = ", ".join(
+                f"{self.skipped[suffix]:,} {suffix or 'without a suffix'} (first: {self.example[suffix]!r})"
+                for suffix in odd
+            )
+            found.append(
+                f"{sum(self.skipped[suffix] for suffix in odd):,} files were left out, for they are no images by their"
+                f" names: {kinds}; convert or rename them, or move them away"
+            )
+        for path, first in sorted(self.again.items())[:_LISTED]:
+            found.append(f"the folder {path!r} is the same as {first!r} and was listed once")
+        if len(self.again) > _LISTED:
+            found.append(f"... and {len(self.again) - _LISTED:,} further folders that were listed already")
+        return found
 
 
 def list_images(root: Path) -> Listing:
