@@ -20,6 +20,8 @@ from homing.flow import run
 from homing.methods import REFERENCE
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.comparison_picture import comparison_svg
+from homing.outputs.pool_paths import check_output
+from homing.outputs.run_folder import pools_of
 from homing.progress import Progress
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
@@ -45,6 +47,7 @@ def compare(
     """
     if several := recipe.by_target():
         raise RecipeError(f"data.target names {', '.join(several)}; homing compare takes one target at a time")
+    check_output(output, pools_of(recipe))
     progress, runs = Progress(quiet=quiet), []
     for seed in range(recipe.seed, recipe.seed + num_seeds):
         progress.say(f"seed {seed}")

@@ -14,7 +14,9 @@ from torch import Tensor
 from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
 from homing.outputs.artefact import open_whole
+from homing.outputs.pool_paths import check_output
 from homing.outputs.rates_file import RatesWriter
+from homing.outputs.run_folder import pools_of
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
 from homing.pools.images import BadImage, Images
 from homing.pools.pool import Pool
@@ -42,9 +44,11 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
         Images that cannot be read (their rate is 0), and `output`, `num_samples`, `mean_rate`, `bad`.
 
     Raises:
+        RecipeError: The output touches a pool.
         DataError: The run holds no scorer, the pool cannot be read, or a class is none of the run's.
     """
     recipe = recipe_of_run(run)
+    check_output(output, [data.path, *pools_of(recipe)])
     saved = open_scorer(run / "scorer")
     pool = read_pool(data.model_copy(update={"labels": recipe.data.sources[0].labels}))
     labels = torch.from_numpy(pool.label_indices(saved.classes))

@@ -174,7 +174,7 @@ def test_what_exists_is_never_written_into(finished, tmp_path):
     for name in ("full", "file"):
         with pytest.raises(RecipeError, match="new folder"):
             write(finished, tmp_path / name)
-    with pytest.raises(RecipeError, match="inside the source pool"):
+    with pytest.raises(RecipeError, match="lies in the pool"):
         write(finished, type(finished)(sources_of(finished)[0].path) / "corpus")
     write(finished, tmp_path / "empty", column_only=True)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file", "full", "mine.txt", "rates.parquet"]

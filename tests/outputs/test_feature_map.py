@@ -38,6 +38,44 @@ def test_features_of_one_column_still_have_a_plane():
     assert principal_components(torch.arange(5.0)[:, None], 3, 50).shape == (5, 2)
 
 
+def test_features_that_are_mostly_nothing_still_have_a_plane():
+    """More than half of the columns are 0 on all images, others are copies: eigenvalues that are all alike."""
+    generator = torch.Generator().manual_seed(2)
+    features = torch.zeros(90, 1_280)
+    features[:, ::40] = torch.rand(90, 32, generator=generator)
+    features[:, 1::40] = features[:, ::40]
+    places = principal_components(features, 60, 50)
+    assert places.shape == (90, 50)
+    assert places.isfinite().all()
+    assert principal_components(torch.zeros(9, 1_280), 6, 50).abs().max() == 0  # all images alike
+
+
+class Blocks:
+    """Features that are read a few rows at a time."""
+
+    def __init__(self, features):
+        self.features, self.asked = features, 0
+
+    @property
+    def shape(self):
+        return tuple(self.features.shape)
+
+    def rows(self, rows):
+        self.asked += len(rows)
+        return self.features[rows]
+
+
+def test_only_the_features_of_the_sample_are_asked_for(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_map, "MAX_SOURCE", 20)
+    source, target = (read_pool(PoolSpec(path=str(finished_run.parent / role))) for role in ("source", "target"))
+    features = torch.randn(len(source) + len(target), 8, generator=torch.Generator().manual_seed(1))
+    blocks = Blocks(features)
+    write_map(tmp_path / "blocks", source, target, blocks, seed=3)
+    write_map(tmp_path / "tensor", source, target, features, seed=3)
+    assert blocks.asked == 20 + len(target)
+    assert pq.read_table(tmp_path / "blocks").equals(pq.read_table(tmp_path / "tensor"))
+
+
 def test_a_large_pool_is_sampled_and_every_target_image_kept(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_map, "MAX_SOURCE", 20)
     source, target = (read_pool(PoolSpec(path=str(finished_run.parent / role))) for role in ("source", "target"))

@@ -8,7 +8,8 @@ from homing.outputs import lock as lock_module
 from homing.outputs.artefact import host
 from homing.outputs.lock import FolderLock, folder_lock
 from homing.outputs.ownership import GENERATOR, LOCK, MARK, remove_checkpoints
-from homing.outputs.run_folder import check_output, discard_stump, open_run_folder
+from homing.outputs.pool_paths import check_output
+from homing.outputs.run_folder import discard_stump, open_run_folder
 from homing.outputs.table import results_table
 from homing.outputs.thumbnails import thumbnails_of
 from homing.recipe.reading import parse_recipe

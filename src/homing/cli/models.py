@@ -34,6 +34,10 @@ def predict(
         raise RecipeError(f"{output}: exists already; give another --output, or replace a file with --overwrite")
     if output is not None and not output.parent.is_dir():
         raise RecipeError(f"{output.parent}: no such folder; make it first")
+    if output is not None:
+        from homing.outputs.pool_paths import check_output
+
+        check_output(output, [path for path in images if path.is_dir()])
     chosen = form or ("jsonl" if output is not None and output.suffix in (".jsonl", ".ndjson") else "csv")
     from homing.predict import predict as predict_images
     from homing.predict import told

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole
 from homing.outputs.corpus_forms import CorpusRow, Form, ImageDataset, ImageFolder, MetadataTable, RatesTable
+from homing.outputs.pool_paths import check_output
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.selection import keep_best, resample
 from homing.pools.lookup import ImagesById
@@ -122,16 +123,13 @@ def check_new_folder(output: Path, sources: Sequence[PoolSpec]) -> None:
     """Whether a corpus can go there.
 
     Raises:
-        RecipeError: Something is there, or it lies inside a source pool, which would then hold its own copies.
+        RecipeError: Something is there, or it touches a source pool, which would then hold its own copies.
     """
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise RecipeError(f"{output}: is a file or link; give a new folder with --output")
     if output.is_dir() and any(output.iterdir()):
         raise RecipeError(f"{output}: already holds files; give a new folder with --output")
-    for spec in sources:
-        pool = Path(spec.path).resolve()
-        if pool.is_dir() and output.resolve().is_relative_to(pool):
-            raise RecipeError(f"{output}: lies inside the source pool {spec.path}; give a folder outside of it")
+    check_output(output, [spec.path for spec in sources])
 
 
 def _counts(

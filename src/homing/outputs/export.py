@@ -12,6 +12,8 @@ from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.facts import Asked
 from homing.outputs.model_card import model_card
+from homing.outputs.pool_paths import check_output
+from homing.outputs.run_folder import pools_of
 from homing.recipe.reading import recipe_of_run
 
 TOLERANCE = 1e-4
@@ -28,7 +30,7 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
         licence: Named in the model card.
 
     Raises:
-        RecipeError: The output exists, or packages for ONNX are missing.
+        RecipeError: The output exists or touches a pool, or packages for ONNX are missing.
         DataError: The run is not finished or damaged, or onnxruntime does not come to the model's own logits.
     """
     if output.exists():
@@ -36,6 +38,7 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
     if form == "onnx" and (missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]):
         raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
     recipe, results = recipe_of_run(run), _results(run)
+    check_output(output, pools_of(recipe))
     card = model_card(results, Asked.of(recipe), form=form, licence=licence, place=output.name)
     with folder_whole(output) as folder:
         if form == "timm":

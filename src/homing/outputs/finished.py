@@ -57,9 +57,9 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
         data_config=facts.preprocessing.data_config(),
         card=model_card(results, facts.asked),
     )
-    results["warnings"] += _ornament("map.parquet", lambda: _write_map(facts))
+    results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
     pictures = pictures_of(facts.problem.source)
-    results["warnings"] += _ornament(REPORT, lambda: write_report(folder, pictures, results=results))
+    results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, pictures, results=results))
     write_json(folder / RESULTS, results)
     remove_checkpoints(folder / "checkpoints", keep_newest=True)  # others served until the run was complete
     return results
@@ -73,7 +73,7 @@ def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict
     _write_rates(facts, plan, plan.rates, plan.descriptors, torch.zeros(len(plan.rates), dtype=torch.int32))
     _write_scorer(facts, plan)
     results = collect_rates_only(facts, plan, seconds)
-    results["warnings"] += _ornament("map.parquet", lambda: _write_map(facts))
+    results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
     write_json(facts.folder / RESULTS, results)
     remove_checkpoints(facts.folder / "checkpoints", keep_newest=False)
     return results
@@ -116,7 +116,7 @@ def write_missing_report(folder: Path, pictures: Callable[[], Pictures]) -> bool
     return True
 
 
-def _ornament(name: str, write: Callable[[], object]) -> list[str]:
+def unless_it_fails(name: str, write: Callable[[], object]) -> list[str]:
     """Write what a run is complete without; where that fails for whatever reason, the warning to give."""
     try:
         write()

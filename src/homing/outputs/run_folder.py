@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,36 +9,8 @@ from homing.errors import CheckpointError, RecipeError
 from homing.outputs.artefact import write_whole
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import FEATURES, LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, remove_run
+from homing.outputs.pool_paths import check_output
 from homing.recipe.schema import PoolSpec, Recipe
-
-OWN_DATA = "data"
-"""Folder in a run folder that holds the run's own pools (the quickstart's); nothing else is ever written to it."""
-
-
-def check_output(output: Path, pools: Iterable[str | Path]) -> None:
-    """Whether an output keeps clear of the pools that it is made from; every verb that writes asks this first.
-
-    Args:
-        output: File or folder to write.
-        pools: Paths of the pools; what is no path on this machine (a name on a hub) is passed over.
-
-    Raises:
-        RecipeError: It is a pool, holds one or lies in one; says which.
-    """
-    place = output.resolve()
-    for given in pools:
-        if not Path(given).exists():
-            continue
-        pool = Path(given).resolve()
-        if place == pool:
-            relation = "is the pool"
-        elif place.is_relative_to(pool):
-            relation = "lies in the pool"
-        elif pool.is_relative_to(place) and not pool.is_relative_to(place / OWN_DATA):
-            relation = "holds the pool"
-        else:
-            continue
-        raise RecipeError(f"{output}: {relation} {given}; give an --output that lies apart from all pools")
 
 
 def pools_of(recipe: Recipe) -> list[str]:
