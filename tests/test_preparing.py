@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
+from homing.flow import run
 from homing.models.parts import batch_norms
 from homing.preparing import prepare
 from homing.progress import Progress
@@ -46,3 +49,19 @@ def test_nothing_goes_through_the_model_where_nothing_looks_at_features(tmp_path
     recipe = small_recipe(draw_problem(tmp_path / "pools"), "output.cache=none", *change)
     with prepare(recipe, session) as prepared:
         assert (prepared.material.features is not None) == wanted
+
+
+def test_pictures_that_are_kept_on_disk_are_decoded_once_and_train_alike(tmp_path):
+    problem, cache = draw_problem(tmp_path / "pools"), tmp_path / "cache"
+    weights = []
+    for name, change in (("memory", ()), ("disk", ("data.cache=disk",)), ("again", ("data.cache=disk",))):
+        recipe = small_recipe(problem, f"output.cache={cache / name.replace('again', 'disk')}", *change)
+        if name == "again":  # no picture is read from its file any more: they are other files from inside
+            for path in (problem / "source").rglob("*.png"):
+                state = path.stat()
+                path.write_bytes(bytes(state.st_size))
+                os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        folder = run(recipe, tmp_path / name, quiet=True).folder
+        weights.append(load_file(folder / "model" / "model.safetensors"))
+    for other in weights[1:]:
+        assert all(torch.equal(other[key], value) for key, value in weights[0].items())

@@ -116,6 +116,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     pictures = open_pictures(recipe, session, problem, preprocessing, keeps=not looked_at_once)
     if recipe.training.batch_norm == "adapt":
         adapt_to(model, pictures, problem.target_rows)
+    canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
     found, store = _scan(recipe, session, model, preprocessing, pictures)
     kept, dropped = leave_out(problem, found, pictures, session, drop=recipe.data.on_bad_image == "drop")
     features: FeatureBlocks | None = None
@@ -129,7 +130,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         assert features is not None
         check_head_on_features(model, pictures, features.rows(slice(0, 4)), np.arange(min(4, len(kept))))
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
-    return Prepared(material, tuple(found.bad), dropped, scanned, (store,))
+    return Prepared(material, tuple(found.bad), dropped, scanned, (store, *canvases))
 
 
 def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:
@@ -206,6 +207,29 @@ def open_pictures(
         workers=recipe.training.workers,
     )
     return ImageInputs(images, preprocessing, augmentation_of(recipe), seed=recipe.seed, device=session.device)
+
+
+def keep_canvases(
+    recipe: Recipe, session: Session, preprocessing: Preprocessing, pictures: ImageInputs
+) -> tuple[Store, ...]:
+    """Decode every picture once and keep it on disk, where the recipe asks for it."""
+    if recipe.data.cache != "disk":
+        return ()
+    shape = (preprocessing.canvas, preprocessing.canvas, 3)
+    facts = canvas_facts(preprocessing, max_pixels=recipe.data.max_pixels)
+    caches = caches_of(recipe, session.folder)
+    store = open_first(caches, facts, shape=shape, dtype="uint8", say=session.progress.say)
+    kept = scan(
+        pictures,
+        np.arange(len(pictures.images)),
+        store,
+        session.accelerator,
+        progress=session.progress,
+        stop_asked=session.stop_asked,
+        title="decode",
+    )
+    pictures.images.attach(kept.features, kept.digests)
+    return (store,)
 
 
 def caches_of(recipe: Recipe, folder: Path | None) -> tuple[FeatureCache, ...]:

@@ -79,7 +79,12 @@ class Data(Section):
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(  # beyond it Pillow itself refuses
         64_000_000, description="a larger picture counts as bad"
     )
-    cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="memory for decoded images, GB")
+    cache_gb: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="memory for decoded images, GB: target and test first, then as much of the source as fits"
+    )
+    cache: Literal["memory", "disk"] = Field(
+        "memory", description="disk: decoded images are also kept beside the features, for every epoch and later runs"
+    )
     truth: Truth | None = Field(None, description="known truth of a simulated source, for the oracle alone")
 
     @property
