@@ -1,9 +1,11 @@
 """Tables are read where they lie: the columns that are needed, images by row group, nothing cached on disk."""
 
+import contextlib
 import datetime
 import hashlib
 import json
 import os
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from homing.pools import table_images, table_parts
 from homing.pools.reading import read_pool
 from homing.pools.tables import open_table
 from homing.recipe.schema import PoolSpec
+from long_runs import often
 from processes import start
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -291,3 +294,52 @@ def test_files_with_other_columns_are_refused(pictures, tmp_path):
 def test_what_is_no_file_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "p.parquet")
     assert "p.parquet: cannot be read as parquet: is a pipe" in refusal(tmp_path)
+
+
+@pytest.fixture
+def saved(pictures, tmp_path):
+    """The same rows as a parquet file and as a saved dataset; the bytes of each file that may be damaged."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = {"image": [embedded(data) for data in pictures], "label": LABELS}
+    dataset = datasets.Dataset.from_dict(rows | {"key": list("uvwxyz")})
+    dataset = dataset.cast(datasets.Features({**features, "key": datasets.Value("string")}))
+    dataset.save_to_disk(tmp_path / "saved")
+    dataset.to_parquet(tmp_path / "p.parquet")
+    folder = tmp_path / "saved"
+    files = [
+        tmp_path / "p.parquet",
+        *sorted(folder.glob("*.arrow")),
+        folder / "state.json",
+        folder / "dataset_info.json",
+    ]
+    return [(file, folder if file.parent == folder else file, file.read_bytes()) for file in files]
+
+
+def _damaged(data: bytes, generator: random.Random) -> bytes:
+    changed = bytearray(data)
+    if generator.random() < 0.2:
+        return bytes(changed[: generator.randrange(len(data))])
+    for _ in range(generator.choice([1, 1, 2, 8])):
+        changed[generator.randrange(len(data))] = generator.choice([0, 255, generator.randrange(256)])
+    return bytes(changed)
+
+
+def test_a_damaged_table_is_read_or_refused_in_one_line(saved):
+    generator = random.Random(5)
+    for _ in range(often(150, 20_000)):
+        file, pool, data = generator.choice(saved)
+        file.write_bytes(_damaged(data, generator))
+        told = ""
+        try:
+            read = pool_at(pool, id_column=generator.choice([None, "key"]))
+            read.store.states(read.rows)
+            for row in range(len(read)):
+                with contextlib.suppress(OSError):
+                    read.read(row)
+            for name in read.columns:
+                with contextlib.suppress(DataError):
+                    read.columns[name]
+        except DataError as error:
+            told = str(error)
+        assert "\n" not in told
+        file.write_bytes(data)

@@ -49,7 +49,8 @@ def read_pool(spec: PoolSpec) -> Pool:
         else:
             pool = _read_table(root, name, spec)
     except OSError as error:
-        raise DataError(f"{error.filename or spec.path}: {error.strerror or error}") from error
+        reason = " ".join(str(error.strerror or error).split())
+        raise DataError(f"{error.filename or spec.path}: {reason}") from error
     if not len(pool):
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     _check_texts(pool, spec)

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class TableImages:
         """The bytes in the table, or those of the file that it names."""
         part, inside = self._place(row)
         with self._lock:
-            starts = self._at(part).starts(self.column)
+            starts = self._starts(part)
             number = int(np.searchsorted(starts, inside, side="right")) - 1
             block = self._block(part, number)
         return self._bytes(block[int(inside - starts[number])].as_py())
@@ -78,7 +79,12 @@ class TableImages:
                 continue
             found[mine, :8] = np.frombuffer(table[:8], np.uint8)
             found[mine, 8:] = inside.astype("<i8")[:, None].view(np.uint8)
-            paths = self._paths_of(number)
+            try:
+                with self._lock:
+                    paths = self._paths_of(number)
+            except (pa.ArrowException, OSError):  # a damaged file: what it names is unknown
+                found[mine] = 0
+                continue
             if paths is not None:
                 named = [self._file_state(path) for path in paths.take(inside)]
                 found[mine] ^= np.frombuffer(b"".join(named), np.uint8).reshape(-1, STATE_BYTES)
@@ -102,10 +108,14 @@ class TableImages:
         wrong: dict[int, str] = {}
         row = 0
         for number in range(len(self.parts)):
-            for block in range(len(self._at(number).starts(self.column)) - 1):
+            with self._lock:
+                num_blocks = len(self._starts(number)) - 1
+            for block in range(num_blocks):
                 with self._lock:
                     values = self._block(number, block)
                     self._held.clear()  # none of it is read again on this pass
+                    if block == 0:
+                        self._paths[number] = None  # until one is met that lies elsewhere
                 for chunk in values.chunks:
                     found = b"".join(self._digests(chunk, row, wrong))
                     digests[row : row + len(chunk)] = np.frombuffer(found, np.uint8).reshape(-1, 32)
@@ -135,19 +145,28 @@ class TableImages:
             self.parts[self._open.popitem(last=False)[0]].close()
         return self.parts[number]
 
+    def _starts(self, part: int) -> npt.NDArray[np.int64]:
+        with self._readable(part):
+            return self._at(part).starts(self.column)
+
     def _block(self, part: int, number: int) -> pa.ChunkedArray:
         key = (part, number)
         if key not in self._held:
-            try:
+            with self._readable(part):
                 self._held[key] = self._at(part).block(self.column, number)
-            except (pa.ArrowException, StopIteration) as error:
-                raise unreadable(
-                    f"{self.parts[part].path.name} cannot be read: {' '.join(str(error).split())}"
-                ) from error
             while len(self._held) > 1 and sum(block.nbytes for block in self._held.values()) > HELD_BYTES:
                 self._held.popitem(last=False)
         self._held.move_to_end(key)
         return self._held[key]
+
+    @contextmanager
+    def _readable(self, part: int) -> Iterator[None]:
+        """What a damaged file makes pyarrow raise, as an OSError."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            reason = " ".join(str(error).split()) or "it ends too early"
+            raise unreadable(f"{self.parts[part].path.name} cannot be read: {reason}") from error
 
     def _digests(self, chunk: pa.Array, start: int, wrong: dict[int, str]) -> Iterator[bytes]:
         """sha256 of each image of a chunk, out of Arrow's own memory where it lies there; zeros where unreadable."""
@@ -163,6 +182,8 @@ class TableImages:
                 if is_inside:
                     image: Any = data[offsets[position] : offsets[position + 1]]
                 else:
+                    # this part names files, or may: their states count too
+                    self._paths.pop(int(np.searchsorted(self.starts, start + position, side="right")) - 1, None)
                     image = self._bytes(chunk[position].as_py())
                 yield hashlib.sha256(image).digest()
             except OSError as error:

@@ -61,9 +61,9 @@ class _Opened:
         self.path = path
         self._found = self._look()
 
-    def _look(self) -> tuple[int, int, int]:
+    def _look(self) -> tuple[int, int]:
         found = os.stat(self.path)
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return found.st_size, found.st_mtime_ns
 
     def check(self) -> None:
         """Whether the file is the one that was listed.
@@ -116,9 +116,9 @@ class ParquetPart:
         leaf = f"{name}.{field}"
         if leaf not in self._leaves:
             return None
-        total, metadata = 0, self._held().metadata
+        file, total = self._held(), 0
         for number in range(len(self._rows)):
-            statistics = metadata.row_group(number).column(self._leaves[leaf]).statistics
+            statistics = self._chunk(file, number, leaf).statistics
             if statistics is None or not statistics.has_null_count:
                 return None
             total += int(statistics.null_count)
@@ -145,16 +145,32 @@ class ParquetPart:
     def _blocks_of(self, name: str) -> tuple[npt.NDArray[np.int64], list[tuple[int, int, int]]]:
         """First row of each block, and its row group, first row in there and length."""
         if name not in self._blocks:
-            metadata, blocks = self._held().metadata, []
-            leaves = [n for path, n in self._leaves.items() if path == name or path.startswith(f"{name}.")]
+            file, blocks = self._held(), []
+            share = self._share(file, name)
             for group, rows in enumerate(self._rows):
-                held = metadata.row_group(group)
-                size = sum(held.column(leaf).total_uncompressed_size for leaf in leaves)
+                size = int(share * file.metadata.row_group(group).total_byte_size)
                 length = max(1, -(-rows // max(1, -(-size // BLOCK_BYTES))))
                 blocks += [(group, first, min(length, rows - first)) for first in range(0, rows, length)]
             starts = np.cumsum([0, *(length for _, _, length in blocks)], dtype=np.int64)
             self._blocks[name] = (starts, blocks)
         return self._blocks[name]
+
+    def _share(self, file: Any, name: str) -> float:
+        """What part of a row group's bytes a column is, by the first one."""
+        leaves = [leaf for leaf in self._leaves if leaf == name or leaf.startswith(f"{name}.")]
+        if not self._rows or not self._rows[0]:
+            return 1.0
+        size = sum(int(self._chunk(file, 0, leaf).total_uncompressed_size) for leaf in leaves)
+        return min(1.0, size / max(1, int(file.metadata.row_group(0).total_byte_size)))
+
+    def _chunk(self, file: Any, group: int, leaf: str) -> Any:
+        """What the footer says of a column in a row group.
+
+        A row is read before, which fails with an error where the footer is damaged; pyarrow would end the process.
+        """
+        if self._rows[group]:
+            next(file.iter_batches(batch_size=1, row_groups=[group], columns=[leaf], use_threads=False))
+        return file.metadata.row_group(group).column(self._leaves[leaf])
 
     def _streamed(self, file: Any, name: str, group: int, first: int, length: int) -> pa.ChunkedArray:
         """A block of a row group that is too large to be held: the rows before it go by."""
@@ -187,7 +203,8 @@ class ArrowPart:
 
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
         """A whole column, or one field of it."""
-        found = _storage(self._held().column(name))
+        self._state.check()
+        found = _sound(self._map().column(name))  # a map of its own: columns are asked for beside blocks
         return found if field is None else pc.struct_field(found, [field])
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
@@ -197,7 +214,7 @@ class ArrowPart:
 
     def block(self, name: str, number: int) -> pa.ChunkedArray:
         """One record batch of a column."""
-        return _storage(pa.chunked_array([self._held().column(name).chunk(number)]))
+        return _sound(pa.chunked_array([self._held().column(name).chunk(number)]))
 
     def num_nulls(self, name: str, field: str) -> int | None:
         """Of a field of a column."""
@@ -210,15 +227,27 @@ class ArrowPart:
     def _held(self) -> pa.Table:
         if self._table is None:
             self._state.check()
-            with pa.memory_map(str(self.path)) as file, pa.ipc.open_stream(file) as stream:
-                self._table = stream.read_all()
+            self._table = self._map()
         return self._table
 
+    def _map(self) -> pa.Table:
+        with pa.memory_map(str(self.path)) as file, pa.ipc.open_stream(file) as stream:
+            return stream.read_all()
 
-def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not isinstance(column.type, pa.BaseExtensionType):
-        return column
-    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+
+def _sound(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A mapped column without the wrapping of its type, looked through: offsets of a damaged file lead anywhere."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    column.validate(full=True)
+    return column
+
+
+def _check_names(field: pa.Field) -> None:
+    """Fail here, and not where it is first asked for, if the name of a field or of one inside it is not UTF-8."""
+    assert isinstance(field.name, str)
+    for number in range(field.type.num_fields):
+        _check_names(field.type.field(number))
 
 
 def open_parts(paths: Sequence[Path], kind: Callable[[Path], Part], root: Path, what: str) -> list[Part]:
@@ -231,6 +260,8 @@ def open_parts(paths: Sequence[Path], kind: Callable[[Path], Part], root: Path, 
     for path in paths:
         try:
             part = kind(path)
+            for field in part.schema:
+                _check_names(field)
             part.close()
         except DataError:
             raise

@@ -58,9 +58,10 @@ class Table:
         for part in self.parts:
             try:
                 found.append(texts_of(part.column(name), classes, f"{part.path}: column {name!r}"))
-                part.close()
             except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{part.path}: column {name!r} cannot be read: {error}") from error
+                raise DataError(
+                    f"{part.path}: column {name!r} cannot be read: {' '.join(str(error).split())}"
+                ) from error
         return Texts.concat(found)
 
     def image_column(self) -> str:
@@ -77,7 +78,12 @@ class Table:
                 f"{self.root}: several image columns: {', '.join(images)}; rename the one to read to image, or leave"
                 " the others out"
             )
-        return "image" if "image" in images else images[0]
+        name = "image" if "image" in images else images[0]
+        kind = self.parts[0].schema.field(name).type
+        is_struct = pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+        if not (is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise DataError(f"{self.root}: the images of column {name!r} are of the type {kind}; bytes are wanted")
+        return name
 
     def images(self) -> TableImages:
         """The images; raises DataError as `image_column` does."""
