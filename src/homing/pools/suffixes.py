@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"}
-)
+from homing.pools.formats import SUFFIXES
+
+IMAGE_SUFFIXES = SUFFIXES
+"""Of the formats that are decoded here, with the Pillow that is installed."""
 PICTURE_LIKE = frozenset(
     {"", ".heic", ".heif", ".jxl", ".avif", ".jp2", ".j2k", ".jpx", ".svg", ".psd", ".eps", ".ico", ".icns", ".tga"}
     | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".exr", ".hdr", ".dcm", ".pdf"}
