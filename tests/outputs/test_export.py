@@ -1,6 +1,8 @@
 """What `homing export` writes: a timm folder, ONNX, an upload; the models are real ones of a finished run."""
 
 import base64
+import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -13,12 +15,18 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 
+from drawn_pools import draw_picture
 from homing.errors import DataError, RecipeError
 from homing.models.saved import open_model
 from homing.outputs import export as export_module
 from homing.outputs.export import export_model
 from homing.outputs.hub import push
+from homing.pools.decoding import decode
+from homing.predict import predict
+from homing.progress import Progress
+from long_runs import LONG
 
 
 def test_a_timm_folder_gives_the_models_own_logits_and_classes(finished_run, tmp_path):
@@ -32,6 +40,8 @@ def test_a_timm_folder_gives_the_models_own_logits_and_classes(finished_run, tmp
         "README.md",
         "config.json",
         "model.safetensors",
+        "preprocess.py",
+        "preprocessing.json",
     ]
 
 
@@ -74,6 +84,89 @@ def test_onnx_takes_any_number_of_pictures_and_agrees_with_torch_to_1e_4(finishe
     assert "onnxruntime.InferenceSession" in (tmp_path / "out" / "README.md").read_text()
 
 
+ELSEWHERE = """
+import sys
+sys.modules["homing"] = None
+sys.path.insert(0, "onnx")
+import numpy, onnxruntime, timm, torch
+from pathlib import Path
+from preprocess import prepare, read_description
+files = sorted(Path("pictures").iterdir())
+torch.set_num_threads(1)
+images = prepare(files, read_description("timm"))
+assert (images == prepare([file.read_bytes() for file in files], read_description("onnx"))).all()
+session = onnxruntime.InferenceSession("onnx/model.onnx", providers=["CPUExecutionProvider"])
+with torch.inference_mode():
+    ours = timm.create_model("local-dir:timm", pretrained=True).eval()(torch.from_numpy(images))
+numpy.savez("logits.npz", images=images, onnx=session.run(["logits"], {"images": images})[0], timm=ours.numpy())
+"""
+
+
+def test_exports_prepare_pictures_of_every_size_as_the_run_did(finished_run, tmp_path):
+    """Elsewhere, where there is no homing: the script that an export carries, and the models."""
+    for form in ("timm", "onnx"):
+        export_model(finished_run, form, tmp_path / form)
+    (tmp_path / "pictures").mkdir()
+    sizes = [(24, 24), (37, 50), (131, 97), (500, 375), (755, 1006), (1001, 667), (2000, 301)]
+    for number, size in enumerate(sizes):
+        exif = Image.Exif()
+        exif[0x0112] = 1 + number
+        draw_picture(number, size=200).resize(size).save(tmp_path / "pictures" / f"{number}.jpg", exif=exif)
+    draw_picture(9, size=300).convert("RGBA").save(tmp_path / "pictures" / "a.png")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", ELSEWHERE]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "logits.npz")
+    files = sorted((tmp_path / "pictures").iterdir())
+    saved = open_model(finished_run / "model")
+    kind = saved.preprocessing.interpolation
+    canvases = np.stack([decode(file.read_bytes(), saved.preprocessing.canvas, kind) for file in files])
+    np.testing.assert_allclose(found["images"], saved.inputs(canvases).numpy(), atol=1e-6)
+    rows = io.StringIO()
+    predict(finished_run, files, rows, "jsonl", Progress(quiet=True))
+    ours = [list(json.loads(line)["probabilities"].values()) for line in rows.getvalue().splitlines()]
+    for form in ("timm", "onnx"):
+        theirs = torch.from_numpy(found[form]).double().softmax(1).numpy()
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_an_onnx_file_says_its_classes_and_preprocessing(finished_run, tmp_path):
+    import onnxruntime
+
+    export_model(finished_run, "onnx", tmp_path / "out")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    found = session.get_modelmeta().custom_metadata_map
+    assert json.loads(found["classes"]) == ["bar", "disk", "ring"]
+    assert json.loads(found["preprocessing"]) == json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+
+
+@pytest.mark.parametrize("backbone", ["test_maxvit", "test_vit_relpos"] if LONG else ["test_vit_relpos"])
+def test_window_and_relative_position_attention_are_written_too(backbone, tmp_path):
+    size = timm.create_model(backbone).pretrained_cfg["input_size"][-1]
+    network = timm.create_model(backbone, num_classes=3).eval()
+    program = export_module._onnx_program(network, size)
+    program.save(str(tmp_path / "model.onnx"), external_data=False)
+    export_module._check_onnx(tmp_path / "model.onnx", network, size)
+
+
+class Odd(torch.nn.Module):
+    """A model that no exporter can follow: what it does depends on the numbers that it sees."""
+
+    def forward(self, images):
+        return images.mean((2, 3)) if float(images.sum()) > 0 else images.amax((2, 3))
+
+
+def test_a_backbone_that_cannot_be_written_is_one_sentence_and_leaves_nothing(finished_run, tmp_path, monkeypatch):
+    saved = dataclasses.replace(open_model(finished_run / "model"), model=Odd().eval())
+    monkeypatch.setattr("homing.models.saved.open_model", lambda model: saved)
+    with pytest.raises(DataError, match="this backbone cannot be written as ONNX") as caught:
+        export_model(finished_run, "onnx", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_onnxruntime_gets_wrong_is_not_written(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "TOLERANCE", -1.0)
     with pytest.raises(DataError, match="onnxruntime is off by"):
@@ -101,7 +194,7 @@ def test_an_upload_that_fails_says_what_to_do_and_keeps_the_folder(finished_run,
     export_model(finished_run, "timm", tmp_path / "out")
     with pytest.raises(DataError, match=r"was not uploaded.*is complete.*hf upload me/mine"):
         push(tmp_path / "out", "me/mine")
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 5
 
 
 class Hub(BaseHTTPRequestHandler):

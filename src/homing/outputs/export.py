@@ -6,7 +6,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole, write_json
@@ -15,6 +15,11 @@ from homing.outputs.model_card import model_card
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
 from homing.recipe.reading import recipe_of_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from homing.models.saved import SavedModel
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between torch and onnxruntime, in units of the largest logit (at least 1)."""
@@ -25,13 +30,15 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
 
     Args:
         run: Folder of a finished run.
-        form: timm (config.json, model.safetensors) or onnx (model.onnx, preprocessing.json); each with a README.md.
+        form: timm (config.json, model.safetensors) or onnx (model.onnx); each with preprocess.py, preprocessing.json
+            and README.md.
         output: Folder to make.
         licence: Named in the model card.
 
     Raises:
         RecipeError: The output exists or touches a pool, or packages for ONNX are missing.
-        DataError: The run is not finished or damaged, or onnxruntime does not come to the model's own logits.
+        DataError: The run is not finished or damaged, the backbone cannot be written as ONNX, or
+            onnxruntime does not come to the model's own logits.
     """
     if output.exists():
         raise RecipeError(f"{output}: exists already; give a folder that does not")
@@ -64,9 +71,20 @@ def _results(run: Path) -> dict[str, Any]:
 def _copy_timm(model: Path, folder: Path) -> None:
     from homing.models.saved import open_model
 
-    open_model(model)  # a damaged folder is not passed on
+    _write_preprocessing(open_model(model), folder)  # a damaged folder is not passed on
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(model / name, folder / name)
+
+
+def _write_preprocessing(saved: SavedModel, folder: Path) -> dict[str, Any]:
+    """How a picture becomes the model's input: numbers, and a script that does it."""
+    from homing.outputs.preprocessing import SCRIPT, preprocessing_script
+
+    sizes = {"size": saved.preprocessing.size, "canvas": saved.preprocessing.canvas}
+    described = {"classes": list(saved.classes), **saved.preprocessing.data_config(), **sizes}
+    write_json(folder / "preprocessing.json", described)
+    (folder / SCRIPT).write_text(preprocessing_script(), encoding="utf-8")
+    return described
 
 
 def _write_onnx(model: Path, folder: Path) -> None:
@@ -75,8 +93,29 @@ def _write_onnx(model: Path, folder: Path) -> None:
     from homing.models.saved import open_model
 
     saved = open_model(model)
-    size = saved.preprocessing.size
     network = saved.model.to(memory_format=torch.contiguous_format)
+    described = _write_preprocessing(saved, folder)
+    try:
+        program = _onnx_program(network, saved.preprocessing.size)
+    except Exception as error:  # the exporter has many ways to fail, with hundreds of lines each
+        raise DataError(
+            f"this backbone cannot be written as ONNX ({_reason(error)}); nothing was written. Take --format timm,"
+            " or train another backbone"
+        ) from error
+    program.model.metadata_props.update(
+        {"classes": json.dumps(described["classes"]), "preprocessing": json.dumps(described)}
+    )
+    program.save(str(folder / "model.onnx"), external_data=False)
+    _check_onnx(folder / "model.onnx", network, saved.preprocessing.size)
+
+
+def _onnx_program(network: nn.Module, size: int) -> Any:
+    """The model as ONNX, for any number of pictures."""
+    import torch
+
+    for module in network.modules():
+        if hasattr(module, "fused_attn"):  # the exporter cannot take apart what is fused, where the batch is free
+            module.fused_attn = False  # type: ignore[assignment]
     program = torch.onnx.export(
         network,
         (torch.zeros(2, 3, size, size),),
@@ -87,10 +126,15 @@ def _write_onnx(model: Path, folder: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    program.save(str(folder / "model.onnx"), external_data=False)
-    described = {**saved.preprocessing.data_config(), "size": size, "canvas": saved.preprocessing.canvas}
-    write_json(folder / "preprocessing.json", {"classes": list(saved.classes), **described})
-    _check_onnx(folder / "model.onnx", network, size)
+    return program
+
+
+def _reason(error: BaseException) -> str:
+    """The line of an exporter's report that says what is wrong; its first cause where there is one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line[:200]}"
 
 
 def _check_onnx(path: Path, network: Any, size: int) -> None:

@@ -25,24 +25,29 @@ classes = model.pretrained_cfg["label_names"]
 
 `pretrained=True` is needed: without it timm builds the same model with random weights.""",
     "onnx": """```python
-import json
+import sys
 
-import numpy as np
 import onnxruntime
 
+sys.path.insert(0, "{place}")
+from preprocess import prepare, read_description
+
 session = onnxruntime.InferenceSession("{place}/model.onnx", providers=["CPUExecutionProvider"])
-config = json.load(open("{place}/preprocessing.json"))
-images = np.zeros((2, 3, config["size"], config["size"]), np.float32)  # prepared as below
-(logits,) = session.run(["logits"], {{"images": images}})
+config = read_description("{place}")
+(logits,) = session.run(["logits"], {{"images": prepare(["a.jpg", "b.png"], config)}})
 names = [config["classes"][best] for best in logits.argmax(1)]
 ```
 
-The number of images is free.""",
+The number of images is free. Classes and preprocessing stand in the file's `metadata_props` too.""",
 }
 
-_PREPARATION = """Pictures are turned upright (EXIF), put on white where they are transparent, made RGB, their shorter
-side resized, the middle square taken and normalised; sizes and numbers stand in the configuration beside the weights.
-timm's own transform does not turn pictures upright: do so before. `homing predict` does all of it."""
+_PREPARATION = """Pictures are turned upright (EXIF), put on white where they are transparent, made RGB, colours of an
+embedded profile made sRGB, their shorter side resized, the middle square taken and normalised. `homing predict` does
+all of it, and so does `preprocess.py`, which `homing export` puts beside the weights and which needs Pillow and numpy
+alone: `prepare(paths, read_description(folder))` gives float32 [N, 3, size, size], pixel for pixel what the model was
+trained on. timm's own transform is close but not the same: it leaves pictures as they lie and colours as they are
+stored, and it decodes large JPEGs in full, where here they are halved while they are decoded, down to twice the size
+needed at the least."""
 
 
 def model_card(

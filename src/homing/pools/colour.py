@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
 
-Mode = Literal["RGB", "L", "CMYK"]
-_LONGEST = 4 * 2**20  # bytes; profiles of presses have some two million
+_LONGEST_PROFILE = 4 * 2**20  # bytes; profiles of presses have some two million
 _KEPT = 32
 _SAME = 2  # of 255: a profile that moves no colour by more is sRGB under another name
 _lock = threading.Lock()
@@ -28,7 +27,7 @@ def to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | No
     Returns:
         The transform into RGB; None where the profile is sRGB in all but name, is broken, or is of another mode.
     """
-    if not profile or mode not in ("RGB", "L", "CMYK") or len(profile) > _LONGEST:
+    if not profile or mode not in ("RGB", "L", "CMYK") or len(profile) > _LONGEST_PROFILE:
         return None
     key = hashlib.sha1(profile, usedforsecurity=False).digest(), mode
     if key not in _known:
