@@ -25,7 +25,7 @@ from homing.interrupts import StopOnSignal, stoppable
 from homing.models.backbone import build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms, classifier_of
-from homing.outputs.artefact import write_json
+from homing.outputs.artefact import digest_of, write_json
 from homing.outputs.results import write_outputs, write_rates_only
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.outputs.shared_data import write_shared
@@ -35,7 +35,8 @@ from homing.pools.problem import Problem, open_problem
 from homing.progress import Progress
 from homing.rates.learned.folds import held_out_folds
 from homing.recipe.schema import Recipe
-from homing.training.distributed import on_main
+from homing.training.distributed import agree, on_main
+from homing.training.liveness import watching
 from homing.training.plan import num_steps_of
 from homing.training.trackers import track, tracking, tracking_accelerator
 from homing.training.workbench import Fitted, Workbench, training_settings
@@ -116,7 +117,7 @@ def _run_one(
     if resume and (folder / "results.json").exists():
         progress.say(f"{folder}: this run is complete")
         return RunResult(folder, read_results(folder / "results.json"))
-    with StopOnSignal() as stop, endings(folder, accelerator, stop):
+    with StopOnSignal() as stop, watching(accelerator), endings(folder, accelerator, stop):
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
         bench = set_up(
             recipe,
@@ -193,6 +194,7 @@ def set_up(
     for warning in recipe.settings_without_effect():
         progress.say(f"warning: {warning}")
     problem = open_problem(recipe.data, trains=recipe.trains)
+    agree(accelerator, "the pools", digest_of(*(text for pool in problem.pools for text in (*pool.ids, *pool.labels))))
     model, preprocessing, arguments = build_model(
         recipe.model.backbone,
         recipe.model.weights,

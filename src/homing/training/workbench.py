@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.errors import DivergedError
-from homing.features.scan import check_head_on_features, gather_shares, scan
+from homing.features.scan import check_head_on_features, scan
 from homing.features.source_features import SourceFeatures
 from homing.interrupts import stoppable
 from homing.models.backbone import Preprocessing
@@ -32,7 +32,7 @@ from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.learner import learn_rates
 from homing.rates.learned.plan import RatePlan
 from homing.rates.online.reweighting import WeightNet
-from homing.training.distributed import on_main
+from homing.training.distributed import gather_shares
 from homing.training.guide import Guide, Observer
 from homing.training.head import probe_head
 from homing.training.learned import remembered
@@ -170,15 +170,13 @@ class Workbench:
         learn = partial(self._learn if data.shares_labels else self._learn_apart, target, target_weight)
         self.features  # noqa: B018 - every process takes part in the scan, before the main one learns from it
         place = self.folder / "checkpoints" / "rates" / self._fold(target)[:12]
-        plan = on_main(
+        plan = remembered(
             self.accelerator,
-            lambda: remembered(
-                place,
-                self._identity(target),
-                learn,
-                resume=self.resume,
-                allow_change=self.allow_change,
-            ),
+            place,
+            self._identity(target),
+            learn,
+            resume=self.resume,
+            allow_change=self.allow_change,
         )
         self.stop_if_not_finite("rates", plan.rates, self.problem.source_rows)
         for name, values in plan.descriptors.items():
