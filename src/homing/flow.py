@@ -33,6 +33,7 @@ from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.training.distributed import on_main
 from homing.training.fit import Fit, Fitted, fit, predict
+from homing.training.liveness import watching
 from homing.training.plan import num_steps_of
 from homing.training.trackers import track, tracking, tracking_accelerator
 from homing.unpacking import NOMINAL_WEIGHT, fit_settings, methods_of, plan_settings, training_settings
@@ -89,7 +90,7 @@ def run(
 
 def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
     """A run for each target, in a folder of its name; what was scanned for one is there for the others."""
-    accelerator = Accelerator()
+    accelerator = tracking_accelerator((), folder)
     on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=options.resume, overwrite=options.overwrite))
     each = {}
     with folder_lock() as lock:
@@ -116,7 +117,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options) -> RunResult:
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
     begins = {"resume": options.resume, "overwrite": options.overwrite}
     on_main(accelerator, lambda: check_run_folder(folder, recipe, **begins))
-    with folder_lock() as lock, StopOnSignal() as stop, endings(folder, accelerator, stop):
+    with folder_lock() as lock, StopOnSignal() as stop, watching(accelerator), endings(folder, accelerator, stop):
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):
             on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 
 from homing.errors import RecipeError
 from homing.features.scan import scan, scan_part
@@ -15,6 +14,7 @@ from homing.preparing import build_backbone, caches_of, open_pictures, open_stor
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
 from homing.session import Session
+from homing.training.trackers import tracking_accelerator
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def scan_recipe(
         )
     if engine == "ray" and part != (1, 1):
         raise RecipeError("--part and --engine ray exclude each other: Ray hands out the parts itself")
-    accelerator = Accelerator()
+    accelerator = tracking_accelerator((), Path.cwd())
     if part != (1, 1) and accelerator.num_processes > 1:
         raise RecipeError("--part is for machines that know nothing of each other; under a launcher leave it out")
     session = Session(accelerator, Path.cwd(), progress, recipe.seed)

@@ -118,7 +118,7 @@ class EpochOrder:
 
 def _shuffled(num: int, generator: np.random.Generator) -> Counts:
     """0 .. num − 1 as `generator.permutation(num)` has them, in half the memory where they fit."""
-    order = np.arange(num, dtype=np.int32 if num <= _INT32 else np.int64)
+    order: Counts = np.arange(num, dtype=np.int32) if num <= _INT32 else np.arange(num, dtype=np.int64)
     generator.shuffle(order)
     return order
 

@@ -166,5 +166,5 @@ def pool_statistics(model: nn.Module, accelerator: Accelerator) -> None:
     together = on_group_device(torch.cat([buffer.flatten().double() for buffer in running]))
     dist.all_reduce(together)
     together /= accelerator.num_processes
-    for buffer, values in zip(running, together.split([buffer.numel() for buffer in running]), strict=True):
+    for buffer, values in zip(running, torch.split(together, [buffer.numel() for buffer in running]), strict=True):
         buffer.copy_(values.view_as(buffer))

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from homing.errors import CheckpointError
 from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.scorer import Scorer
 from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
 from homing.training.distributed import on_main
+
+_PLAIN = ("target_weight", "phi", "judged", "warnings", "doubted", "source_share")  # what JSON can hold of a plan
 
 
 def remembered(
@@ -22,52 +25,69 @@ def remembered(
     resume: bool,
     allow_change: bool = False,
 ) -> RatePlan:
-    """TEMPORARY."""
-    return on_main(accelerator, lambda: _remembered(place, identity, learn, resume=resume, allow_change=allow_change))
-
-
-def _remembered(
-    place: Path, identity: dict[str, str], learn: Callable[[], RatePlan], *, resume: bool, allow_change: bool = False
-) -> RatePlan:
     """The rates that were learned before an interruption, or newly learned ones, which are saved.
 
+    The main process learns and saves while the others wait; they read what it saved, and nothing of the pool's size is
+    sent. Nothing that is computed again is ever compared: a resumed run has the very numbers that it began with.
+
     Args:
-        place: Folder of their own.
+        accelerator: The processes; all of them call this together.
+        place: Folder of their own, that all processes see.
         identity: What they were learned from.
         learn: Learns them.
         resume: Whether to look for what is there.
         allow_change: Whether they may have been learned from other pools, and are learned anew then.
 
     Raises:
-        CheckpointError: What is there is damaged, of other pools, or cannot be written.
+        CheckpointError: What is there is damaged, of other pools, or cannot be written; or another process cannot see
+            what the main one wrote.
     """
+    own: list[RatePlan] = []
+
+    def on_the_main_one() -> str:
+        plan, path = _found_or_learned(place, identity, learn, resume=resume, allow_change=allow_change)
+        own.append(plan)
+        return path.name
+
+    name = on_main(accelerator, on_the_main_one)
+    if own:
+        return own[0]
+    if not (place / name).exists():
+        raise CheckpointError(
+            f"{place / name}: process {accelerator.process_index} does not see what the main process wrote; --output"
+            " must be a folder that all machines share"
+        )
+    return _to_plan(load_checkpoint(place / name))
+
+
+def _found_or_learned(
+    place: Path, identity: dict[str, str], learn: Callable[[], RatePlan], *, resume: bool, allow_change: bool
+) -> tuple[RatePlan, Path]:
+    """The rates, and where they lie."""
     path = newest_checkpoint(place) if resume else None
     if path is not None:
         saved = load_checkpoint(path)
         check_identity(path, saved.state.get("identity"), identity, allow_change=allow_change)
         if saved.state["identity"] == identity:
-            return _to_plan(saved)
+            return _to_plan(saved), path
     plan = learn()
-    save_checkpoint(place, 0, _to_checkpoint(plan, identity), keep=1)
-    return plan
+    return plan, save_checkpoint(place, 0, _to_checkpoint(plan, identity), keep=1)
 
 
 def _to_checkpoint(plan: RatePlan, identity: dict[str, str]) -> Checkpoint:
     own = {"rates": plan.rates} | ({} if plan.suggested is None else {"suggested": plan.suggested})
     scorer = {} if plan.scorer is None else {"scorer": plan.scorer.tensors()}
-    state = {name: getattr(plan, name) for name in ("target_weight", "phi", "judged", "warnings", "doubted")}
+    state = {name: getattr(plan, name) for name in _PLAIN}
     return Checkpoint({"plan": own, "descriptors": plan.descriptors, **scorer}, {**state, "identity": identity})
 
 
 def _to_plan(saved: Checkpoint) -> RatePlan:
     own, state = saved.tensors["plan"], saved.state
+    plain = {name: state[name] for name in _PLAIN if name != "doubted"}
     return RatePlan(
+        **plain,
         rates=own["rates"],
-        target_weight=state["target_weight"],
-        phi=state["phi"],
         descriptors=saved.tensors["descriptors"],
-        judged=state["judged"],
-        warnings=state["warnings"],
         suggested=own.get("suggested"),
         doubted=[(row, other) for row, other in state["doubted"]],
         scorer=Scorer.from_tensors(saved.tensors["scorer"]) if "scorer" in saved.tensors else None,

@@ -248,7 +248,7 @@ class FineTuning:
 
     def most_rows(self, batch: Batch) -> int:
         """More rows of a global batch no process has."""
-        return -(-len(batch.everyone) // self.accelerator.num_processes)
+        return -(-len(batch.everyone) // int(self.accelerator.num_processes))
 
     # ---- the step ----------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class TrainingPlan:
         digest = hashlib.sha256(f"{self.apply} {self.online}".encode())
         for phase in self.phases:
             digest.update(f"{phase.share} {phase.target_weight}".encode())
-            digest.update(memoryview(phase.rates.float().contiguous().numpy()))
+            digest.update(phase.rates.float().contiguous().numpy().data)
         return digest.hexdigest()
 
 

@@ -44,5 +44,5 @@ def tensor_pieces(tensors: Mapping[str, Tensor]) -> Iterator[Piece]:
     yield len(text).to_bytes(8, "little") + text
     for _, tensor in ordered:
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        content = memoryview(flat.numpy())
+        content = flat.numpy().data
         yield from (content[start : start + _PIECE] for start in range(0, len(content), _PIECE))

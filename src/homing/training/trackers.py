@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from homing.errors import RecipeError
 
 FOLDER = "trackers"
 """Where trackers put their files, inside the run folder."""
 PROJECT = "homing"
+_PATIENCE = timedelta(days=7)  # of a collective: the main process may learn rates for long; see `liveness`
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -33,14 +35,15 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def tracking_accelerator(names: Sequence[str], folder: Path) -> Accelerator:
-    """An accelerator that knows these trackers; they open with `tracking`.
+    """The one maker of a run's accelerator: it knows these trackers, which open with `tracking`.
 
     Raises:
         RecipeError: As `check_trackers`.
     """
     check_trackers(names)
     place = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / FOLDER))
-    return Accelerator(log_with=list(names) or None, project_config=place)
+    patient = InitProcessGroupKwargs(timeout=_PATIENCE)
+    return Accelerator(log_with=list(names) or None, project_config=place, kwargs_handlers=[patient])
 
 
 @contextmanager

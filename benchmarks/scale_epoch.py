@@ -1,0 +1,153 @@
+"""Draw an epoch, step and save on pools of any size: the stage `epoch` of `benchmarks/scale.py`, or on its own.
+
+Run: python benchmarks/scale_epoch.py [ROWS ...]
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+CLASSES, WIDTH, TARGET = 1_000, 256, 2_000
+STEPS, BATCH = 300, 32
+
+
+def epoch(rows: int) -> dict[str, Any]:
+    """Draw an epoch of a pool, take steps of a head on features, save; what each took.
+
+    Args:
+        rows: Of the source.
+
+    Returns:
+        Seconds to draw the order of an epoch (`seconds`) and what it takes beyond the rates (`order_mb`), the median
+        time of a step (`step_ms`), digests of all ids (`keys_seconds`), a checkpoint (`save_seconds`, `save_mb` beyond
+        what is there) and the peak of the whole process.
+    """
+    tuning = _tuning(rows)
+    before = _resident_mb()
+    started = time.perf_counter()
+    drawn = tuning.open_epoch()
+    order_seconds = time.perf_counter() - started
+    assert drawn.num_batches > 0
+    held = _resident_mb() - before
+    peak = max(_peak_mb() - before, held)
+    started = time.perf_counter()
+    keys = tuning.keys
+    keys_seconds = time.perf_counter() - started
+    times = _steps(tuning)
+    resident, started = _resident_mb(), time.perf_counter()
+    tuning.save()
+    save_seconds = time.perf_counter() - started
+    return {
+        "rows": rows,
+        "classes": CLASSES,
+        "width": WIDTH,
+        "stage": "epoch",
+        "seconds": round(order_seconds, 3),
+        "peak_rss_mb": round(_peak_mb()),
+        "rows_per_second": round(rows / order_seconds),
+        "order_mb": round(peak),
+        "step_ms": round(1e3 * statistics.median(times), 4),
+        "keys_seconds": round(keys_seconds, 2),
+        "keys_mb": round(keys.numel() * 8 / 1e6),
+        "save_seconds": round(save_seconds, 2),
+        "save_mb": round(max(0.0, _resident_mb() - resident)),
+    }
+
+
+def _tuning(rows: int) -> Any:
+    """A head on features; ids and features of the pool are made as they are asked for."""
+    from accelerate import Accelerator
+    from torch import nn
+
+    from homing.training.loop import FineTuning, Settings
+    from homing.training.plan import Phase, TrainingPlan
+    from homing.training.records import Checkpoints, Record
+    from homing.training.row_map import row_keys
+
+    accelerator, folder = Accelerator(cpu=True), Path(tempfile.mkdtemp())
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, CLASSES, (rows + TARGET,), generator=generator)
+    rates = torch.empty(rows).exponential_(generator=generator)
+    plan = TrainingPlan((Phase(rates, 3.0),))
+    return FineTuning(
+        nn.Linear(WIDTH, CLASSES),
+        _MadeUp(),
+        labels,
+        plan,
+        Settings(num_steps=10**6, batch_size=BATCH, learning_rate=1e-3),
+        accelerator,
+        checkpoints=Checkpoints(folder / "checkpoints", 10**9, 1, {}, resume=False),
+        record=Record(folder / "metrics.jsonl", "uniform", 10, writes=True),
+        keys=lambda: row_keys(_Ids(rows + TARGET), rows),
+    )
+
+
+def _steps(tuning: Any) -> list[float]:
+    times: list[float] = []
+    for batch, inputs in tuning.batches(tuning.open_epoch()):
+        started = time.perf_counter()
+        tuning.take_step(batch, inputs)
+        tuning.report()
+        tuning.save_if_due()
+        times.append(time.perf_counter() - started)
+        if len(times) == STEPS:
+            break
+    return times[STEPS // 10 :]
+
+
+class _MadeUp:
+    """Features by row, the same for the same row."""
+
+    table = torch.randn(4096, WIDTH, generator=torch.Generator().manual_seed(1))
+
+    def training(self, visits: Any) -> Any:
+        return (self.evaluation(visit.rows) for visit in visits)
+
+    def evaluation(self, rows: Any) -> torch.Tensor:
+        return self.table[torch.from_numpy(np.asarray(rows)) % len(self.table)]
+
+
+class _Ids:
+    """Ids as a pool of folders has them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, slice):
+            return [f"class-{row % CLASSES:04d}/image-{row:09d}.jpg" for row in range(*rows.indices(self.count))]
+        return self[rows : rows + 1][0]
+
+
+def _resident_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1e3
+    return 0.0
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--row"]:
+        torch.set_num_threads(1)
+        print(json.dumps(epoch(int(sys.argv[2]))))
+    else:
+        for count in sys.argv[1:] or ["1000", "10000000"]:
+            subprocess.run([sys.executable, __file__, "--row", count], check=True)
