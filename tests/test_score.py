@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from scipy.stats import spearmanr
 
@@ -116,8 +117,8 @@ def test_scoring_does_not_depend_on_batches_or_on_what_else_is_there(pools, fini
 def test_rates_that_were_remembered_come_with_their_scorer(finished, tmp_path):
     scorer = open_scorer(finished / "scorer").scorer
     plan = RatePlan(torch.ones(3), 1.0, scorer=scorer)
-    remembered(tmp_path, {"pools": "these"}, lambda: plan, resume=False)
-    again = remembered(tmp_path, {"pools": "these"}, lambda: pytest.fail("learned anew"), resume=True)
+    remembered(Accelerator(), tmp_path, {"pools": "these"}, lambda: plan, resume=False)
+    again = remembered(Accelerator(), tmp_path, {"pools": "these"}, lambda: pytest.fail("learned anew"), resume=True)
     assert again.scorer is not None
     ours, theirs = scorer.tensors(), again.scorer.tensors()
     assert ours.keys() == theirs.keys()
