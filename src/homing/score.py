@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
 from homing.outputs.artefact import open_whole
 from homing.outputs.pool_paths import check_output
-from homing.outputs.rates_file import RatesWriter
+from homing.outputs.rates_file import ROW_GROUP, RatesWriter
 from homing.outputs.run_folder import pools_of
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
 from homing.pools.images import BadImage, Images
@@ -70,11 +69,13 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     try:
         with progress.stage("score", len(pool)) as advance, open_whole(output) as file:
             written = RatesWriter(file)
-            for rows, scores, unreadable in _scored(saved, pictures, labels, device):
-                written.add(_columns(pool, rows, scores, saved.classes))
-                total += float(scores.rates.sum())
+            start = 0
+            for scores, unreadable in _in_blocks(_scored(saved, pictures, labels, device, advance)):
+                stop = start + len(scores.rates)
+                written.add(_columns(pool, slice(start, stop), scores, labels[start:stop], saved.classes))
+                total += float(scores.rates.sum(dtype=torch.float64))
                 bad += unreadable
-                advance(len(rows))
+                start = stop
             written.close()
     finally:
         images.close()
@@ -84,9 +85,9 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
 
 @torch.inference_mode()
 def _scored(
-    saved: SavedScorer, pictures: ImageInputs, labels: Tensor, device: torch.device
-) -> Iterator[tuple[npt.NDArray[np.int64], Scores, list[BadImage]]]:
-    """Rows, their scores (NaN likeness and rate 0 where the image cannot be read), and which those are."""
+    saved: SavedScorer, pictures: ImageInputs, labels: Tensor, device: torch.device, advance: Callable[[int], None]
+) -> Iterator[tuple[Scores, list[BadImage]]]:
+    """Scores batch by batch (NaN likeness and rate 0 where the image cannot be read), and which images those are."""
     batches = list(batches_of(np.arange(len(labels)), _BATCH))
     for rows, (images, bad) in zip(batches, pictures.scanning(batches), strict=True):
         good = torch.from_numpy(~np.isin(rows, [item.row for item in bad]))
@@ -99,19 +100,47 @@ def _scored(
             scores.label_consistency[good] = found.label_consistency
             if found.best is not None and scores.best is not None:
                 scores.best[good] = found.best
-        yield rows, scores, bad
+        advance(len(rows))
+        yield scores, bad
 
 
-def _columns(pool: Pool, rows: npt.NDArray[np.int64], scores: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
-    index = rows.tolist()
-    own = [pool.labels[row] for row in index]
-    best = own if scores.best is None else [classes[position] for position in scores.best.tolist()]
+def _in_blocks(batches: Iterator[tuple[Scores, list[BadImage]]]) -> Iterator[tuple[Scores, list[BadImage]]]:
+    """The same in row groups of a rates file."""
+    held: list[Scores] = []
+    bad: list[BadImage] = []
+    count = 0
+    for scores, unreadable in batches:
+        held.append(scores)
+        bad += unreadable
+        count += len(scores.rates)
+        if count >= ROW_GROUP:
+            yield _joined(held), bad
+            held, bad, count = [], [], 0
+    if held:
+        yield _joined(held), bad
+
+
+def _joined(parts: list[Scores]) -> Scores:
+    best = [part.best for part in parts if part.best is not None]
+    return Scores(
+        torch.cat([part.rates for part in parts]),
+        torch.cat([part.target_likeness for part in parts]),
+        torch.cat([part.label_consistency for part in parts]),
+        torch.cat(best) if best else None,
+    )
+
+
+def _columns(pool: Pool, rows: slice, scores: Scores, own: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
+    """A block of a rates file; a class is suggested where it is not the label's own."""
+    import pyarrow as pa
+
+    best = own if scores.best is None else scores.best
     return {
-        "sample_id": [pool.ids[row] for row in index],
-        "source": [pool.sources[row] for row in index],
-        "label": own,
+        "sample_id": pool.ids[rows].to_arrow(),
+        "source": pool.sources[rows].to_arrow(),
+        "label": pool.labels[rows].to_arrow(),
         "rate": scores.rates.numpy(),
         "target_likeness": scores.target_likeness.numpy(),
         "label_consistency": scores.label_consistency.numpy(),
-        "suggested_label": [name if name != label else None for name, label in zip(best, own, strict=True)],
+        "suggested_label": pa.array(classes, pa.string()).take(pa.array(best.numpy(), mask=(best == own).numpy())),
     }
