@@ -7,7 +7,7 @@ from homing.errors import CheckpointError, RecipeError
 from homing.outputs import lock as lock_module
 from homing.outputs.artefact import host
 from homing.outputs.lock import FolderLock, folder_lock
-from homing.outputs.ownership import GENERATOR, LOCK, MARK, remove_checkpoints
+from homing.outputs.ownership import GENERATOR, LOCK, MARK, check_pools, note_pools, remove_checkpoints
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import discard_stump, open_run_folder
 from homing.outputs.table import results_table
@@ -133,6 +133,18 @@ def test_all_checkpoints_but_the_newest_of_the_run_itself_served_until_it_was_co
     remove_checkpoints(tmp_path, keep_newest=True)
     assert names_in(tmp_path) == ["mine/step-000004/week.pt", "step-000004/manifest.json", "week.pt"]
     assert not (tmp_path / "pooled").exists()
+
+
+def test_a_finished_part_counts_for_the_pools_that_it_saw_alone(tmp_path):
+    opened(tmp_path)
+    check_pools(tmp_path, {"source": "a", "test": "b"})  # nothing was noted: an earlier version
+    note_pools(tmp_path, {"source": "a", "test": "b"})
+    check_pools(tmp_path, {"source": "a", "test": "b"})
+    for changed in ({"source": "a", "test": "c"}, {"source": "a"}):
+        with pytest.raises(CheckpointError, match="the test changed"):
+            check_pools(tmp_path, changed)
+    assert opened(tmp_path, overwrite=True) == ["recipe.yaml"]
+    check_pools(tmp_path, {"source": "a", "test": "c"})
 
 
 def _hold(folder, ready):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from homing.errors import RecipeError
+from homing.errors import CheckpointError, RecipeError
 from homing.outputs.artefact import is_leftover, is_unfinished, remove_leftovers, write_json
 
 MARK = ".homing"
@@ -44,6 +45,37 @@ _EVENTS = re.compile(r"events\.out\.tfevents\.")
 def mark_as_ours(folder: Path, recipe_sha256: str) -> None:
     """Note that a folder is a run of ours, before anything else is written to it."""
     write_json(folder / MARK, {"homing": version("homing"), "kind": "run", "recipe_sha256": recipe_sha256})
+
+
+def note_pools(folder: Path, digests: Mapping[str, str]) -> None:
+    """Add to the mark which pools a run saw: role (source, target, test, unlabelled) → digest of its ids and labels."""
+    write_json(folder / MARK, {**_marked(folder), "pools": dict(digests)})
+
+
+def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
+    """Whether the pools are those that the run in a folder saw: a finished part counts for these alone.
+
+    Args:
+        folder: Of a run; one that noted no pools (before 0.2) is taken as it is.
+        digests: As for `note_pools`.
+
+    Raises:
+        CheckpointError: Some are not; says which.
+    """
+    noted = _marked(folder).get("pools")
+    known = noted if isinstance(noted, dict) else dict(digests)
+    if changed := [role for role in sorted({*known, *digests}) if known.get(role) != digests.get(role)]:
+        raise CheckpointError(
+            f"{folder}: the {' and '.join(changed)} changed since this run saw it (rows came, went or got new labels);"
+            " put back what it began with, or begin again with --overwrite or another --output"
+        )
+
+
+def _marked(folder: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def is_ours(folder: Path) -> bool:
