@@ -7,6 +7,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from homing.cli.app import app
@@ -62,18 +63,24 @@ def test_the_next_run_over_the_same_source_scans_none_of_it(problem, tmp_path):
         assert other.results["cost"]["scanned_source_images"] == 42, change
 
 
-def test_features_are_scanned_anew_when_an_image_changed_under_its_name(problem, tmp_path):
+def test_an_image_is_known_by_what_it_shows_whatever_its_name(problem, tmp_path):
     shutil.copytree(problem, tmp_path / "pools")
-    cache = f"output.cache={tmp_path / 'cache'}"
-    reweight(tmp_path / "pools", tmp_path / "first", cache)
-    picture = tmp_path / "pools" / "source" / "ring" / "005.png"
-    picture.write_bytes((picture.parent / "006.png").read_bytes())
-    again = reweight(tmp_path / "pools", tmp_path / "again", cache)
-    assert again.results["cost"]["scanned_source_images"] == 42
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-    shutil.move(tmp_path / "pools" / "source" / "bar" / "000.png", tmp_path / "pools" / "source" / "disk" / "900.png")
-    moved = reweight(tmp_path / "pools", tmp_path / "moved", cache)
-    assert moved.results["cost"]["scanned_source_images"] == 42
+    cache, rings = f"output.cache={tmp_path / 'cache'}", tmp_path / "pools" / "source" / "ring"
+
+    def scanned(name):
+        result = reweight(tmp_path / "pools", tmp_path / name, cache)
+        return result.results["cost"]["scanned_source_images"], rates_of(result).set_index("sample_id")
+
+    count, before = scanned("first")
+    assert count == 42
+    (rings / "005.png").write_bytes((rings / "006.png").read_bytes())  # another picture under the name, a known one
+    count, rates = scanned("again")
+    assert count == 0
+    assert abs(rates.target_likeness["ring/005.png"] - before.target_likeness["ring/005.png"]) > 0.01
+    shutil.move(rings.parent / "bar" / "000.png", rings.parent / "disk" / "900.png")
+    assert scanned("moved")[0] == 0
+    Image.new("RGB", (24, 24), "red").save(rings / "005.png")
+    assert scanned("new")[0] == 1
 
 
 def test_bad_images_are_known_from_the_cache_too(problem, tmp_path):
