@@ -7,6 +7,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -59,7 +60,8 @@ def test_the_source_is_scanned_once_and_each_target_gets_its_rates(pools, finish
     alone = run(recipe_over(pools).by_target()["light"], finished.folder.parent / "alone", quiet=True)
     folders = (finished.folder / "light", alone.folder)
     tables = [pq.read_table(folder / "rates.parquet").to_pandas() for folder in folders]
-    assert tables[0].equals(tables[1])
+    # features come from the store, and were scanned in batches of other pictures: the same but for rounding
+    pandas.testing.assert_frame_equal(*tables, check_exact=False, rtol=1e-4, atol=1e-4)
     assert read_recipe(finished.folder / "light" / "recipe.yaml").data.target_pool.path == str(pools / "light")
 
 

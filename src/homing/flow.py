@@ -100,16 +100,17 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
             begun = options.resume and (folder / name / "recipe.yaml").exists()
             own = replace(options, resume=begun, allow_change=options.allow_change and begun)
             try:
-                each[name] = _run_one(single, folder / name, own)
+                each[name] = _run_one(single, folder / name, own, shared=folder)
             except DataError as error:  # no collective here: another process may have failed otherwise, or not at all
                 if accelerator.is_main_process:
                     discard_stump(folder)
                 raise DataError(f"target {name}: {error}") from error
         results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
+        on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)
 
 
-def _run_one(recipe: Recipe, folder: Path, options: Options) -> RunResult:
+def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None = None) -> RunResult:
     """The run of a recipe with one target: the arrows of this file's first line, in turn."""
     if options.allow_change and not options.resume:
         raise RecipeError("--allow-change goes with --resume: it is about what a checkpoint knows")
@@ -123,9 +124,8 @@ def _run_one(recipe: Recipe, folder: Path, options: Options) -> RunResult:
             on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
             progress.say(f"{folder}: this run is complete")
             return RunResult(folder, read_results(folder))
-        session = Session(
-            accelerator, folder, progress, recipe.seed, options.resume, options.allow_change, lambda: stop.asked
-        )
+        keeps_on = options.resume, options.allow_change
+        session = Session(accelerator, folder, progress, recipe.seed, *keeps_on, lambda: stop.asked, shared)
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
         with prepare(recipe, session) as prepared:
             accelerator.wait_for_everyone()

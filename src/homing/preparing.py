@@ -217,7 +217,7 @@ def keep_canvases(
         return ()
     shape = (preprocessing.canvas, preprocessing.canvas, 3)
     facts = canvas_facts(preprocessing, max_pixels=recipe.data.max_pixels)
-    caches = caches_of(recipe, session.folder)
+    caches = caches_of(recipe, session.shared or session.folder)
     store = open_first(caches, facts, shape=shape, dtype="uint8", say=session.progress.say)
     kept = scan(
         pictures,
@@ -269,7 +269,7 @@ def _scan(
 ) -> tuple[Scan, Store]:
     """Features of every row, or where nothing looks at them only whether each picture can be read."""
     wanted = model if needs_features(recipe) else None
-    store = open_store(recipe, session, wanted, preprocessing, caches_of(recipe, session.folder))
+    store = open_store(recipe, session, wanted, preprocessing, caches_of(recipe, session.shared or session.folder))
     found = scan(
         pictures,
         np.arange(len(pictures.images)),

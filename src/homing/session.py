@@ -32,6 +32,7 @@ class Session:
         resume: Whether to look for what an earlier attempt left.
         allow_change: Whether pools may have changed since.
         stop_asked: Whether to save and stop.
+        shared: Folder of a run over several targets, for what all of them use; None: the run's own.
     """
 
     accelerator: Accelerator
@@ -41,6 +42,7 @@ class Session:
     resume: bool = False
     allow_change: bool = False
     stop_asked: Callable[[], bool] = _never
+    shared: Path | None = None
 
     @property
     def device(self) -> torch.device:
