@@ -15,6 +15,7 @@ from homing.evaluation.paired import Interval, paired_intervals
 from homing.memory import peak_rss_mb
 from homing.outputs.facts import RunFacts
 from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
+from homing.pools.ambiguities import ambiguities
 from homing.rates.learned.plan import effective_sample_size
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def data_warnings(facts: RunFacts) -> list[str]:
             f"{len(facts.bad):,} images could not be read and were left out; results.json lists them under dropped."
         )
     labelled = target_warnings(problem) if problem.has_target_labels else []
-    return [*found, *labelled, *overlap_warnings(problem)]
+    return [*ambiguities(problem.by_role), *found, *labelled, *overlap_warnings(problem)]
 
 
 def describe_data(problem: Problem) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from homing.pools.files import file_state, read_regular, unreadable
 from homing.pools.pool import STATE_BYTES
@@ -252,4 +253,4 @@ def ids_of(digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64]) -> Tex
     texts = [f"row-{row}" if row in gone else f"{ids[row].as_py()}-{copy[row] + 1}" for row in special.tolist()]
     mask = np.zeros(num, np.bool_)
     mask[special] = True
-    return Texts(pa.compute.replace_with_mask(ids, pa.array(mask), pa.array(texts, pa.large_string())))
+    return Texts(pc.replace_with_mask(ids, pa.array(mask), pa.array(texts, pa.large_string())))
