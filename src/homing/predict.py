@@ -154,12 +154,11 @@ def _answers(
     )
     try:
         with progress.stage("predict", len(images)) as advance:
-            for batch in batches_of(np.arange(len(images)), _BATCH):
-                canvases, bad = images.fetch_good(batch)
-                good = np.setdiff1d(batch, [item.row for item in bad])
+            for loaded in images.loading(batches_of(np.arange(len(images)), _BATCH)):
+                good = loaded.rows[loaded.good]
                 empty = torch.empty(0, len(saved.classes))
-                yield Answer(good, saved.logits(canvases) if len(good) else empty, bad)
-                advance(len(batch))
+                yield Answer(good, saved.logits(loaded.canvases) if len(good) else empty, loaded.bad)
+                advance(len(loaded.rows))
     finally:
         images.close()
 
