@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from homing.features.shards import Bytes, Index, Shard
 
 UNKNOWN, BAD = -1, -2
 """In place of a shard's number: nothing is known of a row; its image cannot be used."""
+_AT_ONCE = 1_000_000  # rows of indices that are looked through together
 _KEPT = 16  # bytes of a digest that are held in memory for each row
 
 
@@ -119,28 +119,49 @@ class Finder:
         self._shard, self._position = np.full(count, UNKNOWN, np.int32), np.full(count, UNKNOWN, np.int32)
         self._digests = np.zeros((count, _KEPT), np.uint8)
         self._reasons: dict[int, str] = {}
+        self._shards: list[Shard] = []
+        self._waiting: list[tuple[int, Index]] = []
 
-    def look_in(self, number: int, index: Index) -> bool:
-        """Whether rows of a shard are among those looked for; they are noted then."""
-        found = self.keys.find(index.states if self.by == "state" else index.digests)
+    def look_in(self, shard: Shard, index: Index) -> None:
+        """Note which rows of a shard are among those looked for."""
+        self._waiting.append((len(self._shards), index))
+        self._shards.append(shard)
+        if sum(len(one.positions) for _, one in self._waiting) >= _AT_ONCE:
+            self._look()
+
+    def _look(self) -> None:
+        """Look through what waits: a million rows in one sweep over the keys take a fraction of many sweeps."""
+        if not self._waiting:
+            return
+        indices = [index for _, index in self._waiting]
+        numbers = np.repeat(
+            np.array([number for number, _ in self._waiting], np.int32), [len(one.positions) for one in indices]
+        )
+        by = [index.states if self.by == "state" else index.digests for index in indices]
+        found = self.keys.find(np.concatenate([np.ascontiguousarray(keys[:, :16]) for keys in by]))
         if self.by == "digest":  # an alias says no more than is known already
-            found[index.is_alias()] = -1
+            found[np.concatenate([index.is_alias() for index in indices])] = -1
         hits = np.flatnonzero(found >= 0)
-        if not len(hits):
-            return False
-        which = found[hits]
-        self._digests[which] = index.digests[hits, :_KEPT]
-        self._position[which] = index.positions[hits]
-        self._shard[which] = np.where(index.positions[hits] >= 0, number, UNKNOWN)
-        for place in sorted(index.reasons):
-            if found[place] >= 0:
+        which, positions = found[hits], np.concatenate([index.positions for index in indices])[hits]
+        self._digests[which] = np.concatenate([index.digests[:, :_KEPT] for index in indices])[hits]
+        self._position[which] = positions
+        self._shard[which] = np.where(positions >= 0, numbers[hits], UNKNOWN)
+        starts = np.cumsum([0, *(len(index.positions) for index in indices)]).tolist()
+        bad = {start + at: why for start, one in zip(starts, indices, strict=False) for at, why in one.reasons.items()}
+        if bad:  # unless a later row says another thing of the same key
+            last = dict(zip(which.tolist(), hits.tolist(), strict=True))
+            for place in bad.keys() & set(last.values()):
                 self._shard[found[place]] = BAD
-                self._reasons[int(found[place])] = index.reasons[place]
-        return True
+                self._reasons[int(found[place])] = bad[place]
+        self._waiting.clear()
 
-    def places(self, shards: Sequence[Shard]) -> Places:
+    def places(self) -> Places:
         """What was found, for all rows that were looked for."""
+        self._look()
         found = Places.nowhere(self.total)
+        used, renumbered = np.unique(self._shard[self._shard >= 0], return_inverse=True)
+        self._shard[self._shard >= 0] = renumbered
+        shards = [self._shards[number] for number in used.tolist()]
         for shard in shards:
             found.number_of(shard)
         found.shard[self.rows] = self._shard[self.keys.of_row]

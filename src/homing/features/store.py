@@ -84,12 +84,10 @@ class Store:
         Args:
             states: uint8 [N, 16]; rows of zeros are found nowhere.
         """
-        shards: list[Shard] = []
         by_state = Finder(states, "state")
         for shard, index in self._indices(False):
-            if by_state.look_in(len(shards), index):
-                shards.append(shard)
-        found = by_state.places(shards)
+            by_state.look_in(shard, index)
+        found = by_state.places()
         aliases = np.flatnonzero((found.shard == UNKNOWN) & found.digests.any(1))
         if len(aliases):  # known under another name: their rows lie where those of the same bytes do
             found.put(aliases, self.find(found.digests[aliases]))
@@ -97,12 +95,10 @@ class Store:
 
     def find(self, digests: Bytes) -> Places:
         """Where rows lie, by the digests of their images' bytes. digests: uint8 [N, 16 or more]."""
-        shards: list[Shard] = []
         finder = Finder(digests, "digest")
         for shard, index in self._indices(False):
-            if finder.look_in(len(shards), index):
-                shards.append(shard)
-        found = finder.places(shards)
+            finder.look_in(shard, index)
+        found = finder.places()
         found.digests = np.ascontiguousarray(digests[:, : found.digests.shape[1]])
         return found
 
