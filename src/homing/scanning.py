@@ -83,7 +83,17 @@ def scan_recipe(
         if engine == "ray":
             from homing.features.ray_engine import scan_with_ray
 
-            found = scan_with_ray(pictures, rows, store, model=model, precision=precision, address=address)
+            found = scan_with_ray(
+                pictures,
+                rows,
+                store,
+                model=model,
+                precision=precision,
+                address=address,
+                verify=verify,
+                num_gpus=1 if session.device.type == "cuda" else 0,
+                progress=progress,
+            )
             passed, bad = found.num_passed, len(found.bad)
         elif part == (1, 1):
             found = scan(
@@ -92,7 +102,15 @@ def scan_recipe(
             passed, bad = found.num_passed, len(found.bad)
         else:
             passed = scan_part(
-                pictures, rows, store, part=part, model=model, device=session.device, precision=precision, verify=verify
+                pictures,
+                rows,
+                store,
+                part=part,
+                model=model,
+                device=session.device,
+                precision=precision,
+                verify=verify,
+                progress=progress,
             )
         pictures.images.close()
         return ScanReport(str(store.folder), len(rows), passed, bad, part)
