@@ -1,23 +1,26 @@
 """Pools that are not in memory, or too large to fit probes on all of: rates are the same however the rows come."""
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
-from gaussian_domains import hidden_matches
+from gaussian_domains import WIDTH, hidden_matches
 from sklearn.metrics import roc_auc_score
 
 from homing.errors import DataError
-from homing.rates import learn_rates
+from homing.rates import Evidence, learn_rates
 from homing.rates.learned import consistency, likeness
 from homing.rates.learned.apart import rates_apart
 from homing.rates.learned.blocks import HeldFeatures
-from homing.rates.learned.consistency import pool_consistency
+from homing.rates.learned.consistency import neutral_consistency, pool_consistency
 from homing.rates.learned.drawing import draw_rows
 from homing.rates.learned.facts import PoolFacts, pool_facts
-from homing.rates.learned.likeness import target_likeness
+from homing.rates.learned.groups import groups_of
+from homing.rates.learned.likeness import Likeness, target_likeness
 from homing.rates.learned.plan import balanced_within_classes, spread_within_classes
 from homing.rates.learned.projection import fit_projection
+from homing.rates.learned.rate_model import Description, Setting, rates_of
 
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -180,3 +183,69 @@ def test_progress_never_falls_and_what_it_raises_ends_the_work(small_limits):
 
     with pytest.raises(KeyboardInterrupt):
         learn_rates(hidden_matches(seed=8), progress=stop)
+
+
+def test_what_is_judged_is_what_is_applied():
+    """A class keeps `LEAST_ROWS` of the pool's rows, not of the few that it is judged on."""
+    evidence = hidden_matches(seed=9, hidden=100, others=9900)
+    setting, match = [Setting(1.0, match_lift=300.0)], evidence.matches.float()
+    found = Likeness(match, match, 0.01)
+    alone = neutral_consistency(evidence.source_labels, 4)
+    applied = rates_of(setting, Description(found, alone), evidence)[0]
+    rows, judged = evidence.drawn(400, by=match, weights=1 + 9 * match)
+    part = Description(Likeness(match[rows], match[rows], 0.01), alone.of(rows))
+    weighed = rates_of(setting, part, judged)[0]
+    # Rows that match are few: how many of them stand for how many is known to a percent or two.
+    assert float(weighed[judged.matches].mean()) == pytest.approx(float(applied[evidence.matches].mean()), rel=0.03)
+    without_masses = rates_of(setting, part, replace(judged, masses=None))[0]
+    assert without_masses[judged.matches].mean() < 0.2 * applied[evidence.matches].mean()
+
+
+def test_the_scorer_follows_the_match_probability_everywhere():
+    evidence = hidden_matches(seed=10, hidden=300, others=9700)
+    plan = learn_rates(evidence, descriptors=("target_likeness",))
+    assert plan.scorer is not None
+    likeness = target_likeness(evidence.projected(128), seed=0)
+    torch.testing.assert_close(plan.descriptors["target_likeness"], likeness.log_ratio, **ROUNDING)
+    at, match = plan.scorer.match_at, plan.scorer.match
+    order = likeness.log_ratio.argsort()
+    right = torch.searchsorted(at, likeness.log_ratio[order]).clamp(1, len(at) - 1)
+    share = ((likeness.log_ratio[order] - at[right - 1]) / (at[right] - at[right - 1]).clamp(min=1e-30)).clamp(0, 1)
+    found = match[right - 1] + share * (match[right] - match[right - 1])
+    torch.testing.assert_close(found, likeness.match[order], rtol=1e-3, atol=1e-3)
+    # A new row is scored by the mean of the cross-fitted probes, a row of the pool by one: they differ a little.
+    scored = plan.scorer(evidence.source_features, evidence.source_labels).rates
+    assert (scored - plan.rates).abs().mean() < 0.1
+    assert scored[evidence.matches].mean() == pytest.approx(plan.rates[evidence.matches].mean().item(), rel=0.1)
+
+
+def test_many_classes_are_judged_in_groups_and_cost_little():
+    """200 classes of 3 images and 2 target images: more than three minutes where all were judged together."""
+    generator = torch.Generator().manual_seed(0)
+    means = 2 * torch.randn(200, WIDTH, generator=generator)
+    labels, few = torch.arange(600) % 200, torch.arange(400) % 200
+    evidence = Evidence(
+        means[labels] + torch.randn(600, WIDTH, generator=generator),
+        labels,
+        means[few] + torch.randn(400, WIDTH, generator=generator) + 1,
+        few,
+        200,
+    )
+    started = time.process_time()
+    plan = learn_rates(evidence)
+    assert time.process_time() - started < 20
+    assert sum(row["chosen"] for row in plan.judged) == 1
+    assert torch.isfinite(plan.rates).all()
+
+
+def test_groups_hold_every_class_once_and_keep_its_mass():
+    labels, few = torch.arange(30_000) % 150, torch.arange(300) % 150
+    evidence = Evidence(torch.zeros(30_000, 2), labels, torch.zeros(300, 2), few, 150)
+    groups = groups_of(evidence, 1 + torch.arange(30_000) % 7)
+    classes = torch.cat([group.classes for group in groups])
+    assert len(groups) == 3
+    assert sorted(classes.tolist()) == list(range(150))
+    for group in groups:
+        assert float(group.masses.sum()) == pytest.approx(200 * len(group.classes), rel=1e-4)
+        assert len(group.targets) == 2 * len(group.classes)
+    assert len(groups_of(evidence.with_target(few < 3), torch.ones(30_000))[0].classes) == 64
