@@ -78,6 +78,14 @@ def test_classes_that_the_target_lacks_are_told_of():
     assert learn_rates(evidence).phi["absent_class_rate"] == 1
 
 
+def test_that_absent_classes_count_less_is_said_only_where_they_do():
+    evidence = hidden_matches(seed=3)
+    plan = learn_rates(evidence.with_target(evidence.target_labels < 3), descriptors=())
+    assert torch.equal(plan.rates, torch.ones_like(plan.rates))
+    assert plan.phi["absent_class_rate"] == 1
+    assert any("source samples count as much as others" in warning for warning in plan.warnings)
+
+
 def test_the_same_seed_gives_the_same_plan():
     evidence = hidden_matches(seed=3, wrong=0.2)
     first, second = learn_rates(evidence, seed=7), learn_rates(evidence, seed=7)

@@ -21,7 +21,7 @@ from homing.rates.learned.likeness import target_likeness
 from homing.rates.learned.plan import RatePlan, spread_within_classes
 from homing.rates.learned.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, weight_ladder
 from homing.rates.learned.scorer import fit_scorer
-from homing.rates.learned.work import Work
+from homing.rates.learned.work import told
 
 
 def rates_apart(
@@ -62,7 +62,7 @@ def rates_apart(
     domains = Evidence(source_features, nobody, target_features, unlabelled, num_classes=1)
     names = tuple(name for name in descriptors if source_labels is not None or name == "target_likeness")
     setting = likeliest_setting(names, domains.num_source, domains.num_target, target_weight)
-    work = Work(progress, torch.device(device))
+    work = told(progress, device)
     labels = nobody if source_labels is None else source_labels
     if pool is None:
         asked = labels if "label_consistency" in names else None

@@ -27,7 +27,7 @@ from homing.rates.learned.rate_model import (
     rates_of,
 )
 from homing.rates.learned.scorer import fit_scorer
-from homing.rates.learned.work import Work
+from homing.rates.learned.work import told
 
 __all__ = ["JUDGED_ROWS", "NOTHING", "WIDTH", "doubted_labels", "learn_rates"]
 
@@ -73,7 +73,7 @@ def learn_rates(
     """
     names = _checked(descriptors, folds, target_weight)
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
-    work = Work(progress, torch.device(device))
+    work = told(progress, device)
     if pool is None:
         labels = evidence.source_labels if "label_consistency" in names else None
         pool = find_pool_facts(evidence.source_features, labels, evidence.num_classes, seed, work.part(0, 0.3))
@@ -85,11 +85,11 @@ def learn_rates(
     rows, judged = reduced.drawn(
         _judged_rows_of(evidence.num_classes), by=description.likeness.log_ratio, weights=leaning
     )
-    told = alone.of(rows)
+    carried, pulse = alone.of(rows), work.part(0.5, 0.5)
     verdict = judge(
         judged,
         torch.tensor([s.target_weight for s in settings]),
-        lambda part: rates_of(settings, describe(part, names, told, seed), part),
+        lambda part: rates_of(settings, describe(part, names, carried, seed, pulse), part),
         log_prior=log_prior(settings, evidence.num_source, evidence.num_target),
         folds=folds,
         seed=seed,

@@ -58,7 +58,12 @@ def fit_probes(
         `[S, D, C]` weights.
     """
     width = features.shape[1]
-    scale = features.square().mean(dim=0).sqrt().clamp(min=1e-6)
+    squares = features.square().mean(dim=0)
+    if num_classes > _FEW_CLASSES:
+        # A class of many is unlikely, which leaves the loss as flat as 1 / C: the penalty is what bends it, and
+        # directions scaled by both are all bent alike.
+        squares[:-1] += ridge * num_classes
+    scale = squares.sqrt().clamp(min=1e-6)
     penalty = ridge / scale.square()
     penalty[-1] = 0.0
     begin = torch.zeros(width, num_classes) if start is None else start * scale[:, None]

@@ -36,3 +36,17 @@ class Work:
 
 ALONE = Work()
 """Work that nobody watches, on the CPU."""
+
+
+def told(tell: Callable[[float], None] | None, device: torch.device | str = "cpu") -> Work:
+    """Work that tells how far it is; shares that would fall by a rounding are told as they were."""
+    if tell is None:
+        return Work(device=torch.device(device))
+    reached = 0.0
+
+    def rising(share: float) -> None:
+        nonlocal reached
+        reached = max(reached, share)
+        tell(reached)
+
+    return Work(rising, torch.device(device))

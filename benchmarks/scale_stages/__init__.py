@@ -1,0 +1,1 @@
+"""What `scale.py` measures, a stage a file."""
