@@ -74,13 +74,13 @@ def test_a_signal_before_the_training_ends_the_run_too(whole, tmp_path):
 def _run_with_a_signal_in_the_scan(recipe: Path, folder: Path) -> None:
     from homing.models.inputs import ImageInputs
 
-    real = ImageInputs.scanning
+    real = ImageInputs.examining
 
-    def scanning(self, batches):
+    def examining(self, *arguments, **settings):
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, batches)
+        return real(self, *arguments, **settings)
 
-    ImageInputs.scanning = scanning
+    ImageInputs.examining = examining
     homing("run", recipe, "output.cache=none", "--output", folder / "run")
 
 
