@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from homing.flow import run
+from homing.interrupts import StopOnSignal
 from processes import ended, homing, start
 from small_run import draw_problem, small_recipe
 
@@ -32,7 +33,10 @@ def whole(tmp_path_factory):
     return recipe, run(recipe, folder / "run", quiet=True).folder
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140), (signal.SIGHUP, 129)],
+)
 def test_a_signal_saves_and_resuming_ends_like_an_uninterrupted_run(whole, tmp_path, number, code):
     recipe, unstopped = whole
     process = start(
@@ -70,17 +74,29 @@ def test_a_signal_before_the_training_ends_the_run_too(whole, tmp_path):
 def _run_with_a_signal_in_the_scan(recipe: Path, folder: Path) -> None:
     from homing.models.inputs import ImageInputs
 
-    real = ImageInputs.scanning
+    real = ImageInputs.examining
 
-    def scanning(self, batches):
+    def examining(self, *arguments, **settings):
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, batches)
+        return real(self, *arguments, **settings)
 
-    ImageInputs.scanning = scanning
+    ImageInputs.examining = examining
     homing("run", recipe, "output.cache=none", "--output", folder / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_hangup_that_was_to_be_ignored_is_ignored():
+    """Under nohup the terminal may go."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopOnSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_the_second_signal_ends_the_process_at_once(number):
     """A step that never ends: the first signal is only noted."""
     script = (

@@ -39,10 +39,11 @@ def test_wrong_labels_weigh_less_than_right_ones(method):
     assert rates[wrong].mean() < 0.7 * rates[~wrong].mean()
 
 
-def test_l2rw_does_not_depend_on_the_parts_that_a_step_is_cut_into():
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_do_not_depend_on_the_parts_that_a_step_is_cut_into(method):
     found = []
     for accumulate in (1, 4):
-        tuning = tune("l2rw", 6, accumulate)
+        tuning = tune(method, 6, accumulate)
         tuning.run()
         found.append(tuning.raw_model.weight.detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)  # fp32 sums in another order
