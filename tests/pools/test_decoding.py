@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps
 from drawn_pools import draw_picture
 from homing.errors import DataError
 from homing.outputs.report.pictures import thumbnail
-from homing.pools import decoding
+from homing.pools import decoding, pixels
 from homing.pools.decoding import decode, is_nearly_constant, open_rgb
 
 
@@ -223,7 +223,7 @@ def test_a_picture_that_is_reduced_strip_by_strip_looks_as_in_full(monkeypatch, 
     data = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
     in_full = decode(data, 56)
     monkeypatch.setattr(decoding, "_LARGE", 10_000)
-    monkeypatch.setattr(decoding, "_STRIP", 9_000)
+    monkeypatch.setattr(pixels, "_STRIP", 9_000)
     difference = np.abs(decode(data, 56).astype(int) - in_full)
     assert difference.mean() < 0.6
     assert difference.max() < 6
