@@ -6,16 +6,19 @@ import io
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageCms
 
 from drawn_pools import draw_picture
 from homing.errors import HomingError
 from homing.outputs.rates_reader import RatesFile
+from homing.pools.decoding import ALLOWED_FORMATS, decode
 from homing.pools.reading import read_pool
 from homing.rates import RateTable
 from homing.recipe.schema import PoolSpec
@@ -84,6 +87,30 @@ def pool(tmp_path_factory):
     return root
 
 
+def _encoded(image: Image.Image, kind: str, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def _pictures() -> list[bytes]:
+    """One of each kind that is read, as far as they differ to a decoder."""
+    rgb, exif = draw_picture(0, size=40), Image.Exif()
+    exif[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    grey = Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30) * 70)
+    made = [_encoded(rgb, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")]
+    made += [_encoded(rgb, "JPEG", exif=exif, icc_profile=profile), _encoded(rgb, "JPEG", progressive=True)]
+    made += [_encoded(rgb.convert("CMYK"), "JPEG"), _encoded(rgb.convert("RGBA"), "PNG", icc_profile=profile)]
+    made += [_encoded(rgb.convert("P"), "PNG", transparency=3), _encoded(grey, "PNG"), _encoded(grey, "TIFF")]
+    made += [_encoded(rgb, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "jpeg")]
+    made += [_encoded(rgb.convert("F"), "TIFF"), _encoded(rgb.convert("I"), "TIFF"), b"P2 3 1 255 1 2 3"]
+    return made + [_encoded(rgb, kind) for kind in ("JPEG2000", "AVIF") if kind in ALLOWED_FORMATS]
+
+
+PICTURES = _pictures()
+
+
 def refused(read) -> bool:
     """Whether reading ends with an error of ours; any other one goes through."""
     try:
@@ -139,3 +166,16 @@ def test_damaged_metadata_is_read_or_refused(pool, found):
 def test_any_csv_is_read_or_refused(pool, rows, separator):
     text = "\n".join(["file_name,label", *(separator.join(row) for row in rows)])
     _read_metadata(pool, "metadata.csv", text.encode(errors="surrogatepass"))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own words on damage
+@fuzzed
+@given(st.sampled_from(PICTURES).flatmap(damaged))
+def test_a_damaged_picture_is_decoded_or_refused_in_one_sentence(data):
+    told, canvas = "", None
+    try:
+        canvas = decode(data, 16, max_pixels=4_000_000)
+    except HomingError as error:
+        told = str(error)
+    assert "\n" not in told
+    assert told or (canvas.shape, canvas.dtype) == ((16, 16, 3), np.uint8)

@@ -9,12 +9,14 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms, ImageOps
 
 from drawn_pools import draw_picture
 from homing.errors import DataError
+from homing.models.backbone import build_model
 from homing.outputs.report.pictures import thumbnail
-from homing.pools import decoding
+from homing.pools import decoding, pixels
 from homing.pools.decoding import decode, is_nearly_constant, open_rgb
 
 
@@ -223,7 +225,7 @@ def test_a_picture_that_is_reduced_strip_by_strip_looks_as_in_full(monkeypatch, 
     data = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
     in_full = decode(data, 56)
     monkeypatch.setattr(decoding, "_LARGE", 10_000)
-    monkeypatch.setattr(decoding, "_STRIP", 9_000)
+    monkeypatch.setattr(pixels, "_STRIP", 9_000)
     difference = np.abs(decode(data, 56).astype(int) - in_full)
     assert difference.mean() < 0.6
     assert difference.max() < 6
@@ -418,6 +420,20 @@ def test_a_picture_with_much_said_about_it_is_read_all_the_same():
     """A depth map, an extended XMP, a profile: some hundred segments of 64 kB."""
     assert decode(jpeg_parts(b"\xff\xe2\xff\xff" + bytes(65_533), 300), 16).shape == (16, 16, 3)
     assert decode(png_parts(b"tEXt", b"Comment\0" + b"a" * 500, 300), 16).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("width", range(131, 139))
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_the_centre_crop_is_timms_for_any_parity_of_sides(width, backbone):
+    from timm.data import create_transform
+
+    preprocessing = build_model(backbone, "none", num_classes=2, image_size=96, seed=0)[1]
+    generator = np.random.default_rng(width)
+    image = Image.fromarray(generator.integers(0, 256, (120, width, 3), dtype=np.uint8))
+    transform = create_transform(**preprocessing.data_config(), normalize=False)
+    canvas = decode(encoded(image), preprocessing.canvas, preprocessing.interpolation)
+    ours = preprocessing.center(torch.tensor(canvas).permute(2, 0, 1)[None])[0]
+    np.testing.assert_array_equal(ours.numpy(), np.asarray(transform(image)))
 
 
 def test_decoding_leaves_warning_filters_alone():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def build_model(
         tensors = _bundled(backbone, model) if weights == "bundled" else _read_weights(Path(weights))
         _load_backbone(model, tensors, weights)
     arguments.pop("pretrained", None)
-    return model, preprocessing_of(model, image_size), arguments
+    return model, _with_one_middle(preprocessing_of(model, image_size)), arguments
 
 
 def _create(backbone: str, image_size: int | None, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -191,6 +191,16 @@ def _load_backbone(model: nn.Module, tensors: dict[str, Tensor], origin: str) ->
     model.load_state_dict(
         {name: value for name, value in tensors.items() if name in own and name not in head}, strict=False
     )
+
+
+def _with_one_middle(preprocessing: Preprocessing) -> Preprocessing:
+    """The same with a canvas that is a multiple of 4 pixels wider than the input.
+
+    The middle of the canvas, which is the middle of the picture, then is timm's centre crop of the picture itself:
+    both round halves to even. Otherwise it may lie one pixel beside it.
+    """
+    wider = 4 * round((preprocessing.canvas - preprocessing.size) / 4)
+    return replace(preprocessing, canvas=preprocessing.size + wider)
 
 
 def preprocessing_of(model: nn.Module, image_size: int | None = None) -> Preprocessing:

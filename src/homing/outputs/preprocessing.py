@@ -6,7 +6,7 @@ import ast
 import inspect
 from types import ModuleType
 
-from homing.pools import colour, decoding, formats, prepared
+from homing.pools import colour, decoding, formats, pixels, prepared
 
 SCRIPT = "preprocess.py"
 _HEAD = '''"""Pictures as this model was trained on them. Needs Pillow and numpy.
@@ -31,7 +31,7 @@ def preprocessing_script() -> str:
     """Text of `preprocess.py`: the modules that decode, one after the other, in one namespace."""
     imports: dict[str, set[str]] = {}  # what is imported from a module; nothing for the module itself
     bodies, names = [], set[str]()
-    for module in (formats, colour, decoding, prepared):
+    for module in (formats, colour, pixels, decoding, prepared):
         body, found = _parts_of(module, imports)
         assert not names & found, f"two modules that decode both define {names & found}"
         names |= found

@@ -22,15 +22,17 @@ from PIL import Image, ImageCms, ImageFile
 from homing.errors import DataError
 from homing.pools.colour import to_srgb
 from homing.pools.formats import ALLOWED_FORMATS, SUFFIXES, format_of, open_allowed
+from homing.pools.pixels import in_strips, mode_of_colours
 
 __all__ = ["ALLOWED_FORMATS", "DECODING_VERSION", "SUFFIXES", "decode", "format_of", "is_nearly_constant", "open_rgb"]
 
 DECODING_VERSION = 2
 """Raised whenever the pixels of a canvas may change: what was computed from earlier ones is not taken for the same."""
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+# Pillow takes memory in blocks of 16 MB, which glibc keeps for the thread that freed them; larger ones it gives back
+Image.core.set_block_size(64 * 2**20)
 _LONGEST = 8  # the longer side that is resized, in units of the shorter one; the canvas is its middle
 _LARGE = 16_000_000  # pixels after decoding: from here a picture is reduced first, and waits for other large ones
-_STRIP = 1_000_000  # pixels that are turned to RGB at a time
 _BYTES_PER_PIXEL = 10  # what decoding may take, times max_pixels
 _ORIENTATION = 0x0112
 _LONGEST_EXIF = 1_048_576
@@ -161,39 +163,44 @@ def _told() -> Iterator[None]:
 
 
 def _read(data: bytes, max_pixels: int, at_least: int | None) -> _Picture:
-    with open_allowed(data) as image:
-        size = width, height = image.size
-        if width * height > max_pixels:
-            raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
-        scaled = image.draft("RGB", (2 * at_least, 2 * at_least)) if at_least else None
-        need = _bytes_to_decode(image, size)
-        if need > max(_BYTES_PER_PIXEL * max_pixels, 2**24):
-            raise DataError(
-                f"{width} x {height} pixels of {image.format}, which takes {need / 1e6:,.0f} MB to decode; at"
-                f" data.max_pixels: {max_pixels} it may take {_BYTES_PER_PIXEL * max_pixels / 1e6:,.0f}"
-            )
-        if need < _BYTES_PER_PIXEL * _LARGE:
-            return _loaded(image, size, scaled[1] if scaled else None, at_least)
-        with _large:
-            return _loaded(image, size, scaled[1] if scaled else None, at_least)
+    image = open_allowed(data)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
+    need = _bytes_to_decode(image, at_least)
+    if need > max(_BYTES_PER_PIXEL * max_pixels, 2**24):
+        raise DataError(
+            f"{width} x {height} pixels of {image.format}, which takes {need / 1e6:,.0f} MB to decode; at"
+            f" data.max_pixels: {max_pixels} it may take {_BYTES_PER_PIXEL * max_pixels / 1e6:,.0f}"
+        )
+    if need < _BYTES_PER_PIXEL * _LARGE:
+        return _loaded(image, at_least)
+    del image
+    with _large:  # until the last copy of the picture is gone, too
+        return _loaded(open_allowed(data), at_least)
 
 
-def _bytes_to_decode(image: Image.Image, size: tuple[int, int]) -> int:
-    """What the decoder of a picture takes at most, bytes; measured by tests/pools/test_decoding_memory.py."""
-    width, height = size
-    bands, stored = len(image.getbands()), image.width * image.height
+def _bytes_to_decode(image: Image.Image, at_least: int | None) -> int:
+    """What the decoder of a picture takes at most, bytes; held by tests/pools/test_decoding_memory.py."""
+    pixels, bands = image.width * image.height, len(image.getbands())
     if image.format in ("JPEG", "MPO"):  # a progressive one is held as coefficients of 16 bits, at its full size
-        return 2 * bands * width * height + 4 * stored
+        scale = min(8, min(image.size) // (2 * at_least)) if at_least else 1
+        return 2 * bands * pixels + 4 * pixels // max(1, scale // 2) ** 2
     if image.format in ("WEBP", "AVIF", "HEIF"):  # two frames, the bytes of one, the image
-        return 16 * stored
+        return 16 * pixels
     if image.format == "JPEG2000":  # numbers of 32 bits for each channel
-        return (4 * bands + 8) * stored
-    return 8 * stored
+        return (4 * bands + 8) * pixels
+    return 8 * pixels
 
 
-def _loaded(image: Image.Image, size: tuple[int, int], box: _Box | None, at_least: int | None) -> _Picture:
+def _loaded(image: Image.Image, at_least: int | None) -> _Picture:
+    size = image.size
+    scaled = image.draft("RGB", (2 * at_least, 2 * at_least)) if at_least else None
     image.load()
-    if box is None:  # a TIFF turns itself while it is loaded
+    box: _Box
+    if scaled is not None:
+        box = scaled[1]
+    else:  # a TIFF turns itself while it is loaded
         size, box = image.size, (0, 0, *image.size)
     orientation = _orientation(image)
     size, box = _without_ends(size, box)
@@ -201,8 +208,8 @@ def _loaded(image: Image.Image, size: tuple[int, int], box: _Box | None, at_leas
     factor = 1
     if at_least and (right - left) * (bottom - top) > _LARGE:
         factor = max(1, int(min(box[2] - box[0], box[3] - box[1])) // (2 * at_least))
-    transform = to_srgb(image.info.get("icc_profile"), _mode_of_colours(image))
-    converted = _in_strips(image, (left, top, right, bottom), factor, transform if image.mode == "CMYK" else None)
+    transform = to_srgb(image.info.get("icc_profile"), mode_of_colours(image))
+    converted = in_strips(image, (left, top, right, bottom), factor, transform if image.mode == "CMYK" else None)
     box = ((box[0] - left) / factor, (box[1] - top) / factor, (box[2] - left) / factor, (box[3] - top) / factor)
     transform = None if image.mode == "CMYK" else transform
     return _upright(_Picture(converted, box, size, transform), orientation)
@@ -228,65 +235,6 @@ def _without_ends(size: tuple[int, int], box: _Box) -> tuple[tuple[int, int], _B
     across, down = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
     left, top = round((size[0] - kept[0]) / 2) * across, round((size[1] - kept[1]) / 2) * down
     return kept, (left, top, left + kept[0] * across, top + kept[1] * down)
-
-
-def _mode_of_colours(image: Image.Image) -> str:
-    """The mode that an embedded profile speaks of."""
-    if image.mode in ("CMYK", "L"):
-        return image.mode
-    if image.mode in ("LA", "1") or image.mode.startswith(("I", "F")):
-        return "L"
-    return "RGB" if image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr") else ""
-
-
-def _in_strips(
-    image: Image.Image, area: tuple[int, int, int, int], factor: int, cmyk: ImageCms.ImageCmsTransform | None
-) -> Image.Image:
-    """An area of an image as L or RGB, reduced by a factor; no more than a strip of it is held in between."""
-    left, top, right, bottom = area
-    whole = area == (0, 0, *image.size)
-    if whole and factor == 1 and image.mode in ("L", "RGB") and not image.has_transparency_data:
-        return image
-    numbers = _range_of(image) if image.mode == "F" else 0.0
-    rows = max(1, _STRIP // ((right - left) * factor)) * factor
-    found: Image.Image | None = None
-    for start in range(top, bottom, rows):
-        strip = image if whole and rows >= bottom else image.crop((left, start, right, min(start + rows, bottom)))
-        plain = _plain(strip, numbers, cmyk)
-        plain = plain.reduce(factor) if factor > 1 else plain
-        if rows >= bottom - top:
-            return plain
-        if found is None:
-            found = Image.new(plain.mode, (plain.width, -(-(bottom - top) // factor)))
-        found.paste(plain, (0, (start - top) // factor))
-    assert found is not None
-    return found
-
-
-def _plain(image: Image.Image, largest: float, cmyk: ImageCms.ImageCmsTransform | None) -> Image.Image:
-    """Pixels as L or RGB, on white where they are transparent; `largest` is the largest number of a float image."""
-    if image.mode == "I" or image.mode.startswith("I;16"):  # what 16 bits hold, whatever the type could
-        return Image.fromarray((np.clip(np.asarray(image), 0, 65_535) // 257).astype(np.uint8))
-    if image.mode == "F":
-        scale = 255.0 if largest <= 1 else 1.0 if largest <= 255 else 255 / 65_535
-        numbers = np.nan_to_num(np.asarray(image), nan=0, posinf=largest, neginf=0)
-        return Image.fromarray((numbers.clip(0, largest) * scale).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if cmyk is not None:
-        return ImageCms.applyTransform(image, cmyk) or image
-    return image.convert("L" if image.mode in ("L", "1") else "RGB")
-
-
-def _range_of(image: Image.Image) -> float:
-    """The largest finite number of a float image."""
-    rows = max(1, _STRIP // image.width)
-    largest = 0.0
-    for start in range(0, image.height, rows):
-        numbers = np.asarray(image.crop((0, start, image.width, min(start + rows, image.height))))
-        largest = max(largest, float(np.max(numbers, initial=0.0, where=np.isfinite(numbers))))
-    return largest
 
 
 def _upright(picture: _Picture, orientation: int) -> _Picture:
