@@ -37,6 +37,8 @@ def settle_threads(environment: MutableMapping[str, str]) -> None:
     # a launcher's own OMP_NUM_THREADS=1 (torchrun sets it, and says so) is as good as a user's
     environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # where a process of the run is lost, one sentence of ours says so, and not a page of torch's C++ frames
+    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _whole(text: str | None) -> int:

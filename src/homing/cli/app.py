@@ -39,7 +39,7 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except OSError as error:  # a full disk, a folder without permission
-        print(f"homing: {error}", file=sys.stderr)
+        print("\n".join([f"homing: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if not _is_usage_error(error):

@@ -24,6 +24,7 @@ from homing.training.online import Online, OnlineRates, OnlineSettings
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record
 from homing.training.reweighting import Reweighting
+from homing.training.row_map import row_keys
 from homing.training.trackers import track
 
 _BATCH = 64
@@ -122,6 +123,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         checkpoints=_checkpoints(session, shared, one),
         record=_record(session, shared, one.name),
         names=lambda row: material.problem.id_of(int(rows[row])),
+        keys=lambda: row_keys(material.ids_of(one.target), len(material.problem.source)),
         split=split,
         stop_asked=session.stop_asked,
     )

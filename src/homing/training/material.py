@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from homing.models.backbone import Preprocessing
 from homing.models.inputs import FeatureInputs, ImageInputs, Inputs
+from homing.pools.order import Rows
 from homing.pools.problem import Problem
+from homing.pools.texts import Texts
 
 
 class FeatureBlocks(Protocol):
@@ -94,3 +96,8 @@ class Material:
     def split(self) -> int | None:
         """Where outputs of the source's own classes begin; None where source and target share theirs."""
         return len(self.problem.classes) if self.problem.own_classes else None
+
+    def ids_of(self, target: Rows) -> Texts:
+        """Ids of what one training sees: the source, then these rows of the target (of the problem, int64)."""
+        source = self.problem.source
+        return Texts.concat([source.ids, self.problem.target.ids.take(target - len(source))])
