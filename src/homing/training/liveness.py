@@ -103,12 +103,15 @@ class Watch:
         self._known, self._left = threading.Event(), threading.Event()
         self._beats: dict[int, tuple[str, float]] = {}
         self._who: dict[int, tuple[str, int]] = {}
+        self._asked: float | None = None  # when the round that waits for the store began
         self._thread = threading.Thread(target=self._run, name="homing-liveness", daemon=True)
+        self._keeper = threading.Thread(target=self._time_the_store, name="homing-liveness-store", daemon=True)
 
     def start(self) -> None:
         """Say who this is, and begin to watch."""
         self.store.set(f"who/{self.rank}", json.dumps([host(), os.getpid()]))
         self._thread.start()
+        self._keeper.start()
 
     def verdict_within(self, seconds: float) -> Verdict | None:
         """Which process is lost, as soon as that is known."""
@@ -142,19 +145,39 @@ class Watch:
                 unreachable, self._given_up = None, True
             last = now
             try:
+                self._asked = now
                 self.store.set(f"beat/{self.rank}", str(number))
                 verdict, unreachable, self._store_answers = self._look(now), None, True
             except (RuntimeError, ValueError):
                 unreachable, self._store_answers = unreachable or now, False
                 verdict = self._of_store(now - unreachable)
+            self._asked = None
             if verdict is not None:
-                self.verdict = verdict
-                self._known.set()
-                if not self._left.wait(GRACE):
-                    self._end(verdict)
+                self._conclude(verdict)
                 return
             if self._left.wait(BEAT):
                 return
+
+    def _conclude(self, verdict: Verdict) -> None:
+        """Let this process end by itself, or end it."""
+        if self._known.is_set():
+            return
+        self.verdict = verdict
+        self._known.set()
+        if not self._left.wait(GRACE):
+            self._end(verdict)
+
+    def _time_the_store(self) -> None:
+        """A store whose keeper was stopped takes what it is sent and never answers: its client waits for ever."""
+        last = time.monotonic()
+        while not (self._left.wait(BEAT) or self._known.is_set()):
+            now, asked = time.monotonic(), self._asked
+            if now - last > SILENCE / 2 and asked is not None:  # this process itself was stopped
+                self._asked = asked = now
+            last = now
+            if asked is not None and now - asked > SILENCE and (verdict := self._of_store(now - asked)) is not None:
+                self._store_answers = False
+                self._conclude(verdict)
 
     def _look(self, now: float) -> Verdict | None:
         for other in self.others:

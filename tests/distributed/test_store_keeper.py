@@ -1,0 +1,43 @@
+"""Without a launcher that keeps the store, the first process does: where it is stopped, the store never answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from processes import ended, group_of, start
+
+
+def _wait(folder: Path) -> None:
+    """Watch with little patience, and wait in a collective for a process that never comes."""
+    from homing.training import liveness
+    from homing.training.trackers import tracking_accelerator
+
+    liveness.BEAT, liveness.SILENCE, liveness.GRACE = 0.25, 6.0, 1.0
+    accelerator = tracking_accelerator([], folder)
+    rank = accelerator.process_index
+    with liveness.watching(accelerator):
+        accelerator.wait_for_everyone()
+        (folder / f"waits-{rank}").touch()
+        if rank == 0:
+            time.sleep(120)
+        accelerator.reduce(torch.ones(1))
+
+
+def test_the_stop_of_the_process_that_keeps_the_store_ends_the_others(tmp_path):
+    group = [start(_wait, tmp_path, stderr=tmp_path / f"err-{rank}", **own) for rank, own in enumerate(group_of(2))]
+    try:
+        while not all((tmp_path / f"waits-{rank}").exists() for rank in range(2)):
+            assert not any(ended(process, 0.05) for process in group)
+        os.kill(group[0].pid, signal.SIGSTOP)
+        assert ended(group[1], 60), "waits for ever"
+    finally:
+        group[0].kill()
+        group[0].join()
+    assert group[1].exitcode == 75
+    (line,) = (tmp_path / "err-1").read_text().splitlines()
+    assert line.startswith("homing: process 1: process 0 of 2, or what launched them all, does not answer")
