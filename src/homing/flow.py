@@ -22,11 +22,13 @@ from homing.methods import METHODS
 from homing.outputs.artefact import write_json
 from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
 from homing.outputs.lock import folder_lock
+from homing.outputs.ownership import check_pools, note_pools
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
 from homing.outputs.shared_data import write_shared
 from homing.outputs.thumbnails import thumbnails_of
 from homing.pools.order import Rows
-from homing.preparing import Prepared, prepare
+from homing.pools.problem import open_problem
+from homing.preparing import Prepared, digests_of, prepare
 from homing.progress import Progress
 from homing.rates.learned.folds import held_out_folds
 from homing.recipe.schema import Recipe
@@ -121,6 +123,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
     with folder_lock() as lock, StopOnSignal() as stop, watching(accelerator), endings(folder, accelerator, stop):
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):
+            on_main(accelerator, lambda: check_finished(recipe, folder, options))
             on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
             progress.say(f"{folder}: this run is complete")
             return RunResult(folder, read_results(folder))
@@ -131,6 +134,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
             accelerator.wait_for_everyone()
             on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
             on_main(accelerator, lambda: lock.take(folder))
+            on_main(accelerator, lambda: note_pools(folder, prepared.listed))
             results = (trained if recipe.trains else rated)(recipe, session, prepared, started)
         on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)
@@ -213,6 +217,16 @@ def num_steps_for(recipe: Recipe, prepared: Prepared) -> int:
         weight = 0.0
     num_rows = len(problem.source) + weight * len(problem.target)
     return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
+
+
+def check_finished(recipe: Recipe, folder: Path, options: Options) -> None:
+    """A run that is complete counts for the pools that it saw alone.
+
+    Raises:
+        CheckpointError: They have changed since.
+    """
+    if not options.allow_change:
+        check_pools(folder, digests_of(open_problem(recipe.data, trains=recipe.trains)))
 
 
 def clean_up(folder: Path) -> None:

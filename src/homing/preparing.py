@@ -26,7 +26,7 @@ from homing.outputs.facts import Asked, RunFacts
 from homing.outputs.ownership import FEATURES
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
-from homing.pools.problem import Problem, open_problem
+from homing.pools.problem import ROLES, Problem, open_problem
 from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.training.distributed import agree
@@ -45,6 +45,7 @@ class Prepared:
         material: For every fit.
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
+        listed: Digest of each role's pool as it was listed, images that cannot be read among them.
         num_scanned: Images of the source that went through the model in this scan.
         stores: Open while the run lasts.
     """
@@ -52,6 +53,7 @@ class Prepared:
     material: Material
     bad: tuple[BadImage, ...]
     dropped: tuple[tuple[str, str, str], ...]
+    listed: dict[str, str]
     num_scanned: int
     stores: tuple[Store, ...]
 
@@ -130,7 +132,12 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         assert features is not None
         check_head_on_features(model, pictures, features.rows(slice(0, 4)), np.arange(min(4, len(kept))))
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
-    return Prepared(material, tuple(found.bad), dropped, scanned, (store, *canvases))
+    return Prepared(material, tuple(found.bad), dropped, digests_of(problem), scanned, (store, *canvases))
+
+
+def digests_of(problem: Problem) -> dict[str, str]:
+    """Role → digest of the ids and labels of its pool, whatever their order."""
+    return {role: pool.digest() for role, pool in zip(ROLES, problem.pools, strict=False)}
 
 
 def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:

@@ -30,7 +30,8 @@ def _host() -> str:
     """Name of this host, with that of its processes' numbers: containers may share the one but not the other."""
     name = re.sub(r"[^\w.]", "_", socket.gethostname())[:40] or "host"
     with suppress(OSError):
-        return name + "." + re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]  # machines may share a name
+        return f"{name}.{re.sub(r'[^0-9a-f]', '', boot)}.{re.sub(r'[^0-9]', '', os.readlink('/proc/self/ns/pid'))}"
     return name
 
 
