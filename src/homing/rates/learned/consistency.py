@@ -33,6 +33,8 @@ CROSS_FITS_OF_MANY = 2
 FEW_CELLS = 12_800_000
 """Rows times classes up to which there are `CROSS_FITS`."""
 CONSISTENCY_RIDGE = 0.05
+RIDGE_CLASSES = 32
+"""With more classes the ridge falls as their number rises: so does what each of them bends the loss by."""
 CONSISTENCY_ROUNDS = 2
 LEAN = 9.0
 """Extra weight of a surely matching row, and of a target image, in the probe that judges labels: it leans to the
@@ -177,6 +179,11 @@ def label_consistency(
     return replace(pool, log_probability=log_own, right=right, best=best, lean_probe=probes.mean(dim=0))
 
 
+def consistency_ridge(num_classes: int) -> float:
+    """Of the probes that judge labels; one number for many classes would leave them all about as likely."""
+    return CONSISTENCY_RIDGE * min(1.0, RIDGE_CLASSES / num_classes)
+
+
 class _Sample:
     """Rows in memory that probes are fitted on, crosswise: none is asked about rows that it has seen."""
 
@@ -194,7 +201,13 @@ class _Sample:
             features, labels = torch.cat([features, drawn.target_features]), torch.cat([labels, drawn.target_labels])
             every = torch.cat([every, torch.full((len(every), drawn.num_target), target_weight)], dim=1)
         return fit_probes(
-            with_bias(features), labels, every, drawn.num_classes, ridge=CONSISTENCY_RIDGE, start=start, work=work
+            with_bias(features),
+            labels,
+            every,
+            drawn.num_classes,
+            ridge=consistency_ridge(drawn.num_classes),
+            start=start,
+            work=work,
         )
 
     def ask(self, probes: Tensor, answer: Callable[[Tensor, Tensor], Tensor], work: Work) -> Tensor:
