@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ DECODING_VERSION = 2
 """Raised whenever the pixels of a canvas may change: what was computed from earlier ones is not taken for the same."""
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow takes memory in blocks of 16 MB, which glibc keeps for the thread that freed them; larger ones it gives back
-cast(Any, Image).core.set_block_size(64 * 2**20)
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 _LONGEST = 8  # the longer side that is resized, in units of the shorter one; the canvas is its middle
 _LARGE = 16_000_000  # pixels after decoding: from here a picture is reduced first, and waits for other large ones
 _BYTES_PER_PIXEL = 10  # what decoding may take, times max_pixels
