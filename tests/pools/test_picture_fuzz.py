@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import struct
+import subprocess
+import sys
 import time
 import zlib
 
@@ -122,3 +124,14 @@ def test_hundreds_of_thousands_of_chunks_texts_or_tags_end_in_seconds(kind):
     except DataError as error:
         print(error)
     assert time.thread_time() - started < 8  # 1 on a machine at rest
+
+
+def test_thousands_of_damaged_tags_do_not_fill_the_terminal(tmp_path):
+    """Pillow warns of each tag: 5,000 lines for one JPEG."""
+    tags = b"".join(struct.pack(">HHII", tag, 4, 200_000, 8) for tag in range(5_000))
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 5_000) + tags
+    jpeg = encoded(PICTURE, "JPEG")
+    (tmp_path / "a.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+    code = "from homing.pools.decoding import decode; print(decode(open('a.jpg', 'rb').read(), 8).shape)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(8, 8, 3)\n", "")
