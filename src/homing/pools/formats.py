@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 
 from PIL import Image, UnidentifiedImageError, features
 
 from homing.errors import DataError
+
+# what Pillow says of damaged metadata, tag by tag, is no word on the pixels, and fills a terminal
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 
 # format of Pillow: (what this Pillow must be built with; None for nothing, suffixes of its files)
 _KNOWN: dict[str, tuple[str | None, tuple[str, ...]]] = {
