@@ -58,7 +58,7 @@ def root(tmp_path):
         (("run", "recipe.yaml", "other.yaml"), "write key.path=value"),
         (("run", "recipe.yaml", "--resume", "--overwrite"), "--resume and --overwrite exclude each other"),
         (("run", "recipe.yaml", "--output", "recipe.yaml"), "recipe.yaml: is a file"),
-        (("run", "recipe.yaml", "--output", "source"), "source: already holds files"),
+        (("run", "recipe.yaml", "--output", "source"), "source: is the pool"),
         (("validate", "recipe.yaml", "seed=x"), "1 mistake"),
         (("predict", "source"), "Missing argument 'IMAGE...'"),
         (("predict", "source", "test", "--output", "recipe.yaml"), "recipe.yaml: exists already"),
@@ -154,9 +154,10 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
 
 
 def test_an_interrupt_at_the_start_exits_130_without_a_traceback(root):
-    code = "import sys, signal, os\nfrom homing import cli\nsys.argv = ['homing', 'validate', 'recipe.yaml']\n"
+    code = "import sys, signal, os\nfrom homing import cli\nfrom homing.cli import runs\n"
+    code += "sys.argv = ['homing', 'validate', 'recipe.yaml']\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
-    code += f"cli.read_recipe = lambda *_: os.kill(os.getpid(), {int(signal.SIGINT)})\ncli.main()\n"
+    code += f"runs.read_recipe = lambda *_: os.kill(os.getpid(), {int(signal.SIGINT)})\ncli.main()\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (130, False)
 

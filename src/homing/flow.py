@@ -246,6 +246,7 @@ def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal) -> Itera
         raise
     except DivergedError as error:
         if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "divergence.json", {"message": str(error), **(error.details or {})})
         raise
     except Interrupted as error:

@@ -23,13 +23,13 @@ from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms, classifier_of
 from homing.outputs.facts import Asked, RunFacts
-from homing.outputs.ownership import FEATURES
+from homing.outputs.ownership import FEATURES, check_pools
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import ROLES, Problem, open_problem
 from homing.recipe.schema import Recipe
 from homing.session import Session
-from homing.training.distributed import agree
+from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
 from homing.unpacking import augmentation_of, needs_features
 
@@ -110,7 +110,10 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     for warning in recipe.settings_without_effect():
         session.progress.say(f"warning: {warning}")
     problem = open_problem(recipe.data, trains=recipe.trains)
-    agree(session.accelerator, "the pools", "".join(pool.identity() for pool in problem.pools))
+    listed = digests_of(problem)
+    agree(session.accelerator, "the pools", "".join(listed.values()))
+    if session.resume and not session.allow_change:
+        on_main(session.accelerator, lambda: check_pools(session.folder, listed))
     model, preprocessing, arguments = build_backbone(recipe, problem, session)
     if problem.own_classes:
         classifier_of(model)  # is cut down to the target's classes in the end
@@ -132,12 +135,12 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         assert features is not None
         check_head_on_features(model, pictures, features.rows(slice(0, 4)), np.arange(min(4, len(kept))))
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
-    return Prepared(material, tuple(found.bad), dropped, digests_of(problem), scanned, (store, *canvases))
+    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases))
 
 
 def digests_of(problem: Problem) -> dict[str, str]:
-    """Role → digest of the ids and labels of its pool, whatever their order."""
-    return {role: pool.digest() for role, pool in zip(ROLES, problem.pools, strict=False)}
+    """Role → digest of the ids and labels of its pool, in their order."""
+    return {role: pool.identity() for role, pool in zip(ROLES, problem.pools, strict=False)}
 
 
 def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:

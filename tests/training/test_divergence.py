@@ -149,7 +149,7 @@ def problem(tmp_path_factory):
 
 def test_features_that_are_not_finite_are_no_descriptors(problem, tmp_path, monkeypatch):
     """Weights that overflow: the run stops with the samples' names, before any rate is learned."""
-    module = importlib.import_module("homing.flow")
+    module = importlib.import_module("homing.preparing")
     real = module.build_model
 
     def overflowing(*arguments, **settings):
@@ -159,7 +159,7 @@ def test_features_that_are_not_finite_are_no_descriptors(problem, tmp_path, monk
         return model, *rest
 
     monkeypatch.setattr(module, "build_model", overflowing)
-    with pytest.raises(DivergedError, match=r"features of \d+ of 54 samples are not finite, first bar/000\.png"):
+    with pytest.raises(DivergedError, match=r"features of \d+ of 72 samples are not finite, first bar/000\.png"):
         run(small_recipe(problem), tmp_path / "run", quiet=True)
     told = json.loads((tmp_path / "run" / "divergence.json").read_text())
     assert told["what"] == "features"
@@ -168,16 +168,16 @@ def test_features_that_are_not_finite_are_no_descriptors(problem, tmp_path, monk
 
 
 def test_descriptors_that_are_not_finite_give_no_rates(problem, tmp_path, monkeypatch):
-    import homing.training.workbench as workbench
+    import homing.evaluation.planning as planning
 
-    real = workbench.learn_rates
+    real = planning.learn_rates
 
     def damaged(*arguments, **settings):
         plan = real(*arguments, **settings)
         next(iter(plan.descriptors.values()))[3] = math.nan
         return plan
 
-    monkeypatch.setattr(workbench, "learn_rates", damaged)
+    monkeypatch.setattr(planning, "learn_rates", damaged)
     with pytest.raises(DivergedError, match=r"target_likeness of 1 of 42 samples are not finite, first bar/003\.png"):
         run(small_recipe(problem), tmp_path / "run", quiet=True)
     assert (tmp_path / "run" / "divergence.json").exists()

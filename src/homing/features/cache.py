@@ -17,7 +17,7 @@ from homing.features.key import backbone_digest, store_key
 from homing.features.lease import in_use
 from homing.features.shards import Kind, Shard
 from homing.features.store import ROWS_PER_SHARD, Store
-from homing.outputs.artefact import MARK, host, is_alive, made_from, mark_done
+from homing.outputs.artefact import MARK, host, is_alive, is_unfinished, made_from, mark_done
 
 _WHAT = "homing store"
 _OF_OTHER_HOSTS = 24 * 3600.0  # seconds, after which a data file without an index was left behind
@@ -74,7 +74,9 @@ class FeatureCache:
         place = self.folder / kind.key
         place.mkdir(parents=True, exist_ok=True)
         if not _is_ours(place):
-            if any(place.iterdir()) and not _is_ours(place):
+            # another process may be at work on the same mark
+            foreign = not all(path.name == MARK or is_unfinished(path) for path in place.iterdir())
+            if foreign and not _is_ours(place):
                 raise FileExistsError(f"{place}: holds something that is no store of homing's")
             mark_done(place, {"what": _WHAT, "key": kind.key})
         if not os.access(place, os.W_OK):

@@ -66,8 +66,9 @@ def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
     known = noted if isinstance(noted, dict) else dict(digests)
     if changed := [role for role in sorted({*known, *digests}) if known.get(role) != digests.get(role)]:
         raise CheckpointError(
-            f"{folder}: the {' and '.join(changed)} changed since this run saw it (rows came, went or got new labels);"
-            " put back what it began with, or begin again with --overwrite or another --output"
+            f"{folder}: the {' and '.join(changed)} changed since this run saw it (rows came, went, moved, got new"
+            " labels); put back what it began with, go on with --resume --allow-change (rates then follow the sample"
+            " ids), or begin again with --overwrite or another --output"
         )
 
 
