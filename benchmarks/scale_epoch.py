@@ -72,10 +72,11 @@ def _tuning(rows: int) -> Any:
     from accelerate import Accelerator
     from torch import nn
 
-    from homing.training.loop import FineTuning, Settings
+    from homing.training.loop import FineTuning
     from homing.training.plan import Phase, TrainingPlan
     from homing.training.records import Checkpoints, Record
     from homing.training.row_map import row_keys
+    from homing.training.step import Settings
 
     accelerator, folder = Accelerator(cpu=True), Path(tempfile.mkdtemp())
     generator = torch.Generator().manual_seed(0)

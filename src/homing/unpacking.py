@@ -7,9 +7,9 @@ from homing.methods import METHODS
 from homing.pools.augmentation import CropFlipColor
 from homing.recipe.schema import Recipe
 from homing.training.fit import FitSettings
-from homing.training.loop import Settings
 from homing.training.online import OnlineSettings
 from homing.training.optimizer import DEFAULT_LEARNING_RATE
+from homing.training.step import Settings
 
 NOMINAL_WEIGHT = 10.0
 """How often a target image counts for the number of steps, where the recipe leaves its weight to be judged."""

@@ -16,11 +16,12 @@ from homing.models.inputs import FeatureInputs
 from homing.models.parts import batch_norms
 from homing.rates.online.reweighting import WeightNet
 from homing.training.guide import Guide, Observer
-from homing.training.loop import FineTuning, Settings
+from homing.training.loop import FineTuning
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.plan import Phase, TrainingPlan
 from homing.training.records import Checkpoints
 from homing.training.reweighting import Reweighting
+from homing.training.step import Settings
 from processes import group_of, start
 
 NUM_STEPS, CUT = 20, 9

@@ -18,10 +18,11 @@ from homing.pools.images import Images
 from homing.pools.reading import read_pool
 from homing.recipe.schema import PoolSpec
 from homing.training.guide import Guide, Observer
-from homing.training.loop import FineTuning, Settings
+from homing.training.loop import FineTuning
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.plan import Phase, TrainingPlan
 from homing.training.records import Checkpoints, Record
+from homing.training.step import Settings
 
 NUM_SOURCE, NUM_TARGET = 27, 6
 NUM_STEPS, EPOCH = 16, 5  # 27 + 2 * 6 = 39 visits an epoch, in batches of 8: 5 steps

@@ -10,10 +10,11 @@ from torch import nn
 from homing.models.inputs import FeatureInputs
 from homing.rates.online.reweighting import WeightNet
 from homing.training.guide import Guide, Observer
-from homing.training.loop import FineTuning, Settings
+from homing.training.loop import FineTuning
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.plan import Phase, TrainingPlan
 from homing.training.reweighting import Reweighting
+from homing.training.step import Settings
 
 
 def tune(method: str, num_steps: int) -> FineTuning:

@@ -10,8 +10,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.models.inputs import Visit
-from homing.training.loop import FineTuning, Settings
+from homing.training.loop import FineTuning
 from homing.training.plan import Phase, TrainingPlan
+from homing.training.step import Settings
 
 NUM_SOURCE, NUM_TARGET, NUM_CLASSES = 23, 5, 3
 

@@ -14,9 +14,10 @@ from torch import nn
 from homing.errors import DivergedError
 from homing.flow import run
 from homing.training.guide import Guide, Observer
-from homing.training.loop import FineTuning, Settings
+from homing.training.loop import FineTuning
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.plan import Phase, TrainingPlan
+from homing.training.step import Settings
 from small_run import draw_problem, small_recipe
 
 OBSERVED, UNOBSERVED = 6, 7  # observe_every: 3

@@ -20,8 +20,8 @@ from torch.nn import functional
 from homing.errors import DivergedError, Interrupted
 from homing.models.parts import batch_norms
 from homing.pools.order import EpochOrder
-from homing.training.loop import Settings
 from homing.training.plan import Phase, TrainingPlan
+from homing.training.step import Settings
 
 
 def plain_fine_tuning(model: nn.Module, num_steps: int, batch_size: int, target_weight: int, seed: int) -> None:

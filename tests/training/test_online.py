@@ -8,9 +8,10 @@ from torch import nn
 
 from homing.models.inputs import FeatureInputs
 from homing.training.guide import Guide, Observer
-from homing.training.loop import FineTuning, Settings
+from homing.training.loop import FineTuning
 from homing.training.online import OnlineRates, OnlineSettings
 from homing.training.plan import Phase, TrainingPlan
+from homing.training.step import Settings
 
 NUM_SOURCE, NUM_TARGET, NUM_CLASSES, WIDTH = 240, 30, 3, 8
 

@@ -18,13 +18,14 @@ from homing.session import Session
 from homing.training.distributed import gather_shares
 from homing.training.guide import Guide, Observer
 from homing.training.head import probe_head
-from homing.training.loop import FineTuning, Settings
+from homing.training.loop import FineTuning
 from homing.training.material import Material
 from homing.training.online import Online, OnlineRates, OnlineSettings
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record
 from homing.training.reweighting import Reweighting
 from homing.training.row_map import row_keys
+from homing.training.step import Settings
 from homing.training.trackers import track
 
 _BATCH = 64

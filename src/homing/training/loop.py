@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, tee
 from typing import Any, cast
@@ -13,11 +11,10 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from homing.errors import DivergedError, HomingError, Interrupted
 from homing.models.inputs import Inputs
-from homing.models.parts import autocast, lone_sample_held, set_training_mode
+from homing.models.parts import autocast, set_training_mode
 from homing.pools.order import Rows, key_to_seed
 from homing.rates.learned.plan import effective_sample_size
 from homing.training.average import running_average
@@ -25,33 +22,12 @@ from homing.training.checkpoint import Checkpoint
 from homing.training.distributed import anywhere, everywhere, over_processes, pool_statistics
 from homing.training.divergence import divergence
 from homing.training.epoch import Batch, Epoch, ExpectedVisits, draw_counts, open_epoch
-from homing.training.head import of_own_side
 from homing.training.online import Online
 from homing.training.optimizer import build_optimizer, build_schedule, optimizer_from_plain, optimizer_to_plain
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally
 from homing.training.row_map import RowMap, row_keys
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a fine-tuning steps, the same for all methods of a comparison. Names as in the recipe's `training`."""
-
-    num_steps: int
-    batch_size: int = 32
-    accumulate: int = 1
-    optimizer: str = "adamw"
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.01
-    layer_decay: float | None = None
-    clip_norm: float | None = None
-    schedule: str = "cosine"
-    warmup: float = 0.1
-    precision: str = "fp32"
-    batch_norm: str = "frozen"
-    mixup: float = 0.0
-    ema: float | None = None
-    seed: int = 0
+from homing.training.step import Settings, gradient_norm, losses_of, sent
 
 
 class FineTuning:
@@ -158,7 +134,7 @@ class FineTuning:
         for part, tensors in zip(batch.parts, self.rehearsed(batch, inputs), strict=True):
             self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
         # 3. nothing that is not finite may reach the model
-        norm = self.gradient_norm()
+        norm = gradient_norm(self.trained, self.settings.clip_norm)
         self.stop_if_not_finite(norm, batch)
         # 4. the step, and what was learned of the rates
         self.optimizer.step()
@@ -308,16 +284,7 @@ class FineTuning:
 
     def forward(self, tensors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the loss of each sample [B], in float32."""
-        if not self.settings.mixup:
-            with lone_sample_held(self.model, len(tensors)):
-                logits = of_own_side(self.model(tensors).float(), labels, self.split)
-            return logits, functional.cross_entropy(logits, labels, reduction="none")
-        share = torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample().item()
-        with lone_sample_held(self.model, len(tensors)):
-            logits = self.model(share * tensors + (1 - share) * tensors.flip(0)).float()
-        both = [(of_own_side(logits, target, self.split), target) for target in (labels, labels.flip(0))]
-        losses = [functional.cross_entropy(*pair, reduction="none") for pair in both]
-        return both[0][0], share * losses[0] + (1 - share) * losses[1]
+        return losses_of(self.model, tensors, labels, mixup=self.settings.mixup, split=self.split)
 
     def masses(self, rows: Rows, losses: Tensor, idle: bool) -> Tensor:
         """What the loss of each row is multiplied by; float32 [B]."""
@@ -333,18 +300,7 @@ class FineTuning:
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """A small tensor on the device; the copy does not hold up what the device is at."""
-        if self.accelerator.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.accelerator.device, non_blocking=True)
-
-    def gradient_norm(self) -> Tensor:
-        """Norm of the whole gradient, clipped where the settings say so."""
-        bound = self.settings.clip_norm if self.settings.clip_norm is not None else math.inf
-        return (
-            nn.utils.clip_grad_norm_(self.trained, bound)
-            if bound < math.inf
-            else nn.utils.get_total_norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
-        )
+        return sent(tensor, self.accelerator.device)
 
     def stop_if_not_finite(self, norm: Tensor, batch: Batch) -> None:
         """The one synchronisation of a step: losses, gradient and alignments finite, in every process."""
