@@ -16,11 +16,11 @@ PAGE = Path(__file__).parent / "recipe-reference.md"
 _HEAD = """# Recipe reference
 
 A recipe is a YAML file. Every key that it may hold is listed here, with its default; unknown keys are mistakes, and
-all mistakes are told at once. Any key can be replaced on the command line:
+all mistakes are reported at once. Any key can be replaced on the command line:
 `homing run my.yaml training.epochs=1 data.source.limit=500`. Paths are relative to the folder in which the command
 runs; `~` and `$NAME` are filled in. Nothing in a recipe is ever executed.
 
-This page is written by `python docs/recipe_reference.py` out of the schema in `src/homing/recipe.py`.
+This page is written by `python docs/recipe_reference.py` out of the schema in `src/homing/recipe/schema.py`.
 """
 _BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 _KINDS = {"integer": "whole number", "string": "text", "boolean": "true or false", "null": "nothing"}

@@ -17,8 +17,12 @@ ELSEWHERE = {
     "homing quickstart": ".ci/run, with --short; the whole of it is benchmarks/quickstart_seeds.py",
 }
 # pages with tests of their own
-TOLD_ELSEWHERE = {"alignments.md": "test_alignments_page.py", "corpora.md": "test_corpora_page.py"}
-STORIES = ["README.md", "docs/tutorial.md", "docs/cookbook.md", "docs/python.md"]
+TOLD_ELSEWHERE = {
+    "alignments.md": "test_alignments_page.py",
+    "corpora.md": "test_corpora_page.py",
+    "scale.md": "test_scale_page.py",
+}
+STORIES = ["README.md", "docs/tutorial.md", "docs/cookbook.md", "docs/python.md", "docs/data.md"]
 
 
 @pytest.fixture(scope="module")
