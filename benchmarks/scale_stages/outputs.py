@@ -3,18 +3,13 @@
 Each stage runs in a process of its own over synthetic rates (classes of unequal size, a matching share, wrong labels);
 pictures are real ones. `beyond_table_mb` is what the stage held at most beyond what it was given: the table of rates
 (`rates_file`), or nothing but the program (all others).
-
-    python benchmarks/scale_outputs.py rates_file:10000000 corpus:10000000 report:1000000 score:50000
 """
 
 from __future__ import annotations
 
 import io
 import json
-import multiprocessing
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +17,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scale import apart, stopwatch
 
 CLASSES, BLOCK, SIDE = 1_000, 65_536, 32
+CASES = [
+    {"stage": "rates_file", "rows": 1_000_000, "classes": CLASSES},
+    {"stage": "rates_file", "rows": 10_000_000, "classes": CLASSES},
+    {"stage": "corpus", "rows": 1_000_000, "classes": CLASSES},
+    {"stage": "corpus", "rows": 10_000_000, "classes": CLASSES},
+    {"stage": "report", "rows": 1_000_000, "classes": CLASSES},
+    {"stage": "score", "rows": 1_000_000, "classes": 4},
+]
 Row = dict[str, Any]
 
 
@@ -181,81 +185,39 @@ def nothing(folder: Path, rows: int) -> None:
     """No preparation."""
 
 
-PARTS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path, int], float], int, int]] = {
-    "rates_file": (nothing, run_rates_file, CLASSES, 0),
-    "corpus": (lambda folder, rows: draw_run(folder / "run", rows), run_corpus, CLASSES, 0),
-    "corpus_resample": (lambda folder, rows: draw_run(folder / "run", rows), run_resample, CLASSES, 0),
-    "corpus_column": (lambda folder, rows: draw_run(folder / "run", rows), run_column, CLASSES, 0),
-    "report": (lambda folder, rows: draw_run(folder / "run", rows), run_report, CLASSES, 0),
-    "score": (draw_pool, run_score, 4, SIDE),
+Work = tuple[Callable[[Path, int], None], Callable[[Path, int], float]]
+
+
+def with_run(folder: Path, rows: int) -> None:
+    """The run whose outputs are read."""
+    draw_run(folder / "run", rows)
+
+
+PARTS: dict[str, Work] = {
+    "rates_file": (nothing, run_rates_file),
+    "corpus": (with_run, run_corpus),
+    "corpus_resample": (with_run, run_resample),
+    "corpus_column": (with_run, run_column),
+    "report": (with_run, run_report),
+    "score": (draw_pool, run_score),
 }
 
 
-def _timed(stage: str, folder: Path, rows: int, found: Any) -> None:
-    from homing.memory import peak_rss_mb
-
-    started = time.monotonic()
-    before = PARTS[stage][1](folder, rows)
-    found.put((time.monotonic() - started, before, peak_rss_mb()))
-
-
-def measured(stage: str, rows: int) -> Row:
-    """One stage in a process of its own, after its preparation in another."""
-    spawn = multiprocessing.get_context("spawn")
-    classes, width = PARTS[stage][2:]
-    with tempfile.TemporaryDirectory() as place:
-        preparing = spawn.Process(target=_prepared, args=(stage, Path(place), rows))
-        preparing.start()
-        preparing.join()
-        found = spawn.Queue()
-        process = spawn.Process(target=_timed, args=(stage, Path(place), rows, found))
-        process.start()
-        seconds, before, peak = found.get(timeout=3_600)
-        process.join()
-    return {
-        "rows": rows,
-        "classes": classes,
-        "width": width,
-        "stage": stage,
-        "seconds": round(seconds, 1),
-        "peak_rss_mb": peak,
-        "rows_per_second": round(rows / seconds),
-        "beyond_table_mb": round(peak - before, 1),
-    }
-
-
-def _prepared(stage: str, folder: Path, rows: int) -> None:
+def prepare(folder: Path, stage: str, rows: int) -> None:
+    """What a stage is measured on."""
     PARTS[stage][0](folder, rows)
 
 
-def corpus(rows: int) -> Row:
-    """`homing corpus --keep 0.3`."""
-    return measured("corpus", rows)
+def timed(folder: Path, stage: str, rows: int) -> Row:
+    """A stage in a process of its own, after its preparation in another."""
+    watch = stopwatch()
+    before = PARTS[stage][1](folder, rows)
+    found = watch.read()
+    return found | {"beyond_table_mb": round(found["peak_rss_mb"] - before)}
 
 
-def score(rows: int) -> Row:
-    """`homing score`."""
-    return measured("score", rows)
-
-
-def report(rows: int) -> Row:
-    """`homing report`."""
-    return measured("report", rows)
-
-
-def rates_file(rows: int) -> Row:
-    """Writing `rates.parquet`."""
-    return measured("rates_file", rows)
-
-
-STAGES: dict[str, Callable[[int], Row]] = {
-    "corpus": corpus,
-    "score": score,
-    "report": report,
-    "rates_file": rates_file,
-}
-
-if __name__ == "__main__":
-    for wanted in sys.argv[1:]:
-        name, _, rows = wanted.partition(":")
-        print(json.dumps(measured(name, int(rows or 100_000))), flush=True)
+def measure(cache: Path, stage: str, rows: int, classes: int, width: int | None = None) -> Row:
+    """Classes are `CLASSES`, or the four of a scorer."""
+    with tempfile.TemporaryDirectory(dir=cache) as place:
+        apart(prepare, Path(place), stage, rows)
+        return apart(timed, Path(place), stage, rows)

@@ -1,16 +1,8 @@
-"""Draw an epoch, step and save on pools of any size: the stage `epoch` of `benchmarks/scale.py`, or on its own.
-
-Run: python benchmarks/scale_epoch.py [ROWS ...]
-"""
+"""Draw an epoch, step and save on pools of any size; ids and features of the pool are made as they are asked for."""
 
 from __future__ import annotations
 
-import json
-import resource
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,29 +10,38 @@ from typing import Any
 import numpy as np
 import torch
 
+from homing.memory import peak_rss_mb
+
 CLASSES, WIDTH, TARGET = 1_000, 256, 2_000
+CASES = [{"rows": rows, "classes": CLASSES, "width": WIDTH} for rows in (1_000, 10_000_000)]
 STEPS, BATCH = 300, 32
 
 
-def epoch(rows: int) -> dict[str, Any]:
+def measure(cache: Path, rows: int, classes: int, width: int) -> dict[str, Any]:
     """Draw an epoch of a pool, take steps of a head on features, save; what each took.
 
     Args:
+        cache: Where the checkpoint goes.
         rows: Of the source.
+        classes: `CLASSES`.
+        width: `WIDTH`.
 
     Returns:
         Seconds to draw the order of an epoch (`seconds`) and what it takes beyond the rates (`order_mb`), the median
         processor time of a step (`step_cpu_ms`), digests of all ids (`keys_seconds`), a checkpoint
         (`save_seconds`, `save_mb` beyond what is there) and the peak of the whole process.
     """
-    tuning = _tuning(rows)
+    torch.set_num_threads(1)
+    folder = cache / f"epoch-{rows}"
+    folder.mkdir(exist_ok=True)
+    tuning = _tuning(folder, rows)
     before = _resident_mb()
     started, busy = time.perf_counter(), time.process_time()
     drawn = tuning.open_epoch()
     order_seconds, order_cpu = time.perf_counter() - started, time.process_time() - busy
     assert drawn.num_batches > 0
     held = _resident_mb() - before
-    peak = max(_peak_mb() - before, held)
+    peak = max(peak_rss_mb() - before, held)
     started, busy = time.perf_counter(), time.process_time()
     keys = tuning.keys
     keys_seconds, keys_cpu = time.perf_counter() - started, time.process_time() - busy
@@ -49,12 +50,8 @@ def epoch(rows: int) -> dict[str, Any]:
     tuning.save()
     save_seconds = time.perf_counter() - started
     return {
-        "rows": rows,
-        "classes": CLASSES,
-        "width": WIDTH,
-        "stage": "epoch",
         "seconds": round(order_seconds, 3),
-        "peak_rss_mb": round(_peak_mb()),
+        "peak_rss_mb": round(peak_rss_mb()),
         "rows_per_second": round(rows / order_seconds),
         "cpu_seconds": round(order_cpu, 3),
         "order_mb": round(peak),
@@ -67,7 +64,7 @@ def epoch(rows: int) -> dict[str, Any]:
     }
 
 
-def _tuning(rows: int) -> Any:
+def _tuning(folder: Path, rows: int) -> Any:
     """A head on features; ids and features of the pool are made as they are asked for."""
     from accelerate import Accelerator
     from torch import nn
@@ -78,7 +75,7 @@ def _tuning(rows: int) -> Any:
     from homing.training.row_map import row_keys
     from homing.training.step import Settings
 
-    accelerator, folder = Accelerator(cpu=True), Path(tempfile.mkdtemp())
+    accelerator = Accelerator(cpu=True)
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, CLASSES, (rows + TARGET,), generator=generator)
     rates = torch.empty(rows).exponential_(generator=generator)
@@ -141,16 +138,3 @@ def _resident_mb() -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1e3
     return 0.0
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--row"]:
-        torch.set_num_threads(1)
-        print(json.dumps(epoch(int(sys.argv[2]))))
-    else:
-        for count in sys.argv[1:] or ["1000", "10000000"]:
-            subprocess.run([sys.executable, __file__, "--row", count], check=True)
