@@ -75,3 +75,27 @@ def test_a_part_that_does_not_exist_is_refused(problem, tmp_path, part):
 def test_what_keeps_no_features_is_refused(problem):
     with pytest.raises(RecipeError, match=r"output\.cache"):
         scanned(small_recipe(problem, "output.cache=none"))
+
+
+def test_a_store_that_may_not_hold_the_features_is_refused_before_it_throws_them_away(problem, tmp_path):
+    recipe = small_recipe(problem, f"output.cache={tmp_path / 'cache'}", "output.cache_gb=1e-6")
+    with pytest.raises(RecipeError, match=r"more than output\.cache_gb \(1e-06\); set it to"):
+        scanned(recipe)
+    assert run(recipe, tmp_path / "run", quiet=True).results["target"] is not None  # a run keeps them in its own folder
+    assert not (tmp_path / "run" / "features").exists()
+
+
+def test_features_stored_in_half_precision_take_half_the_room_and_give_nearly_the_same_rates(problem, tmp_path):
+    sizes, rates = [], []
+    for kind in ("float32", "float16"):
+        recipe = small_recipe(
+            problem,
+            f"output.cache={tmp_path / kind}",
+            f"output.features={kind}",
+            "training.epochs=0",
+            "training.steps=null",
+        )
+        rates.append(run(recipe, tmp_path / f"run-{kind}", quiet=True).results["rates"]["effective_sample_size"])
+        sizes.append(sum(path.stat().st_size for path in (tmp_path / kind).rglob("*.npy")))
+    assert sizes[1] < 0.6 * sizes[0]
+    assert rates[1] == pytest.approx(rates[0], rel=0.05)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from homing.errors import DataError
+from homing.errors import DataError, RecipeError
 from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
 from homing.features.forward import feature_width
@@ -35,6 +35,7 @@ from homing.unpacking import augmentation_of, needs_features
 
 _LISTED = 20
 _BLOCK = 65_536
+_UNBOUNDED = 2**62  # bytes of features in a run's own folder, which go when it is complete
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Prepared:
         material = self.material
         model, _, _ = build_backbone(recipe, material.problem, session)
         adapt_to(model, material.pictures, target)
-        found, store = _scan(recipe, session, model, material.preprocessing, material.pictures)
+        found, store = _scan(recipe, session, model, material.pictures)
         return replace(
             self,
             material=replace(
@@ -122,13 +123,14 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     if recipe.training.batch_norm == "adapt":
         adapt_to(model, pictures, problem.target_rows)
     canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
-    found, store = _scan(recipe, session, model, preprocessing, pictures)
+    found, store = _scan(recipe, session, model, pictures)
     kept, dropped = leave_out(problem, found, pictures, session, drop=recipe.data.on_bad_image == "drop")
     features: FeatureBlocks | None = None
     if needs_features(recipe):
         gone = [item.row for item in found.bad]
         features = found.keep(np.setdiff1d(np.arange(len(problem)), gone)).features if gone else found.features
-        check_finite(features, kept)
+        if found.num_passed:  # what lay there was looked at when it was scanned
+            on_main(session.accelerator, lambda: check_finite(features, kept))
     head_only = recipe.model.trainable == "head"
     material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder)
     if head_only and recipe.trains:
@@ -250,7 +252,7 @@ def caches_of(recipe: Recipe, folder: Path | None) -> tuple[FeatureCache, ...]:
         folder: Of the run, which takes what no cache can; None: nowhere else.
     """
     wanted, size = recipe.output.cache, int(recipe.output.cache_gb * 1e9)
-    own = () if folder is None else (FeatureCache(folder / FEATURES, size),)
+    own = () if folder is None else (FeatureCache(folder / FEATURES, _UNBOUNDED),)
     if wanted == "none" or recipe.training.batch_norm == "adapt":
         return own
     return (FeatureCache(user_cache() if wanted == "user" else Path(wanted), size), *own)
@@ -260,26 +262,35 @@ def open_store(
     recipe: Recipe,
     session: Session,
     model: nn.Module | None,
-    preprocessing: Preprocessing,
+    pictures: ImageInputs,
     caches: Sequence[FeatureCache],
 ) -> Store:
-    """The store of what a model makes of pictures; without one, of whether each can be read."""
+    """The store of what a model makes of pictures; without one, of whether each can be read.
+
+    Raises:
+        RecipeError: Features take more than every cache may hold: they would be evicted as soon as they are scanned.
+    """
     precision, max_pixels = recipe.training.precision, recipe.data.max_pixels
+    preprocessing, say = pictures.preprocessing, session.progress.say
     if model is None:
-        return open_first(
-            caches, canvas_facts(preprocessing, max_pixels=max_pixels), shape=(0,), say=session.progress.say
-        )
+        return open_first(caches, canvas_facts(preprocessing, max_pixels=max_pixels), shape=(0,), say=say)
     width = feature_width(model, preprocessing, session.device, precision)
     facts = feature_facts(model, preprocessing, precision=precision, max_pixels=max_pixels, device=session.device.type)
-    return open_first(caches, facts, shape=(width,), say=session.progress.say)
+    dtype = recipe.output.features
+    size = len(pictures.images) * width * np.dtype(dtype).itemsize
+    fitting = [cache for cache in caches if cache.max_bytes >= size]
+    if len(fitting) < len(caches):
+        about = f"features of {len(pictures.images):,} images take {size / 1e9:.3g} GB, more than output.cache_gb"
+        if not fitting:
+            raise RecipeError(f"{about} ({recipe.output.cache_gb:g}); set it to {1.1 * size / 1e9:.3g} or more")
+        say(f"{about}: they are kept in the run's folder, and only until it is complete")
+    return open_first(fitting, facts, shape=(width,), dtype=dtype, say=say)
 
 
-def _scan(
-    recipe: Recipe, session: Session, model: nn.Module, preprocessing: Preprocessing, pictures: ImageInputs
-) -> tuple[Scan, Store]:
+def _scan(recipe: Recipe, session: Session, model: nn.Module, pictures: ImageInputs) -> tuple[Scan, Store]:
     """Features of every row, or where nothing looks at them only whether each picture can be read."""
     wanted = model if needs_features(recipe) else None
-    store = open_store(recipe, session, wanted, preprocessing, caches_of(recipe, session.shared or session.folder))
+    store = open_store(recipe, session, wanted, pictures, caches_of(recipe, session.shared or session.folder))
     found = scan(
         pictures,
         np.arange(len(pictures.images)),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from homing.errors import RecipeError
+from homing.errors import Interrupted, RecipeError
 from homing.features.scan import scan, scan_part
+from homing.interrupts import StopOnSignal
 from homing.pools.problem import open_problem
-from homing.preparing import build_backbone, caches_of, open_pictures, open_store
+from homing.preparing import build_backbone, caches_of, digests_of, open_pictures, open_store
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
 from homing.session import Session
+from homing.training.distributed import agree
+from homing.training.liveness import watching
 from homing.training.trackers import tracking_accelerator
 
 
@@ -62,6 +66,7 @@ def scan_recipe(
     Raises:
         RecipeError: Nothing would be kept, or the engine cannot do what was asked.
         DataError: A pool cannot be used.
+        Interrupted: A stop was asked for; what was scanned until then is kept.
     """
     if recipe.output.cache == "none" or recipe.training.batch_norm == "adapt":
         raise RecipeError(
@@ -73,44 +78,37 @@ def scan_recipe(
     accelerator = tracking_accelerator((), Path.cwd())
     if part != (1, 1) and accelerator.num_processes > 1:
         raise RecipeError("--part is for machines that know nothing of each other; under a launcher leave it out")
-    session = Session(accelerator, Path.cwd(), progress, recipe.seed)
+    with StopOnSignal() as stop, watching(accelerator):
+        session = Session(accelerator, Path.cwd(), progress, recipe.seed, stop_asked=lambda: stop.asked)
+        try:
+            return _scanned(recipe, session, part, engine, address, verify)
+        except Interrupted as error:
+            error.exit_code = error.exit_code if stop.signal is None else 128 + stop.signal
+            raise
+
+
+def _scanned(
+    recipe: Recipe, session: Session, part: tuple[int, int], engine: str, address: str | None, verify: bool
+) -> ScanReport:
     problem = open_problem(recipe.data, trains=recipe.trains)
+    agree(session.accelerator, "the pools", "".join(digests_of(problem).values()))
     model, preprocessing, _ = build_backbone(recipe, problem, session)
     pictures = open_pictures(recipe, session, problem, preprocessing, keeps=False)
-    rows, precision = np.arange(len(problem)), recipe.training.precision
-    with open_store(recipe, session, model, preprocessing, caches_of(recipe, None)) as store:
-        bad = None
-        if engine == "ray":
-            from homing.features.ray_engine import scan_with_ray
+    rows = np.arange(len(problem))
+    shared: dict[str, Any] = {"model": model, "precision": recipe.training.precision, "verify": verify}
+    shared |= {"progress": session.progress, "stop_asked": session.stop_asked}
+    with open_store(recipe, session, model, pictures, caches_of(recipe, None)) as store:
+        try:
+            if part != (1, 1):
+                passed = scan_part(pictures, rows, store, part=part, device=session.device, **shared)
+                return ScanReport(str(store.folder), len(rows), passed, None, part)
+            if engine == "ray":
+                from homing.features.ray_engine import scan_with_ray
 
-            found = scan_with_ray(
-                pictures,
-                rows,
-                store,
-                model=model,
-                precision=precision,
-                address=address,
-                verify=verify,
-                num_gpus=1 if session.device.type == "cuda" else 0,
-                progress=progress,
-            )
-            passed, bad = found.num_passed, len(found.bad)
-        elif part == (1, 1):
-            found = scan(
-                pictures, rows, store, accelerator, model=model, precision=precision, verify=verify, progress=progress
-            )
-            passed, bad = found.num_passed, len(found.bad)
-        else:
-            passed = scan_part(
-                pictures,
-                rows,
-                store,
-                part=part,
-                model=model,
-                device=session.device,
-                precision=precision,
-                verify=verify,
-                progress=progress,
-            )
-        pictures.images.close()
-        return ScanReport(str(store.folder), len(rows), passed, bad, part)
+                gpus = 1 if session.device.type == "cuda" else 0
+                found = scan_with_ray(pictures, rows, store, address=address, num_gpus=gpus, **shared)
+            else:
+                found = scan(pictures, rows, store, session.accelerator, **shared)
+            return ScanReport(str(store.folder), len(rows), found.num_passed, len(found.bad), part)
+        finally:
+            pictures.images.close()

@@ -47,10 +47,8 @@ def _poison(tuning, kind: str, step: int, rank: int) -> None:
         forward = tuning.forward
         tuning.forward = lambda *inputs: tuple(t * (math.nan if now() else 1) for t in forward(*inputs))
     elif kind == "gradient":
-        from homing.training import loop
-
-        norm = loop.gradient_norm
-        loop.gradient_norm = lambda *about: norm(*about) * (math.inf if now() else 1)
+        norm = tuning.gradient_norm
+        tuning.gradient_norm = lambda: norm() * (math.inf if now() else 1)
     elif kind == "guide":
         evaluation = tuning.inputs.evaluation
         tuning.online.observer.guide.inputs = tuning.inputs

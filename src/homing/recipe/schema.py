@@ -211,7 +211,9 @@ class Training(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="decay of a running average of the weights, which is then judged and saved; default: none"
     )
-    workers: Annotated[int, Field(ge=0)] = Field(2, description="threads that decode images")
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="threads that decode images; default: as many as the process has cores"
+    )
 
 
 class Evaluation(Section):
@@ -233,6 +235,9 @@ class Output(Section):
     license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
     cache: Text = Field(
         "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"
+    )
+    features: Literal["float32", "float16"] = Field(
+        "float32", description="how features are stored; float16: half as large, rounded to three digits"
     )
     cache_gb: Annotated[float, Field(ge=0)] = Field(
         4.0, description="size of that cache, GB; what was unused for longest goes first"

@@ -134,7 +134,7 @@ class FineTuning:
         for part, tensors in zip(batch.parts, self.rehearsed(batch, inputs), strict=True):
             self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
         # 3. nothing that is not finite may reach the model
-        norm = gradient_norm(self.trained, self.settings.clip_norm)
+        norm = self.gradient_norm()
         self.stop_if_not_finite(norm, batch)
         # 4. the step, and what was learned of the rates
         self.optimizer.step()
@@ -301,6 +301,10 @@ class FineTuning:
     def to_device(self, tensor: Tensor) -> Tensor:
         """A small tensor on the device; the copy does not hold up what the device is at."""
         return sent(tensor, self.accelerator.device)
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of the whole gradient, clipped where the settings say so."""
+        return gradient_norm(self.trained, self.settings.clip_norm)
 
     def stop_if_not_finite(self, norm: Tensor, batch: Batch) -> None:
         """The one synchronisation of a step: losses, gradient and alignments finite, in every process."""

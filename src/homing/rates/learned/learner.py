@@ -197,7 +197,7 @@ def _warnings(
     if description.likeness.share < NOTHING:
         warnings.append("Nothing in the source pool looks like the target: no row is lifted.")
     if torch.allclose(rates, torch.ones_like(rates), atol=UNIFORM):
-        warnings.append("Rates are uniform: the pool holds nothing to lift and nothing to let go.")
+        warnings.append("Rates are uniform: the pool holds nothing to lift and no label to doubt.")
     loss, chance = float(verdict.losses[verdict.chosen].mean()), math.log(num_classes)
     if num_classes > 1 and loss > NEAR_CHANCE * chance:
         warnings.append(
