@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from features import FeatureBank
 from icons import are_installed
 from torch import Tensor
 
+from features import FeatureBank
 from homing.rates import Evidence
 
 POOL_SIZE = 3000

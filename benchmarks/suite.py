@@ -23,13 +23,13 @@ import numpy as np
 import sklearn
 import timm
 import torch
-from features import load_bank
 from icons import are_installed
 from probe_baselines import PROBES, source_then_target
 from scenarios import Scenario, Study, all_scenarios, draw_study, slice_scenarios
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
+from features import load_bank
 from homing.rates import Evidence, RatePlan
 from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,16 +46,30 @@ def model_of(backbone: str, weights: str, classes: int, side: int) -> Any:
     return model.to(memory_format=torch.channels_last).eval(), preprocessing
 
 
-def forward(folder: Path, half: int, backbone: str, weights: str, classes: int, side: int) -> float:
-    """Seconds for listing all files and a pass over every other one, in a process of its own.
+def forward(folder: Path, half: int, backbone: str, weights: str, classes: int, side: int) -> dict[str, float]:
+    """What it takes to list all files and pass over every other one, in a process of its own.
 
     Two halves, one before and one after what is measured, see the same neighbours on a shared machine.
     """
+    from scale import stopwatch
+
     model, preprocessing = model_of(backbone, weights, classes, side)
-    started = time.monotonic()
+    watch = stopwatch()
     paths = sorted(str(path) for path in folder.rglob("*.jpg"))[half::2]
     with torch.inference_mode():
         for images in loader(paths, preprocessing):
             features = model.forward_features(images.contiguous(memory_format=torch.channels_last))
             model.forward_head(features, pre_logits=True)
-    return time.monotonic() - started
+    return watch.read()
+
+
+def against(found: dict[str, float], halves: list[dict[str, float]]) -> dict[str, float]:
+    """A run against both halves of the pass: by the clock, and of the processors, whoever else uses the machine."""
+    seconds, spent = (sum(half[name] for half in halves) for name in ("seconds", "cpu_seconds"))
+    return {
+        "bare_seconds": round(seconds, 2),
+        "bare_cpu_seconds": round(spent, 2),
+        "to_bare": round(found["seconds"] / seconds, 3),
+        "to_bare_cpu": round(found["cpu_seconds"] / spent, 3),
+        "scan_to_bare": round(found["scan_seconds"] / seconds, 3),
+    }

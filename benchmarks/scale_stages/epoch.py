@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from homing.memory import peak_rss_mb
 
 CLASSES, WIDTH, TARGET = 1_000, 256, 2_000
+LEAST = 1_000  # rows of the pool whose steps stand beside those of a large one
 CASES = [{"rows": rows, "classes": CLASSES, "width": WIDTH} for rows in (1_000, 10_000_000)]
 STEPS, BATCH = 300, 32
 
@@ -28,12 +30,12 @@ def measure(cache: Path, rows: int, classes: int, width: int) -> dict[str, Any]:
 
     Returns:
         Seconds to draw the order of an epoch (`seconds`) and what it takes beyond the rates (`order_mb`), the median
-        processor time of a step (`step_cpu_ms`), digests of all ids (`keys_seconds`), a checkpoint
-        (`save_seconds`, `save_mb` beyond what is there) and the peak of the whole process.
+        processor time of a step (`step_cpu_ms`, and over that of a pool of `LEAST`: `step_to_least`), digests of all
+        ids (`keys_seconds`), a checkpoint (`save_seconds`, `save_mb` beyond what is there) and the process's peak.
     """
     torch.set_num_threads(1)
     folder = cache / f"epoch-{rows}"
-    folder.mkdir(exist_ok=True)
+    (folder / "least").mkdir(parents=True, exist_ok=True)
     tuning = _tuning(folder, rows)
     before = _resident_mb()
     started, busy = time.perf_counter(), time.process_time()
@@ -45,7 +47,7 @@ def measure(cache: Path, rows: int, classes: int, width: int) -> dict[str, Any]:
     started, busy = time.perf_counter(), time.process_time()
     keys = tuning.keys
     keys_seconds, keys_cpu = time.perf_counter() - started, time.process_time() - busy
-    times = _steps(tuning)
+    step, least = _steps(tuning, _tuning(folder / "least", LEAST))
     resident, started = _resident_mb(), time.perf_counter()
     tuning.save()
     save_seconds = time.perf_counter() - started
@@ -55,7 +57,8 @@ def measure(cache: Path, rows: int, classes: int, width: int) -> dict[str, Any]:
         "rows_per_second": round(rows / order_seconds),
         "cpu_seconds": round(order_cpu, 3),
         "order_mb": round(peak),
-        "step_cpu_ms": round(1e3 * statistics.median(times), 4),
+        "step_cpu_ms": round(step, 4),
+        "step_to_least": round(step / least, 3),
         "keys_seconds": round(keys_seconds, 2),
         "keys_cpu_seconds": round(keys_cpu, 2),
         "keys_mb": round(keys.numel() * 8 / 1e6),
@@ -93,17 +96,26 @@ def _tuning(folder: Path, rows: int) -> Any:
     )
 
 
-def _steps(tuning: Any) -> list[float]:
-    times: list[float] = []
-    for batch, inputs in tuning.batches(tuning.open_epoch()):
-        started = time.process_time()  # other programs on the machine do not count
-        tuning.take_step(batch, inputs)
-        tuning.report()
-        tuning.save_if_due()
-        times.append(time.process_time() - started)
-        if len(times) == STEPS:
-            break
-    return times[STEPS // 10 :]
+def _steps(*tunings: Any) -> list[float]:
+    """Median processor time of a step of each, ms: taken in turns, so that all see the same machine."""
+    walks = [_walk(tuning) for tuning in tunings]
+    times: list[list[float]] = [[] for _ in tunings]
+    for _ in range(STEPS):
+        for tuning, walk, own in zip(tunings, walks, times, strict=True):
+            batch, inputs = next(walk)
+            started = time.process_time()  # other programs on the machine do not count
+            tuning.take_step(batch, inputs)
+            tuning.report()
+            tuning.save_if_due()
+            own.append(time.process_time() - started)
+    return [1e3 * statistics.median(own[STEPS // 10 :]) for own in times]
+
+
+def _walk(tuning: Any) -> Iterator[Any]:
+    """Epoch after epoch."""
+    while True:
+        yield from tuning.batches(tuning.open_epoch())
+        tuning.end_epoch()
 
 
 class _MadeUp:

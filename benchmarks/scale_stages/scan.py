@@ -48,11 +48,7 @@ def scan(folder: Path, rows: int, classes: int) -> dict[str, Any]:
     passes = [apart(bare.forward, folder / "source", 0, *NET, classes, SIDE)]
     found = rated(folder, data)
     passes.append(apart(bare.forward, folder / "source", 1, *NET, classes, SIDE))
-    found |= {
-        "bare_seconds": round(sum(passes), 2),
-        "to_bare": round(found["seconds"] / sum(passes), 3),
-        "scan_to_bare": round(found["scan_seconds"] / sum(passes), 3),
-    }
+    found |= bare.against(found, passes)
     (folder / "first.json").write_text(json.dumps(found))
     return found
 
@@ -66,6 +62,7 @@ def changed(folder: Path, rows: int, classes: int) -> dict[str, Any]:
     found = rated(folder, data)
     return found | {
         "to_first": round(found["seconds"] / first["seconds"], 3),
+        "to_first_cpu": round(found["cpu_seconds"] / first["cpu_seconds"], 3),
         "scan_to_first": round(found["scan_seconds"] / first["scan_seconds"], 3),
     }
 
