@@ -27,10 +27,10 @@ from torch import Tensor
 
 from features import load_bank
 from homing.rates import Evidence
+from homing.rates.learned.balance import balanced_within_classes
 from homing.rates.learned.consistency import pool_consistency
 from homing.rates.learned.judge import choose, fit_candidates, judge
 from homing.rates.learned.learner import WIDTH
-from homing.rates.learned.plan import balanced_within_classes
 from homing.rates.learned.probe import log_probabilities, with_bias
 from homing.rates.learned.rate_model import (
     DESCRIPTORS,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from homing.rates.learned.balance import balanced_within_classes
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.judge import JUDGE_RIDGE
-from homing.rates.learned.plan import balanced_within_classes
 from homing.rates.learned.probe import fit_probes, with_bias
 from homing.rates.online.reweighting import WeightNet, aligned_weights
 from homing.rates.table import RateTable

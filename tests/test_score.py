@@ -22,9 +22,10 @@ from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.scorer_folder import open_scorer
 from homing.progress import Progress
 from homing.quickstart import handwritten, printed
+from homing.rates.learned.balance import spread_within_classes
 from homing.rates.learned.consistency import neutral_consistency
 from homing.rates.learned.likeness import Likeness
-from homing.rates.learned.plan import RatePlan, spread_within_classes
+from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.scorer import fit_scorer
 from homing.recipe.reading import parse_recipe
 from homing.recipe.schema import PoolSpec

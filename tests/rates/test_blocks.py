@@ -12,13 +12,13 @@ from homing.errors import DataError
 from homing.rates import Evidence, learn_rates
 from homing.rates.learned import consistency, likeness
 from homing.rates.learned.apart import rates_apart
+from homing.rates.learned.balance import balanced_within_classes, spread_within_classes
 from homing.rates.learned.blocks import HeldFeatures
 from homing.rates.learned.consistency import neutral_consistency, pool_consistency
 from homing.rates.learned.drawing import draw_rows
 from homing.rates.learned.facts import PoolFacts, pool_facts
 from homing.rates.learned.groups import groups_of
 from homing.rates.learned.likeness import Likeness, target_likeness
-from homing.rates.learned.plan import balanced_within_classes, spread_within_classes
 from homing.rates.learned.projection import fit_projection
 from homing.rates.learned.rate_model import Description, Setting, rates_of
 

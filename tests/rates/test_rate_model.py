@@ -4,13 +4,8 @@ import pytest
 import torch
 from gaussian_domains import NUM_CLASSES, described, hidden_matches
 
-from homing.rates.learned.plan import (
-    LEAST_ROWS,
-    RatePlan,
-    balanced_within_classes,
-    effective_sample_size,
-    spread_within_classes,
-)
+from homing.rates.learned.balance import LEAST_ROWS, balanced_within_classes, spread_within_classes
+from homing.rates.learned.plan import RatePlan, effective_sample_size
 from homing.rates.learned.rate_model import (
     DESCRIPTORS,
     Setting,

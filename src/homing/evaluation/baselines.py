@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from homing.errors import DataError
+from homing.rates.learned.balance import balanced_within_classes
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.groups import groups_of
 from homing.rates.learned.judge import FOLDS, RatesFrom, judge
 from homing.rates.learned.learner import JUDGED_ROWS, WIDTH, learn_rates
 from homing.rates.learned.likeness import target_likeness
-from homing.rates.learned.plan import RatePlan, balanced_within_classes
+from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.rate_model import Setting, log_prior, weight_ladder
 
 OVERSAMPLING = 10.0

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from homing.rates.learned.balance import spread_within_classes
 from homing.rates.learned.blocks import FeatureBlocks
 from homing.rates.learned.consistency import label_consistency, neutral_consistency
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.facts import PoolFacts, consistency_of, find_pool_facts
 from homing.rates.learned.learner import NOTHING
 from homing.rates.learned.likeness import target_likeness
-from homing.rates.learned.plan import RatePlan, spread_within_classes
+from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, weight_ladder
 from homing.rates.learned.scorer import fit_scorer
 from homing.rates.learned.work import told

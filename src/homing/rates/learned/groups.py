@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from homing.rates.learned.balance import class_sums
 from homing.rates.learned.drawing import draw_rows
 from homing.rates.learned.evidence import Evidence
-from homing.rates.learned.plan import class_sums
 
 GROUP_CLASSES = 64
 """Classes in a group at most; a run of no more is judged as a whole."""

@@ -14,11 +14,11 @@ import torch
 from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
+from homing.rates.learned.balance import class_sums
 from homing.rates.learned.blocks import BLOCK_ROWS
 from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.folds import shuffled_folds
-from homing.rates.learned.plan import class_sums
 from homing.rates.learned.probe import fit_probes, with_bias
 from homing.rates.learned.work import ALONE, Work
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from homing.rates.learned.balance import spread_within_classes
 from homing.rates.learned.consistency import Consistency, label_consistency, neutral_consistency
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.likeness import Likeness, target_likeness
-from homing.rates.learned.plan import spread_within_classes
 from homing.rates.learned.work import ALONE, Work
 
 DESCRIPTORS = ("target_likeness", "label_consistency")

@@ -13,10 +13,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from homing.rates.learned.balance import class_sums, spread_within_classes
 from homing.rates.learned.consistency import Consistency
 from homing.rates.learned.label_noise import own_class, right_from_clean
 from homing.rates.learned.likeness import Likeness
-from homing.rates.learned.plan import class_sums, spread_within_classes
 from homing.rates.learned.probe import with_bias
 
 _KNOTS = 4096  # the most: match probabilities are steps, and each step has two ends
