@@ -68,3 +68,21 @@ def test_classes_without_rows_are_no_trouble(num_classes):
     probes = fit_probes(with_bias(features), labels, torch.ones(1, 30), num_classes)
     assert torch.isfinite(probes).all()
     assert (log_probabilities(with_bias(features), probes)[0].argmax(dim=1) == 0).all()
+
+
+@pytest.mark.parametrize("num_classes", [3, 40])
+def test_columns_that_hardly_move_do_not_hold_up_the_others(num_classes):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(1200) % num_classes
+    features = torch.randn(num_classes, 12, generator=generator)[labels] * 2
+    features = features + torch.randn(1200, 12, generator=generator)
+    features[:, ::4] *= 1e-5  # as of a unit that is all but dead
+    moving = torch.arange(12) % 4 != 0
+    whole, rest = (
+        with_bias(seen)
+        @ fit_probes(with_bias(seen), labels, torch.ones(1, 1200), num_classes, ridge=0.05, tolerance=1e-4)[0]
+        for seen in (features, features[:, moving])
+    )
+    assert float((whole.argmax(1) == labels).float().mean()) > 0.7
+    # the dead ones tell next to nothing; both stop at a gradient of 1e-4 of the first
+    torch.testing.assert_close(whole.softmax(1), rest.softmax(1), atol=0.01, rtol=0)

@@ -63,6 +63,9 @@ def fit_probes(
         # A class of many is unlikely, which leaves the loss as flat as 1 / C: the penalty is what bends it, and
         # directions scaled by both are all bent alike.
         squares[:-1] += ridge * num_classes
+    # A column that hardly moves is bent by its penalty alone, by ridge / square: with more than the bend of a moving
+    # one, no step that the line search tries would be short enough, and no probe would ever leave its start.
+    squares[:-1] = squares[:-1].clamp(min=ridge)
     scale = squares.sqrt().clamp(min=1e-6)
     penalty = ridge / scale.square()
     penalty[-1] = 0.0
@@ -178,6 +181,11 @@ def _minimise(loss: _Loss, start: Tensor, max_steps: int, tolerance: float, work
             break
         direction = _quasi_newton_direction(gradient, pairs)
         new_point, new_value, new_gradient = _backtrack(loss, point, value, gradient, direction)
+        if torch.equal(new_point, point):  # no probe can fall any more, with what is remembered of earlier steps
+            if not pairs:
+                break
+            pairs = []
+            continue
         pairs = [*pairs[-(_MEMORY - 1) :], (new_point - point, new_gradient - gradient)]
         point, value, gradient = new_point, new_value, new_gradient
     return point.view_as(start)
