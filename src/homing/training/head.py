@@ -13,9 +13,9 @@ from homing.rates.learned.probe import fit_probes, with_bias
 from homing.training.plan import Phase
 
 _MAX_ROWS = 20_000
-HEAD_RIDGE = 0.2
-"""Penalty of the probe that a head starts from: 1e-3 overfits the scanned features, and fine-tuning goes on from there
-(docs/decisions/training.md)."""
+HEAD_RIDGE = 0.5
+"""Penalty of the probe that a head starts from, on features of unit mean square: with a thousandth of it the start is
+overfitted, and fine-tuning goes on from there (docs/decisions/training.md)."""
 
 
 class Features(Protocol):
@@ -46,7 +46,7 @@ def probe_head(
         rows: Rows of `features` that are trained on, int64 [N + n]: source, then target.
         labels: int64 [N + n].
         phase: Masses of source and target rows.
-        ridge: Penalty of the probe.
+        ridge: Penalty of the probe, on features scaled to unit mean square.
         split: As in `of_own_side`: each set of classes has a probe of its own, or stays as it is where no row counts.
     """
     head = classifier_of(model)
