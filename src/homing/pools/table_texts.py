@@ -32,6 +32,11 @@ def texts_of(values: pa.ChunkedArray, class_names: Sequence[str] | None, where: 
         return Texts.concat([_of_dictionary(chunk, class_names, where) for chunk in values.chunks])
     if class_names is not None and pa.types.is_integer(kind):
         return Texts.concat([_class_names(chunk, class_names, where) for chunk in values.chunks])
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        try:
+            values.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{where} holds texts that are not UTF-8; the file is damaged, write it again") from error
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
         return Texts(values.cast(pa.large_string()))
     if pa.types.is_null(kind):
