@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def start(function: Callable[..., Any], *arguments: Any, stderr: Path | None = N
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], stderr: Path | None, environment: dict) -> None:
     os.environ.update(environment)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a suite under nohup would hand on that it is ignored
     if stderr is not None:
         sys.stderr = stderr.open("a", buffering=1)
         os.dup2(sys.stderr.fileno(), 2)

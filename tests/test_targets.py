@@ -25,7 +25,7 @@ from small_run import draw_folder, draw_problem
 
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory):
-    folder = draw_problem(tmp_path_factory.mktemp("pools"), per_class=28)
+    folder = draw_problem(tmp_path_factory.mktemp("pools"), per_class=40)
     draw_folder(folder / "light", 4, seed=7, share_dark=0)
     draw_folder(folder / "dark", 5, seed=8, share_dark=1)
     return folder
@@ -55,7 +55,7 @@ def finished(pools, tmp_path_factory):
 
 def test_the_source_is_scanned_once_and_each_target_gets_its_rates(pools, finished):
     rows = finished.results["targets"]
-    assert [row["scanned_source_images"] for row in rows.values()] == [84, 0, 0]
+    assert [row["scanned_source_images"] for row in rows.values()] == [120, 0, 0]
     assert [row["num_target"] for row in rows.values()] == [12, 15, 12]
     alone = run(recipe_over(pools).by_target()["light"], finished.folder.parent / "alone", quiet=True)
     folders = (finished.folder / "light", alone.folder)
@@ -135,7 +135,7 @@ def test_a_corpus_is_of_one_target(finished, pools, tmp_path):
     with pytest.raises(DataError, match="give one target's folder in it: dark, light, target"):
         write_corpus(finished.folder, sources, tmp_path / "corpus", Wanted(column_only=True))
     summary = write_corpus(finished.folder / "dark", sources, tmp_path / "corpus", Wanted(column_only=True))
-    assert summary["num_rows"] == 84
+    assert summary["num_rows"] == 120
 
 
 def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):
@@ -145,7 +145,10 @@ def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):
     for name in ("results.json", "light/results.json", "light/rates.parquet"):
         (folder / name).unlink()
     again = run(recipe_over(pools), folder, resume=True, quiet=True)
-    assert again.results["pairs"] == finished.results["pairs"]
+    for ours, theirs in zip(again.results["pairs"], finished.results["pairs"], strict=True):
+        assert (ours["a"], ours["b"]) == (theirs["a"], theirs["b"])
+        for figure in ("rank_correlation", "common_mass"):  # what is scanned again is so in another batch
+            assert ours[figure] == pytest.approx(theirs[figure], rel=1e-4)
     assert (folder / "dark" / "rates.parquet").stat().st_mtime_ns == before
     with pytest.raises(RecipeError, match="already holds files"):
         run(recipe_over(pools), folder, quiet=True)
