@@ -61,9 +61,11 @@ def run_missing(
     """Set one scenario up, and add the row of each method that has none."""
     from accelerate import Accelerator
 
-    from homing.flow import fit_and_judge, set_up
+    from homing.flow import fit_and_judge
+    from homing.preparing import prepare
     from homing.progress import Progress
     from homing.recipe.reading import read_recipe, shipped_recipes
+    from homing.session import Session
 
     scenario = SCENARIOS[name]
     missing = [method for method in methods if (trainable, name, seed, method, *extra) not in done(results)]
@@ -76,17 +78,16 @@ def run_missing(
         changes = [f"seed={seed}", f"model.trainable={trainable}", "data.truth={}", *roles, *SETTINGS, *extra]
         recipe = read_recipe(shipped_recipes()[scenario.recipe], changes)
         (folder / "run").mkdir()
-        bench = set_up(recipe, folder / "run", Accelerator(), Progress(quiet=True), resume=False)
+        session = Session(Accelerator(), folder / "run", Progress(quiet=True), recipe.seed)
         began = time.monotonic()
-        bench.features  # noqa: B018  # scanned before any method is timed
-        scan = time.monotonic() - began
-        for method in missing:
-            outcome = fit_and_judge(method, bench)
-            key = dict(zip(KEY, (trainable, name, seed, method), strict=True))
-            row = key | {"changes": extra} | row_of(bench, outcome, scan)
-            add(row, results)
-            print(*key.values(), row["accuracy"], f"{row['seconds']:.0f} s", flush=True)
-        bench.images.close()
+        with prepare(recipe, session) as prepared:  # scanned before any method is timed
+            scan = time.monotonic() - began
+            for method in missing:
+                outcome = fit_and_judge(method, recipe, session, prepared)
+                key = dict(zip(KEY, (trainable, name, seed, method), strict=True))
+                row = key | {"changes": extra} | row_of(prepared.material, outcome, scan)
+                add(row, results)
+                print(*key.values(), row["accuracy"], f"{row['seconds']:.0f} s", flush=True)
 
 
 def done(results: Path) -> set[tuple]:
@@ -106,12 +107,12 @@ def add(row: dict, results: Path) -> None:
     temporary.rename(results)
 
 
-def row_of(bench, outcome, scan: float) -> dict:
+def row_of(material, outcome, scan: float) -> dict:
     from homing.evaluation.metrics import metrics
     from homing.outputs.results import judged_labels, versions
 
-    scores = metrics(outcome.logits, judged_labels(bench.problem, bench.labels))
-    rates, pool, plan = outcome.fitted.rates, bench.problem.source, outcome.method.rates
+    scores = metrics(outcome.logits, judged_labels(material.problem, material.labels))
+    rates, pool, plan = outcome.fitted.rates, material.problem.source, outcome.method.rates
     found = versions()
     return {
         **{name: round(scores[name], 4) for name in ("accuracy", "macro_f1", "nll")},

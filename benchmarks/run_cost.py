@@ -25,13 +25,13 @@ import numpy as np
 import timm
 import torch
 from accelerate import Accelerator
-from homing.features.old_scan import scan
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from homing.features.forward import forward
 from homing.flow import run
 from homing.models.backbone import build_model
-from homing.models.inputs import ImageInputs
+from homing.models.inputs import ImageInputs, batches_of
 from homing.pools.images import Images
 from homing.pools.problem import open_problem
 from homing.quickstart import draw_pools
@@ -121,7 +121,8 @@ def scan_ratio(data: Path, rounds: int) -> list[float]:
 
     def ours() -> float:
         started = time.perf_counter()
-        scan(model, inputs, some, accelerator)
+        for _ in forward(model, inputs.scanning(list(batches_of(some, 64))), accelerator.device, "fp32"):
+            pass
         return time.perf_counter() - started
 
     bare(), ours()

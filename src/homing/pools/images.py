@@ -128,11 +128,6 @@ class Images:
         """
         return self.checked(self._start(rows, False, None, _empty).result()).canvases
 
-    def fetch_good(self, rows: Numbers) -> tuple[Canvases, list[BadImage]]:
-        """Canvases of those of some rows that can be decoded, in their order, and the rows that cannot."""
-        loaded = self._start(rows, False, None, _empty).result()
-        return loaded.canvases, loaded.bad
-
     def loading(
         self,
         batches: Iterable[Numbers],
