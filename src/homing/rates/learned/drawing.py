@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MOST_ROWS = 200_000
+MOST_ROWS = 100_000
 MOST_CELLS = 100_000_000
 LEAST_OF_MANY = 50_000
 

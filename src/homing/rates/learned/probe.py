@@ -58,14 +58,10 @@ def fit_probes(
         `[S, D, C]` weights.
     """
     width = features.shape[1]
+    # A column bends the loss by about its square / C, and by its penalty: scaled by both, all are bent alike. With the
+    # square alone, one that hardly moves would be bent so much that no step of the line search is short enough.
     squares = features.square().mean(dim=0)
-    if num_classes > _FEW_CLASSES:
-        # A class of many is unlikely, which leaves the loss as flat as 1 / C: the penalty is what bends it, and
-        # directions scaled by both are all bent alike.
-        squares[:-1] += ridge * num_classes
-    # A column that hardly moves is bent by its penalty alone, by ridge / square: with more than the bend of a moving
-    # one, no step that the line search tries would be short enough, and no probe would ever leave its start.
-    squares[:-1] = squares[:-1].clamp(min=ridge)
+    squares[:-1] += ridge * num_classes
     scale = squares.sqrt().clamp(min=1e-6)
     penalty = ridge / scale.square()
     penalty[-1] = 0.0
@@ -102,7 +98,7 @@ def _loss_of(
         kept = (weights[0] > 0).nonzero().flatten()
         if len(kept) < 0.9 * len(labels):
             scaled, labels, shares = scaled[kept.to(device)], labels[kept], shares[:, kept]
-    return _Loss(scaled, labels.to(device), shares.to(device), num_classes, penalty.to(device))
+    return _Loss(scaled, labels.to(device), shares.to(device), num_classes, penalty[:, None].to(device))
 
 
 class _Loss:
@@ -113,7 +109,7 @@ class _Loss:
         self._labels = labels
         self._shares_SN = shares
         self._num_classes = num_classes
-        self._penalty_D1 = penalty[:, None]
+        self._penalty_D1 = penalty
 
     def __call__(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Losses `[S]` and gradients `[S, D * C]`."""
@@ -127,6 +123,10 @@ class _Loss:
         shrink = self._penalty_D1 * coefficients
         value = value + 0.5 * (shrink * coefficients).sum((1, 2))
         return value, (gradient + shrink).reshape(num_probes, -1)
+
+    def of(self, probes: Tensor) -> _Loss:
+        """The loss of some of the probes, `[S]` bool or `[s]` int64."""
+        return _Loss(self._features_ND, self._labels, self._shares_SN[probes], self._num_classes, self._penalty_D1)
 
     def at_zero(self) -> Tensor:
         """`[S, D * C]` the gradient where all weights are 0 and every class is as likely as any other."""
@@ -170,14 +170,22 @@ def _log(values: Tensor) -> Tensor:
 
 
 def _minimise(loss: _Loss, start: Tensor, max_steps: int, tolerance: float, work: Work) -> Tensor:
-    point = start.reshape(len(start), -1)
+    """Steps of all probes side by side; one that has arrived is left where it is and costs no more."""
+    found = start.flatten(1).clone()
+    which, point = torch.arange(len(found), device=found.device), found
     value, gradient = loss(point)
     # At zero weights; a warm start would otherwise be asked to improve on itself.
     goal = tolerance * loss.at_zero().norm(dim=1)
     pairs: list[tuple[Tensor, Tensor]] = []
     for step in range(max_steps):
         work.tick(step / max_steps)
-        if (gradient.norm(dim=1) <= goal).all():
+        moving = gradient.norm(dim=1) > goal
+        if not moving.all():
+            found[which[~moving]] = point[~moving]
+            which, point, value, gradient, goal = (each[moving] for each in (which, point, value, gradient, goal))
+            pairs = [(one[moving], other[moving]) for one, other in pairs]
+            loss = loss.of(moving)
+        if not len(which):
             break
         direction = _quasi_newton_direction(gradient, pairs)
         new_point, new_value, new_gradient = _backtrack(loss, point, value, gradient, direction)
@@ -188,7 +196,8 @@ def _minimise(loss: _Loss, start: Tensor, max_steps: int, tolerance: float, work
             continue
         pairs = [*pairs[-(_MEMORY - 1) :], (new_point - point, new_gradient - gradient)]
         point, value, gradient = new_point, new_value, new_gradient
-    return point.view_as(start)
+    found[which] = point
+    return found.view_as(start)
 
 
 def _quasi_newton_direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -216,22 +225,20 @@ def _backtrack(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Halve each probe's own step until its loss has fallen enough; one that cannot fall stays where it is."""
     slope = _dot(gradient, direction).squeeze(1)
-    length = torch.ones_like(value)
+    new_point, new_value, new_gradient = point.clone(), value.clone(), gradient.clone()
+    trying, length = torch.arange(len(point), device=point.device), 1.0
     for _ in range(_MAX_HALVINGS):
-        new_point = point + length[:, None] * direction
-        new_value, new_gradient = loss(new_point)
+        tried = point[trying] + length * direction[trying]
+        found, found_gradient = (loss if len(trying) == len(point) else loss.of(trying))(tried)
         # Rounding of the value itself must not stop a probe that has arrived.
-        slack = 1e-6 * value.abs()
-        good = new_value <= value + _SUFFICIENT_DECREASE * length * slope + slack
-        if good.all():
-            return new_point, new_value, new_gradient
-        length = torch.where(good, length, 0.5 * length)
-    keep = good[:, None]
-    return (
-        torch.where(keep, new_point, point),
-        torch.where(good, new_value, value),
-        torch.where(keep, new_gradient, gradient),
-    )
+        slack = 1e-6 * value[trying].abs()
+        good = found <= value[trying] + _SUFFICIENT_DECREASE * length * slope[trying] + slack
+        fallen = trying[good]
+        new_point[fallen], new_value[fallen], new_gradient[fallen] = tried[good], found[good], found_gradient[good]
+        trying, length = trying[~good], 0.5 * length
+        if not len(trying):
+            break
+    return new_point, new_value, new_gradient
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
