@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from homing.errors import DataError
 from homing.rates import Evidence, learn_rates
-from homing.rates.learned import consistency, likeness
+from homing.rates.learned import consistency, together
 from homing.rates.learned.apart import rates_apart
 from homing.rates.learned.balance import balanced_within_classes, spread_within_classes
 from homing.rates.learned.blocks import HeldFeatures
@@ -55,7 +55,7 @@ def test_a_tensor_and_blocks_of_it_give_the_same_rates():
 
 
 def test_a_large_pool_is_never_asked_for_as_a_whole(small_limits, monkeypatch):
-    for module in (consistency, likeness):
+    for module in (consistency, together):
         monkeypatch.setattr(module, "BLOCK_ROWS", 256)
     evidence = hidden_matches(seed=1, hidden=160, others=1840, wrong=0.2)
     monkeypatch.setattr("homing.rates.learned.projection.FITTED_ROWS", 400)
@@ -69,7 +69,7 @@ def test_a_large_pool_is_never_asked_for_as_a_whole(small_limits, monkeypatch):
 def test_the_size_of_blocks_does_not_change_rates(small_limits, monkeypatch):
     evidence = in_blocks(hidden_matches(seed=2, hidden=100, others=900, wrong=0.1))
     whole = learn_rates(evidence).rates
-    for module in (consistency, likeness):
+    for module in (consistency, together):
         monkeypatch.setattr(module, "BLOCK_ROWS", 256)
     torch.testing.assert_close(learn_rates(evidence).rates, whole, **ROUNDING)
 

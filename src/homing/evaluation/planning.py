@@ -97,7 +97,7 @@ class Planner:
         """What a method knows before training."""
         method, weight, seed = METHODS[name], self.settings.target_weight, self.session.seed
         if method.plans_by == "learned":
-            return self._remembered(name, target, lambda: self._learned(target))
+            return self._remembered(name, target, lambda: self._learned(target), together=True)
         planner = BASELINES[method.plans_by]
         if method.basis == "weight" and weight is None and not self.settings.shares_labels:
             weight = even_weight(len(self.material.problem.source), len(target))
@@ -148,8 +148,10 @@ class Planner:
         )
         return Evidence(source[:, None].float(), source, few[:, None].float(), few, num_classes=1)
 
-    def _remembered(self, name: str, target: Rows, learn: Callable[[], RatePlan]) -> RatePlan:
-        """What the main process learned, in every process; an earlier attempt's where the run goes on."""
+    def _remembered(
+        self, name: str, target: Rows, learn: Callable[[], RatePlan], *, together: bool = False
+    ) -> RatePlan:
+        """What was learned, the same in every process; an earlier attempt's where the run goes on."""
         session = self.session
         plan = remembered(
             session.accelerator,
@@ -158,6 +160,7 @@ class Planner:
             learn,
             resume=session.resume,
             allow_change=session.allow_change,
+            together=together,
         )
         source = self.material.problem.source
         for what, values in {"rates": plan.rates, **plan.descriptors}.items():
@@ -191,6 +194,7 @@ class Planner:
                 progress=lambda share: report(0.3 + 0.7 * share),
                 pool=self._pool(has_labels, evidence, lambda share: report(0.3 * share)),
                 device=self.session.device,
+                together=True,
             )
 
     def _pool(self, has_labels: bool, evidence: Evidence, progress: Callable[[float], None]) -> PoolFacts:
@@ -203,6 +207,7 @@ class Planner:
         }
         labels = evidence.source_labels if has_labels else None
         return kept_pool_facts(
+            self.session,
             self.material.kept,
             made_from,
             lambda: pool_facts(
@@ -212,6 +217,7 @@ class Planner:
                 seed=self.session.seed,
                 progress=progress,
                 device=self.session.device,
+                together=True,
             ),
         )
 
@@ -232,6 +238,7 @@ class Planner:
             target_weight=weight,
             seed=self.session.seed,
             device=self.session.device,
+            together=True,
         )
 
 

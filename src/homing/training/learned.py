@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from homing.errors import CheckpointError
+from homing.errors import CheckpointError, Interrupted
 from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.scorer import Scorer
 from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -24,11 +24,13 @@ def remembered(
     *,
     resume: bool,
     allow_change: bool = False,
+    together: bool = False,
 ) -> RatePlan:
     """The rates that were learned before an interruption, or newly learned ones, which are saved.
 
-    The main process learns and saves while the others wait; they read what it saved, and nothing of the pool's size is
-    sent. Nothing that is computed again is ever compared: a resumed run has the very numbers that it began with.
+    The main process learns while the others wait, or all of them do; they go on with what the main one saved, and
+    nothing of the pool's size is sent. Nothing that is computed again is ever compared: a resumed run has the very
+    numbers that it began with.
 
     Args:
         accelerator: The processes; all of them call this together.
@@ -37,20 +39,29 @@ def remembered(
         learn: Learns them.
         resume: Whether to look for what is there.
         allow_change: Whether they may have been learned from other pools, and are learned anew then.
+        together: Whether all processes learn them, each its share.
 
     Raises:
         CheckpointError: What is there is damaged, of other pools, or cannot be written; or another process cannot see
             what the main one wrote.
     """
-    own: list[RatePlan] = []
+    own: list[RatePlan] = []  # of the main process
 
-    def on_the_main_one() -> str:
-        plan, path = _found_or_learned(place, identity, learn, resume=resume, allow_change=allow_change)
-        own.append(plan)
-        return path.name
+    def look() -> str | None:
+        path = newest_checkpoint(place) if resume else None
+        plan = None if path is None else _found(path, identity, allow_change=allow_change)
+        own.extend([plan] if plan else [])
+        return path.name if path and plan else None
 
-    name = on_main(accelerator, on_the_main_one)
-    if own:
+    def save() -> str:
+        own[:] = own or [learn()]
+        return save_checkpoint(place, 0, _to_checkpoint(own[0], identity), keep=1).name
+
+    name = on_main(accelerator, look)
+    if name is None:
+        own = [_learned_by_all(accelerator, learn)] if together else []
+        name = on_main(accelerator, save)
+    if accelerator.is_main_process:
         return own[0]
     if not (place / name).exists():
         raise CheckpointError(
@@ -60,18 +71,19 @@ def remembered(
     return _to_plan(load_checkpoint(place / name))
 
 
-def _found_or_learned(
-    place: Path, identity: dict[str, str], learn: Callable[[], RatePlan], *, resume: bool, allow_change: bool
-) -> tuple[RatePlan, Path]:
-    """The rates, and where they lie."""
-    path = newest_checkpoint(place) if resume else None
-    if path is not None:
-        saved = load_checkpoint(path)
-        check_identity(path, saved.state.get("identity"), identity, allow_change=allow_change)
-        if saved.state["identity"] == identity:
-            return _to_plan(saved), path
-    plan = learn()
-    return plan, save_checkpoint(place, 0, _to_checkpoint(plan, identity), keep=1)
+def _found(path: Path, identity: dict[str, str], *, allow_change: bool) -> RatePlan | None:
+    """What a checkpoint holds, where it was learned from these very things."""
+    saved = load_checkpoint(path)
+    check_identity(path, saved.state.get("identity"), identity, allow_change=allow_change)
+    return _to_plan(saved) if saved.state["identity"] == identity else None
+
+
+def _learned_by_all(accelerator: Accelerator, learn: Callable[[], RatePlan]) -> RatePlan:
+    try:
+        return learn()
+    except Interrupted as error:
+        error.shared = not accelerator.is_main_process  # a launcher tells all of them to stop: one says so
+        raise
 
 
 def _to_checkpoint(plan: RatePlan, identity: dict[str, str]) -> Checkpoint:

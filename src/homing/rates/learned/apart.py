@@ -37,6 +37,7 @@ def rates_apart(
     progress: Callable[[float], None] | None = None,
     pool: PoolFacts | None = None,
     device: torch.device | str = "cpu",
+    together: bool = False,
 ) -> RatePlan:
     """Rates from target likeness, and from the source's own label consistency where it has labels.
 
@@ -51,6 +52,8 @@ def rates_apart(
         progress: Called with the share done, 0..1, often; what it raises ends the work.
         pool: What the source tells by itself, from `pool_facts` with the same seed; found here where not given.
         device: Where matrix products of many rows run.
+        together: Whether all processes of the group call this with the same arguments; they share what looks at every
+            row.
 
     Returns:
         The plan; nothing in it was judged, and its first warning says what that cannot see.
@@ -63,7 +66,7 @@ def rates_apart(
     domains = Evidence(source_features, nobody, target_features, unlabelled, num_classes=1)
     names = tuple(name for name in descriptors if source_labels is not None or name == "target_likeness")
     setting = likeliest_setting(names, domains.num_source, domains.num_target, target_weight)
-    work = told(progress, device)
+    work = told(progress, device, together=together)
     labels = nobody if source_labels is None else source_labels
     if pool is None:
         asked = labels if "label_consistency" in names else None

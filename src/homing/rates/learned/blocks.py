@@ -73,8 +73,11 @@ class MappedFeatures:
         return len(self.base)
 
     def rows(self, rows: slice | Tensor) -> Tensor:
-        """float32 `[m, width]`."""
-        return self.apply(self.base.rows(rows))
+        """float32 `[m, width]`; what they are computed from is held a block at a time."""
+        which = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        if len(which) <= BLOCK_ROWS:
+            return self.apply(self.base.rows(rows))
+        return torch.cat([self.apply(self.base.rows(part)) for part in torch.split(which, BLOCK_ROWS)])
 
 
 def as_blocks(features: Tensor | FeatureBlocks) -> FeatureBlocks:

@@ -7,8 +7,9 @@ refitted inside each fold of the judge (`judge.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from homing.rates.learned.blocks import BLOCK_ROWS
 from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
-from homing.rates.learned.folds import folds_of_images
+from homing.rates.learned.folds import directions_of_images, folds_of_images
 from homing.rates.learned.label_noise import (
     noise_of_sure_rows,
     own_class,
@@ -25,6 +26,7 @@ from homing.rates.learned.label_noise import (
     unmixing,
 )
 from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.learned.together import agreed, over_rows
 from homing.rates.learned.work import ALONE, Work
 
 CROSS_FITS = 5
@@ -104,13 +106,15 @@ def pool_consistency(evidence: Evidence, seed: int, work: Work = ALONE) -> Consi
     labels, num_classes = evidence.source_labels, evidence.num_classes
     if num_classes == 1 or evidence.num_source < 2:
         return neutral_consistency(labels, num_classes)
-    fold = _folds(evidence, seed)
-    work.tick(0.05)
+    fold = _folds(evidence, seed, work.part(0, 0.05))
     rows, drawn = evidence.drawn(fitted_rows(num_classes))
     sample = _Sample(drawn, fold[rows])
     probes = sample.fit(torch.ones(drawn.num_source), None, None, work.part(0.05, 0.5))
     confidence, found = sample.ask(
-        probes, lambda log_probs, _: torch.stack([part.float() for part in log_probs.max(dim=1)]), work.part(0.5, 0.53)
+        probes,
+        lambda log_probs, _: torch.stack([part.float() for part in log_probs.max(dim=1)]),
+        work.part(0.5, 0.53),
+        num_answers=2,
     )
     noise = noise_of_sure_rows(confidence, found.long(), drawn.source_labels, num_classes, drawn.masses)
     inverse = unmixing(noise)
@@ -119,10 +123,8 @@ def pool_consistency(evidence: Evidence, seed: int, work: Work = ALONE) -> Consi
         lambda log_probs, own: right_from_noisy(log_probs.exp(), own, noise, inverse)[None],
         work.part(0.53, 0.55),
     )
-    probes = sample.fit(right, probes, None, work.part(0.55, 0.85))
-    told = torch.empty(3, evidence.num_source)
-    for which, log_probs in _out_of_fold(evidence, probes, fold, work=work.part(0.85, 1)):
-        told[:, which] = _told(log_probs, labels[which], noise)
+    probes = agreed(sample.fit(right, probes, None, work.part(0.55, 0.85)), work)
+    told = _out_of_fold(evidence, probes, fold, partial(_told, noise=noise), 3, work.part(0.85, 1))
     return Consistency(told[0], told[1], noise, told[2].to(torch.int32), probes.mean(dim=0), probes=probes, fold=fold)
 
 
@@ -148,10 +150,10 @@ def label_consistency(
         target_has_labels: Whether the target's labels are of the source's classes; else its images are left out.
         work: Told of, and where it runs.
     """
-    labels, num_classes = evidence.source_labels, evidence.num_classes
+    num_classes = evidence.num_classes
     if num_classes == 1 or not match.any():
         return pool
-    fold = _folds(evidence, seed) if pool.fold is None else pool.fold
+    fold = _folds(evidence, seed, work) if pool.fold is None else pool.fold
     rows, drawn = evidence.drawn(fitted_rows(num_classes), weights=1 + LEAN * match)
     sample = _Sample(drawn, fold[rows])
     own_match, own_right = match[rows], pool.right[rows]
@@ -168,15 +170,19 @@ def label_consistency(
             )
             right = own_match * lean + (1 - own_match) * own_right
     assert probes is not None
-    log_own, right, best = pool.log_probability.clone(), pool.right.clone(), pool.best.clone()
-    asked = (match > NO_MATCH).nonzero().flatten()
-    for which, log_probs in _out_of_fold(evidence, probes, fold, asked, work=work.part(0.8, 1)):
-        told, share = _told(log_probs, labels[which], pool.noise), match[which]
-        own = share * told[0].exp() + (1 - share) * pool.log_probability[which].exp()
-        log_own[which] = own.clamp(min=torch.finfo(own.dtype).tiny).log()
-        right[which] = share * told[1] + (1 - share) * pool.right[which]
-        best[which] = torch.where(share > 0.5, told[2].to(torch.int32), pool.best[which])
-    return replace(pool, log_probability=log_own, right=right, best=best, lean_probe=probes.mean(dim=0))
+    probes = agreed(probes, work)
+    asked = match > NO_MATCH
+    told = _out_of_fold(evidence, probes, fold, partial(_told, noise=pool.noise), 3, work.part(0.8, 1), asked)
+    own = match * told[0].exp() + (1 - match) * pool.log_probability.exp()
+    own = own.clamp_(min=torch.finfo(own.dtype).tiny).log_()
+    right = match * told[1] + (1 - match) * pool.right
+    return replace(
+        pool,
+        log_probability=torch.where(asked, own, pool.log_probability),
+        right=torch.where(asked, right, pool.right),
+        best=torch.where(asked & (match > 0.5), told[2].to(torch.int32), pool.best),
+        lean_probe=probes.mean(dim=0),
+    )
 
 
 def consistency_ridge(num_classes: int) -> float:
@@ -210,46 +216,49 @@ class _Sample:
             work=work,
         )
 
-    def ask(self, probes: Tensor, answer: Callable[[Tensor, Tensor], Tensor], work: Work) -> Tensor:
+    def ask(
+        self, probes: Tensor, answer: Callable[[Tensor, Tensor], Tensor], work: Work, num_answers: int = 1
+    ) -> Tensor:
         """`[K, M]` of K answers from log-probabilities `[m, C]` and labels `[m]`, block by block."""
-        drawn, parts = self._drawn, []
-        order = []
-        for which, log_probs in _out_of_fold(drawn, probes, self._fold, work=work):
-            parts.append(answer(log_probs, drawn.source_labels[which]))
-            order.append(which)
-        values = torch.cat(parts, dim=1)
-        found = torch.empty_like(values)
-        found[:, torch.cat(order)] = values
-        return found
+        return _out_of_fold(self._drawn, probes, self._fold, answer, num_answers, replace(work, together=False))
 
 
-def _told(log_probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+def _told(log_probs: Tensor, labels: Tensor, *, noise: Tensor) -> Tensor:
     """`[3, M]`: the own label's log-probability, that it is right, and the likeliest class."""
     right = right_from_clean(log_probs.exp(), labels, noise)
     return torch.stack([own_class(log_probs, labels), right, log_probs.argmax(dim=1).to(log_probs)])
 
 
 def _out_of_fold(
-    evidence: Evidence, probes: Tensor, fold: Tensor, rows: Tensor | None = None, *, work: Work
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Source rows `[m]` and their `[m, C]` log-probabilities by the probe that has not seen them, in no order."""
-    size = max(256, min(BLOCK_ROWS, _CELLS // probes.shape[-1]))
-    total = evidence.num_source if rows is None else len(rows)
-    done, there = 0, probes.to(work.device)
-    for which, block in evidence.blocks(size, rows):
-        own = fold[which]
-        features = with_bias(block).to(work.device)
+    evidence: Evidence,
+    probes: Tensor,
+    fold: Tensor,
+    answer: Callable[[Tensor, Tensor], Tensor],
+    num_answers: int,
+    work: Work,
+    asked: Tensor | None = None,
+) -> Tensor:
+    """`[K, N]` of K answers from log-probabilities `[m, C]`, by the probe that has not seen a row, and labels `[m]`."""
+    there = probes.to(work.device)
+
+    def of_block(rows: Tensor, block: Tensor) -> Tensor:
+        own, features = fold[rows], with_bias(block).to(work.device)
+        found = torch.empty(num_answers, len(rows))
         for index, probe in enumerate(there):
             inside = (own == index).nonzero().flatten()
             if len(inside):
-                yield which[inside], log_probabilities(features[inside.to(work.device)], probe).cpu()
-        done += len(which)
-        work.tick(done / total)
+                log_probs = log_probabilities(features[inside.to(work.device)], probe).cpu()
+                found[:, inside] = answer(log_probs, evidence.source_labels[rows[inside]])
+        return found
+
+    size = max(256, min(BLOCK_ROWS, _CELLS // probes.shape[-1]))
+    return over_rows(evidence, of_block, num_answers, work, asked=asked, size=size)
 
 
-def _folds(evidence: Evidence, seed: int) -> Tensor:
+def _folds(evidence: Evidence, seed: int, work: Work) -> Tensor:
     """`[N]` uint8: as many cross-fits as the work of them allows."""
     cells = min(evidence.num_source, fitted_rows(evidence.num_classes)) * evidence.num_classes
     wanted = CROSS_FITS if cells <= FEW_CELLS else CROSS_FITS_OF_MANY
-    shape = evidence.num_source, evidence.source_features.shape[1]
-    return folds_of_images(lambda: evidence.blocks(BLOCK_ROWS), shape, min(wanted, evidence.num_source), seed + 1)
+    directions = directions_of_images(evidence.source_features.shape[1], seed + 1)
+    along = over_rows(evidence, lambda _, block: (block @ directions).T, 3, work).T
+    return folds_of_images(along, min(wanted, evidence.num_source), seed + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,19 +72,17 @@ class Evidence:
         features = self.source_features
         return features if isinstance(features, Tensor) else features.rows(slice(0, len(features)))
 
-    def blocks(self, size: int, rows: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows and their features, `size` at a time.
+    def block(self, rows: Tensor) -> Tensor:
+        """Features `[m, D]` of rows in ascending order, `[m]` int64.
 
-        Args:
-            size: Rows a block.
-            rows: `[m]` int64, the rows to read; all where not given.
+        Raises:
+            DataError: Some are not finite.
         """
-        features = as_blocks(self.source_features)
-        for part in slices(self.num_source if rows is None else len(rows), size):
-            which = torch.arange(part.start, part.stop) if rows is None else rows[part]
-            block = features.rows(part if rows is None else which)
-            check_finite(block, "source", rows=which)
-            yield which, block
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        together = end - first == len(rows)
+        block = as_blocks(self.source_features).rows(slice(first, end) if together else rows)
+        check_finite(block, "source", rows=rows)
+        return block
 
     def with_target(self, rows: Tensor) -> Evidence:
         """The same source beside a part of the target: what a fold may see.

@@ -61,6 +61,7 @@ def pool_facts(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
     device: torch.device | str = "cpu",
+    together: bool = False,
 ) -> PoolFacts:
     """Find what a pool tells by itself.
 
@@ -71,11 +72,13 @@ def pool_facts(
         seed: Of the cross-fits.
         progress: Called with the share done, 0..1; what it raises ends the work.
         device: Where matrix products of many rows run.
+        together: Whether all processes of the group call this with the same arguments; they share what looks at every
+            row.
 
     Raises:
         DataError: As `Evidence`.
     """
-    return find_pool_facts(features, labels, num_classes, seed, told(progress, device))
+    return find_pool_facts(features, labels, num_classes, seed, told(progress, device, together=together))
 
 
 def find_pool_facts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -50,26 +50,24 @@ _MIXERS = (
 )  # odd: no two cells meet by a common factor
 
 
-def folds_of_images(
-    blocks: Callable[[], Iterator[tuple[Tensor, Tensor]]], shape: tuple[int, int], num_folds: int, seed: int
-) -> Tensor:
+def directions_of_images(width: int, seed: int) -> Tensor:
+    """`[width, 3]` that tell one image's features from another's, see `folds_of_images`."""
+    return torch.randn(width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def folds_of_images(along: Tensor, num_folds: int, seed: int) -> Tensor:
     """A fold of each row, `[N]`, none of them empty: copies of an image share the fold of the first of them.
 
     A fit that has seen a copy knows the row's label. Rows without a copy have a fold that does not depend on features.
     Copies are told by their features: they fall into one cell of three random directions.
 
     Args:
-        blocks: Gives rows and their features, all of the pool, as often as it is called.
-        shape: (N, D).
+        along: `[N, 3]` features along `directions_of_images`.
         num_folds: At least 1.
-        seed: Of folds and directions.
+        seed: Of the folds.
     """
-    num_rows, width = shape
+    num_rows = len(along)
     folds = shuffled_folds(num_rows, num_folds, seed)
-    directions = torch.randn(width, 3, generator=torch.Generator().manual_seed(seed))
-    along = torch.empty(num_rows, 3)
-    for which, block in blocks():
-        along[which] = block @ directions
     spread = along.double().std(dim=0, correction=0).float()
     cells = (along / (_CELL * spread).clamp(min=torch.finfo(along.dtype).tiny)).round().long()
     # One number for three: two images meet in it about as often as they would in 2^64 boxes.

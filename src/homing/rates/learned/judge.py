@@ -17,6 +17,7 @@ from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.folds import held_out_folds
 from homing.rates.learned.groups import Group, whole
 from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.learned.together import added, place_of
 from homing.rates.learned.work import ALONE, Work
 
 FOLDS = 5
@@ -78,7 +79,7 @@ def judge(
         folds: Parts that the target is split into, `REPEATS` times over, or once where there are several groups.
         seed: Seed of the splits.
         groups: Classes that are judged by themselves, see `groups.py`; none: all classes together.
-        work: Told of, and where it runs.
+        work: Told of, and where it runs; processes that work together share the folds.
 
     Raises:
         DataError: The target has fewer images than folds.
@@ -87,7 +88,10 @@ def judge(
     repeats = REPEATS if len(groups) == 1 else 1
     scores = [torch.zeros(repeats, len(target_weights), len(group.targets), len(group.classes)) for group in groups]
     splits = list(_splits(evidence.target_labels, folds, seed, repeats))
+    rank, world = place_of(work)
     for index, (repeat, seen) in enumerate(splits):
+        if index % world != rank:
+            continue
         fold = work.part(index / len(splits), (index + 1) / len(splits))
         part = evidence.with_target(seen)
         rates = rates_from(part)
@@ -103,6 +107,7 @@ def judge(
             features = with_bias(evidence.target_features[group.targets[held_out]])
             found[repeat][:, held_out] = log_probabilities(features, probes)
         fold.tick(1.0)
+    scores = [added(found, work) for found in scores]
     losses = _temperature_scaled_losses(scores, [group.labels(evidence) for group in groups])
     prior = torch.zeros(len(losses)) if log_prior is None else log_prior
     chosen = choose(losses, prior)

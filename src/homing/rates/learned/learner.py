@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,6 +52,7 @@ def learn_rates(
     progress: Callable[[float], None] | None = None,
     pool: PoolFacts | None = None,
     device: torch.device | str = "cpu",
+    together: bool = False,
 ) -> RatePlan:
     """Rates of every source row and the weight of the target, judged on held-out target images.
 
@@ -63,6 +65,8 @@ def learn_rates(
         progress: Called with the share done, 0..1, often; what it raises ends the work.
         pool: What the source tells by itself, from `pool_facts` with the same seed; found here where not given.
         device: Where matrix products of many rows run.
+        together: Whether all processes of the group call this with the same arguments; they share what looks at every
+            row.
 
     Returns:
         The plan; `judged` holds one row per setting.
@@ -73,7 +77,7 @@ def learn_rates(
     """
     names = _checked(descriptors, folds, target_weight)
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
-    work = told(progress, device)
+    work = told(progress, device, together=together)
     if pool is None:
         labels = evidence.source_labels if "label_consistency" in names else None
         pool = find_pool_facts(evidence.source_features, labels, evidence.num_classes, seed, work.part(0, 0.3))
@@ -85,7 +89,7 @@ def learn_rates(
     rows, judged = reduced.drawn(
         _judged_rows_of(evidence.num_classes), by=description.likeness.log_ratio, weights=leaning
     )
-    carried, pulse = alone.of(rows), work.part(0.5, 0.5)
+    carried, pulse = alone.of(rows), replace(work.part(0.5, 0.5), together=False)
     verdict = judge(
         judged,
         torch.tensor([s.target_weight for s in settings]),

@@ -15,11 +15,11 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 from homing.rates.learned.balance import class_sums
-from homing.rates.learned.blocks import BLOCK_ROWS
 from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.folds import shuffled_folds
 from homing.rates.learned.probe import fit_probes, with_bias
+from homing.rates.learned.together import agreed, over_rows
 from homing.rates.learned.work import ALONE, Work
 
 CROSS_FITS = 5
@@ -60,11 +60,10 @@ def target_likeness(evidence: Evidence, seed: int, work: Work = ALONE) -> Likene
     source_fold, target_fold = shuffled_folds(num_source, num_fits, seed), shuffled_folds(num_target, num_fits, seed)
     weights = _class_weights(evidence)
     rows, drawn = evidence.drawn(fitted_rows(2), weights=weights)
-    probes = _fit(drawn, weights[rows], source_fold[rows], target_fold, num_fits, work.part(0, 0.6))
-    source = torch.empty(num_source)
-    for which, block in evidence.blocks(BLOCK_ROWS):
-        source[which] = _scores(block, probes, source_fold[which])
-        work.tick(0.6 + 0.3 * float(which[-1] + 1) / num_source)
+    probes = agreed(_fit(drawn, weights[rows], source_fold[rows], target_fold, num_fits, work.part(0, 0.6)), work)
+    (source,) = over_rows(
+        evidence, lambda which, block: _scores(block, probes, source_fold[which])[None], 1, work.part(0.6, 0.9)
+    )
     target = _scores(evidence.target_features, probes, target_fold)
     source, target, mean_probe = _on_one_scale(source, source_fold, target, target_fold, probes, evidence.masses)
     share = _matching_share(source, target, evidence.masses)

@@ -17,12 +17,15 @@ class Work:
         device: Where matrix products of many rows run.
         start: Share of the whole that was done before this stretch.
         share: Of the whole that this stretch is.
+        together: Whether every process of the group does this same work at the same time and shares its passes, see
+            `together.py`.
     """
 
     tell: Callable[[float], None] | None = None
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - frozen itself
     start: float = 0.0
     share: float = 1.0
+    together: bool = False
 
     def tick(self, done: float = 0.0) -> None:
         """Tell that this share of the stretch is done, 0..1."""
@@ -38,10 +41,10 @@ ALONE = Work()
 """Work that nobody watches, on the CPU."""
 
 
-def told(tell: Callable[[float], None] | None, device: torch.device | str = "cpu") -> Work:
+def told(tell: Callable[[float], None] | None, device: torch.device | str = "cpu", *, together: bool = False) -> Work:
     """Work that tells how far it is; shares that would fall by a rounding are told as they were."""
     if tell is None:
-        return Work(device=torch.device(device))
+        return Work(device=torch.device(device), together=together)
     reached = 0.0
 
     def rising(share: float) -> None:
@@ -49,4 +52,4 @@ def told(tell: Callable[[float], None] | None, device: torch.device | str = "cpu
         reached = max(reached, share)
         tell(reached)
 
-    return Work(rising, torch.device(device))
+    return Work(rising, torch.device(device), together=together)
