@@ -300,7 +300,8 @@ class Images:
 
     def _note(self, batch: _Batch, place: int, error: Exception) -> None:
         row = int(batch.rows[place])
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = (text.splitlines() or [type(error).__name__])[0]
         batch.bad.append((place, BadImage(row, self.names[row], reason)))
 
 
