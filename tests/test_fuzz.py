@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+import fuzz
 from drawn_pools import draw_picture
 from homing.errors import HomingError
 from homing.outputs.rates_reader import RatesFile
@@ -179,3 +180,16 @@ def test_a_damaged_picture_is_decoded_or_refused_in_one_sentence(data):
         told = str(error)
     assert "\n" not in told
     assert told or (canvas.shape, canvas.dtype) == ((16, 16, 3), np.uint8)
+
+
+KINDS = ("pictures", "tables", "saved dataset", "metadata.csv", "metadata.jsonl", "recipes", "overrides", "rates",
+         "checkpoint manifest.json", "signed model.safetensors", "signed state.json")  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", KINDS)
+def test_a_damaged_file_of_any_kind_is_read_or_refused_soon(tmp_path, name):
+    """More of them, and further kinds: `python tests/fuzz.py`."""
+    found = fuzz.fuzz(name, fuzz.kinds(tmp_path)[name], often(40, 5_000), seed=3)
+    assert found.escaped == []
+    assert found.refused > 0

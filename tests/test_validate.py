@@ -87,13 +87,13 @@ def test_missing_pools_and_classes_are_told_together(root):
 def test_a_class_that_the_source_lacks_is_an_error(root, role):
     draw_pool(root / role, {"gnu": 1}, seed=8)
     (error,) = findings_of(root).errors
-    assert error.startswith(f"{role}: class 'gnu' is not among the source's classes (cat, dog, emu)")
+    assert error.startswith(f"{role}: class 'gnu' is not among the source's classes ('cat', 'dog', 'emu')")
 
 
 def test_an_empty_class_folder_is_an_error(root):
     (root / "target" / "emu").mkdir()
     (error,) = findings_of(root).errors
-    assert "no images of the class emu" in error
+    assert "no images of the class 'emu'" in error
 
 
 def test_a_picture_in_two_roles_is_a_warning(root):
@@ -196,11 +196,11 @@ def test_two_unlike_layouts_are_refused_or_told(root):
     for split in ("train", "val"):
         shutil.copytree(root / "source", root / "split" / split)
     (error,) = findings_of(root, f"data.source.path={root / 'split'}").errors
-    assert error.startswith(f"source: {root / 'split'}: the folders train, val are named for splits, not classes")
+    assert error.startswith(f"source: {root / 'split'}: the folders 'train', 'val' are named for splits, not classes")
     assert findings_of(root, f"data.source.path={root / 'split'}", "data.source.split=train").errors == []
     (root / "source" / "metadata.csv").write_text("file_name,kind\ncat/000.png,a\ndog/000.png,b\n")
     findings = findings_of(root)
     assert findings.errors == []
     assert findings.warnings[0].startswith(
-        "source: metadata.csv has no column 'label', so folders were taken for classes (cat, dog)"
+        "source: metadata.csv has no column 'label', so folders were taken for classes ('cat', 'dog')"
     )

@@ -20,7 +20,7 @@ from homing.evaluation.metrics import confusion, metrics, per_class
 from homing.models.inputs import batches_of
 from homing.models.saved import SavedModel, open_model
 from homing.outputs.safe_names import safe_cell, safe_path_cell
-from homing.pools.images import BadImage, Images
+from homing.pools.images import BadImage, Images, told_blank
 from homing.pools.pool import ImageStore
 from homing.pools.reading import read_pool
 from homing.pools.unlabelled import find_images
@@ -41,11 +41,13 @@ class Answer:
         rows: Positions of the images that could be read, int64 [B].
         logits: float32 [B, C].
         bad: Those that could not.
+        blank: Rows that are of one colour.
     """
 
     rows: npt.NDArray[np.int64]
     logits: Tensor
     bad: list[BadImage]
+    blank: list[int]
 
 
 def open_run(run: Path) -> tuple[Recipe, SavedModel]:
@@ -83,12 +85,15 @@ def predict(
     for text in warnings:
         progress.say(f"warning: {text}")
     bad: list[BadImage] = []
+    blank: list[int] = []
     write = _csv_rows if form == "csv" else _json_rows
     if form == "csv":
         file.write(_csv_line(["image", "predicted", "probability", "error", *(f"p({name})" for name in saved.classes)]))
     for answer in _answers(recipe, saved, store, np.arange(len(names)), names, progress):
         file.writelines(write(answer, names, saved.classes))
         bad += answer.bad
+        blank += answer.blank
+    _tell_blank(blank, names, progress)
     return bad, len(names)
 
 
@@ -116,6 +121,7 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
     rows = torch.from_numpy(np.concatenate([answer.rows for answer in parts]))
     if bad and (recipe.data.on_bad_image == "error" or not len(rows)):
         raise DataError(f"{data.path}: {told(bad, len(pool))}")
+    _tell_blank([row for answer in parts for row in answer.blank], pool.ids, progress)
     logits = torch.cat([answer.logits for answer in parts])
     return {
         **metrics(logits, labels[rows]),
@@ -157,10 +163,16 @@ def _answers(
             for loaded in images.loading(batches_of(np.arange(len(images)), _BATCH)):
                 good = loaded.rows[loaded.good]
                 empty = torch.empty(0, len(saved.classes))
-                yield Answer(good, saved.logits(loaded.canvases) if len(good) else empty, loaded.bad)
+                logits = saved.logits(loaded.canvases) if len(good) else empty
+                yield Answer(good, logits, loaded.bad, loaded.blank())
                 advance(len(loaded.rows))
     finally:
         images.close()
+
+
+def _tell_blank(blank: Sequence[int], names: Sequence[str], progress: Progress) -> None:
+    if blank:
+        progress.say(f"warning: {told_blank([names[row] for row in blank], len(names))}")
 
 
 def _in_order(answer: Answer) -> Iterator[tuple[int, list[float] | None, str]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from homing.errors import DataError, HomingError
 from homing.pools.ambiguities import ambiguities
-from homing.pools.images import BadImage, Images
+from homing.pools.images import BadImage, Images, told_blank
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
 from homing.progress import Progress
@@ -76,8 +76,9 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
         findings.pools[role] = _summary(pool, ", ".join(spec.path for spec in specs[role] if spec is not None))
     findings.warnings += ambiguities(pools)
     findings.warnings += overlaps(pools)
-    bad = _find_bad(recipe, pools, progress)
+    bad, blank = _find_odd(recipe, pools, progress)
     _tell_bad(recipe, pools, bad, findings)
+    findings.warnings += blank
     if problem is not None:
         with contextlib.suppress(DataError):  # a role of which nothing is left: told already
             _check_counts(recipe, problem.without(item.row for item in bad) if _drops(recipe) else problem, findings)
@@ -127,7 +128,8 @@ def _of_all(each: dict[str, Findings]) -> Findings:
     return whole
 
 
-def _find_bad(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> list[BadImage]:
+def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> tuple[list[BadImage], list[str]]:
+    """Images that cannot be read, and a warning of those that are of one colour, if there are any."""
     store, rows, names = side_by_side(pools)
     images = Images(
         store,
@@ -139,9 +141,9 @@ def _find_bad(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> 
         workers=recipe.training.workers,
     )
     with progress.stage("read images", len(images)) as advance:
-        bad = images.find_bad(advance)
+        bad, blank = images.find_odd(advance)
     images.close()
-    return bad
+    return bad, [told_blank([names[row] for row in blank], len(images))] if blank else []
 
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:

@@ -29,8 +29,8 @@ def test_a_target_of_enough_images_in_every_class_is_not_warned_of(tmp_path):
 
 def test_a_small_target_a_single_image_and_an_absent_class_are_told(tmp_path):
     absent, single, small = target_warnings(problem_of(tmp_path, {"cat": 4, "dog": 1}, {"cat": 2}))
-    assert absent == "The target has no image of 1 of 3 classes: emu."
-    assert single.startswith("The target has a single image of dog: its folds cannot judge")
+    assert absent == "The target has no image of 1 of 3 classes: 'emu'."
+    assert single.startswith("The target has a single image of 'dog': its folds cannot judge")
     assert small.startswith("The target is small: 5 images in 2 classes.")
 
 

@@ -58,7 +58,9 @@ def test_classes_that_the_source_lacks_are_told_for_target_and_test(root):
     with pytest.raises(DataError) as caught:
         open_problem(data_at(root, sources=("a",)))
     target, test = str(caught.value).splitlines()
-    assert target.startswith("target: class 'emu', 'gnu' is not among the source's classes (1, 10, 2); classes are")
+    assert target.startswith(
+        "target: class 'emu', 'gnu' is not among the source's classes ('1', '10', '2'); classes are"
+    )
     assert test.startswith("test: class 'cat' is not among")
 
 

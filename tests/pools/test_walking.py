@@ -36,7 +36,7 @@ def test_a_folder_keeps_the_path_that_needs_no_link(tmp_path):
 def test_a_class_that_only_links_to_another_is_refused_with_the_reason(tmp_path):
     draw_pool(tmp_path, {"cat": 1, "dog": 1})
     (tmp_path / "emu").symlink_to(tmp_path / "cat")
-    with pytest.raises(DataError, match=r"no images of the class emu.*emu leads to the folder cat, listed already"):
+    with pytest.raises(DataError, match=r"no images of the class 'emu'.*emu leads to the folder cat, listed already"):
         read_pool(PoolSpec(path=str(tmp_path)))
 
 

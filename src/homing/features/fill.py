@@ -131,6 +131,8 @@ class Filler:
         part.position[here] = positions[positions != NOT_HERE]
         part.shard[list(why)] = BAD
         part.reasons |= why
+        if blank := set(loaded.blank()):
+            part.blank = [position for position, row in enumerate(loaded.rows.tolist()) if row in blank]
         return part
 
 

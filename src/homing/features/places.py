@@ -27,6 +27,7 @@ class Places:
         position: int32 [N].
         digests: uint8 [N, 16]: beginning of the sha256 of the image's bytes; 0 where that is not known.
         reasons: Why a row is BAD.
+        blank: Rows that were decoded just now and are of one colour; no store remembers them.
     """
 
     shards: list[Shard]
@@ -34,6 +35,7 @@ class Places:
     position: npt.NDArray[np.int32]
     digests: Bytes
     reasons: dict[int, str] = field(default_factory=dict)
+    blank: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._numbers = {shard.name: number for number, shard in enumerate(self.shards)}
@@ -75,6 +77,7 @@ class Places:
             shard[inside] = numbers[shard[inside]]
         self.shard[rows], self.position[rows], self.digests[rows] = shard, found.position, found.digests
         self.reasons |= {int(rows[place]): reason for place, reason in found.reasons.items()}
+        self.blank += rows[found.blank].tolist()
 
     def save(self, path: Path) -> None:
         """Write to a file, whole or not at all; for the other processes of a scan."""
@@ -90,6 +93,7 @@ class Places:
                 position=self.position,
                 digests=self.digests,
                 bad=np.array(list(self.reasons), np.int64),
+                blank=np.array(self.blank, np.int64),
                 reasons=reasons,
             )
 
@@ -99,7 +103,8 @@ class Places:
         with np.load(path) as file:
             shards = [Shard(folder, str(name)) for name in file["names"]]
             reasons = dict(zip(file["bad"].tolist(), map(str, file["reasons"]), strict=True))
-            return cls(shards, file["shard"], file["position"], file["digests"], reasons)
+            blank = file["blank"].tolist()
+            return cls(shards, file["shard"], file["position"], file["digests"], reasons, blank)
 
 
 class Finder:

@@ -25,7 +25,7 @@ from homing.features.view import StoredRows
 from homing.interrupts import stoppable
 from homing.models.inputs import ImageInputs, Inputs
 from homing.models.parts import classifier_of
-from homing.pools.images import BadImage
+from homing.pools.images import BadImage, told_blank
 from homing.pools.order import Rows
 from homing.progress import Progress
 
@@ -107,6 +107,7 @@ def scan(
         places, passed = _together(places, todo, found, passed, store, others)
     if not passed and len(rows):
         progress.say(f"{title}: {len(rows):,} images were scanned before")
+    tell_blank(places, rows, pictures, progress)
     return replace(found_in(places, rows, pictures, store, passed), missing=todo)
 
 
@@ -154,7 +155,8 @@ def scan_part(
     missing = places.missing()
     filler = Filler(store, pictures, model, device or pictures.device, precision, batch_size)
     with progress.stage(f"scan part {number} of {count}", len(missing)) as advance:
-        _, passed = filler.fill(mine[missing], stoppable(advance, stop_asked), places.digests[missing])
+        found, passed = filler.fill(mine[missing], stoppable(advance, stop_asked), places.digests[missing])
+    tell_blank(found, mine[missing], pictures, progress)
     return passed
 
 
@@ -198,6 +200,13 @@ def _together(
         places.put(share, Places.load(others.wait_for("share", rank), store.folder))
         total += int(others.wait_for("passed", rank).read_text())
     return places, total
+
+
+def tell_blank(places: Places, rows: Rows, pictures: ImageInputs, progress: Progress) -> None:
+    """Say which of the images that were decoded just now are of one colour."""
+    if places.blank:
+        names = [pictures.images.names[int(row)] for row in rows[sorted(places.blank)]]
+        progress.say(f"warning: {told_blank(names, len(rows))}")
 
 
 def found_in(places: Places, rows: Rows, pictures: ImageInputs, store: Store, passed: int) -> Scan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from homing.pools.class_names import quoted
 from homing.pools.problem import Problem, shared_pictures
 from homing.rates.learned.plan import RatePlan
 
@@ -22,11 +23,9 @@ def target_warnings(problem: Problem) -> list[str]:
     """Where the target is too small, or lacks a class."""
     counts, found = Counter(problem.target.labels), []
     if absent := sorted(set(problem.classes) - set(counts)):
-        found.append(
-            f"The target has no image of {len(absent)} of {len(problem.classes)} classes: {', '.join(absent)}."
-        )
+        found.append(f"The target has no image of {len(absent)} of {len(problem.classes)} classes: {quoted(absent)}.")
     if single := sorted(name for name, count in counts.items() if count == 1):
-        found.append(f"The target has a single image of {', '.join(single)}: its folds cannot judge such a class.")
+        found.append(f"The target has a single image of {quoted(single)}: its folds cannot judge such a class.")
     if len(problem.target) < SMALL * len(counts):
         found.append(
             f"The target is small: {len(problem.target)} images in {len(counts)} classes. What is chosen on so few"

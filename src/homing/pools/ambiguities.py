@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from homing.pools.class_names import alike, shown
+import numpy as np
+
+from homing.pools.class_names import alike, seems_missing, shown
 from homing.pools.pool import Pool
 
 
@@ -20,11 +22,22 @@ def ambiguities(pools: Mapping[str, Pool]) -> list[str]:
         for read_as in pool.read_as
         for text in read_as.warnings
     ]
+    for role, pool in pools.items():
+        for name in filter(seems_missing, pool.classes):
+            codes, names = pool.labels.encode()
+            count = np.count_nonzero(codes == names.index(name))
+            found.append(
+                f"{role}: the class {name!r} ({count:,} images) may stand for labels that are missing; leave such rows"
+                " out where it does"
+            )
     holders: dict[str, list[str]] = {}
     for role, pool in pools.items():
         for name in pool.classes:
             holders.setdefault(name, []).append(role)
     for group in alike(holders):
-        names = " and ".join(f"{shown(name)} in {', '.join(holders[name])}" for name in group)
-        found.append(f"classes {names} differ only by case, outer space or invisible characters, and count as several")
+        listed = " and ".join(f"{shown(name)} in {', '.join(holders[name])}" for name in group)
+        found.append(
+            f"classes {listed} differ only by case, outer space, invisible characters or how a number is written, and"
+            " count as several"
+        )
     return found

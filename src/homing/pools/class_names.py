@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 _SHOWN = 24  # code points of a name in a message
+_LISTED = 12  # names in a message
+_LONGEST = 60  # characters of one of them
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_MISSING = frozenset({"nan", "nat", "null", "none", "na", "n/a", "#n/a", "<na>", "-1", "-1.0", "?", "undefined"})
 _INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD])
 
 
@@ -15,16 +21,29 @@ def composed(name: str) -> str:
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that differ only by case, outer space, invisible characters or the width of letters; groups, sorted."""
+    """Names that differ only by case, outer space, invisible characters or how a number is written; groups, sorted."""
     groups: dict[str, set[str]] = {}
     for name in names:
         groups.setdefault(_key(name), set()).add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
+def seems_missing(name: str) -> bool:
+    """Whether a name may stand for a label that is not there, as other programs write it: NaN, null, -1."""
+    return name.strip().casefold() in _MISSING
+
+
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """One of some names that looks the same as another one."""
     return next((other for other in names if other != name and _key(other) == _key(name)), None)
+
+
+def quoted(names: Iterable[str], at_most: int = _LISTED) -> str:
+    """Names as a message lists them: each in quotes, so that spaces and line breaks show, and none of any length."""
+    names = list(names)
+    cut = (name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:at_most])
+    more = f", ... {len(names) - at_most:,} more" if len(names) > at_most else ""
+    return ", ".join(map(repr, cut)) + more
 
 
 def shown(name: str) -> str:
@@ -34,5 +53,6 @@ def shown(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    folded = unicodedata.normalize("NFKC", name.translate(_INVISIBLE)).casefold()
-    return " ".join(folded.split())
+    folded = " ".join(unicodedata.normalize("NFKC", name.translate(_INVISIBLE)).casefold().split())
+    number = float(folded) if _NUMBER.fullmatch(folded) else math.inf
+    return repr(number) if math.isfinite(number) else folded

@@ -91,6 +91,11 @@ def file_state(path: str | Path, *more: object) -> bytes | None:
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=STATE_BYTES).digest()
 
 
+def leads_out(name: str) -> bool:
+    """Whether a path that a table gives is anything but one of a file inside the table's folder."""
+    return not name or name.startswith("/") or "\0" in name or ".." in name.split("/")
+
+
 class FolderImages:
     """Image files by row.
 
@@ -107,8 +112,15 @@ class FolderImages:
         return len(self.names)
 
     def path(self, row: int) -> Path:
-        """Where a row's file lies."""
-        return self.root / self.names[row]
+        """Where a row's file lies.
+
+        Raises:
+            OSError: It would lie outside of the folder.
+        """
+        name = self.names[row]
+        if leads_out(name):
+            raise unreadable(f"the file_name {name!r} points outside its folder; only files inside are read")
+        return self.root / name
 
     def read(self, row: int) -> bytes:
         """The file's bytes; raises OSError also for what is no regular file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -12,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.errors import DataError
+from homing.pools.class_names import quoted
 from homing.pools.columns import Columns
-from homing.pools.files import FolderImages
+from homing.pools.files import FolderImages, leads_out
+from homing.pools.layouts import check_layout, layout_doubts
 from homing.pools.metadata import metadata_of, read_metadata
 from homing.pools.pool import Pool, ReadAs
 from homing.pools.texts import Texts
@@ -24,11 +27,8 @@ if TYPE_CHECKING:
 
 UNLABELLED = "unlabelled"
 """Class of every row of a pool without labels."""
-SPLIT_NAMES = frozenset(
-    {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "evaluation", "holdout"}
-)
-_LISTED = 8
 _ODD_PATH = r"^$|^/|\x00|//|/$|(^|/)\.\.?(/|$)"  # what is more than names with a slash between them
+_UNREAD = "one counts where it is called metadata.csv, .jsonl or .parquet and lies in the pool's folder"
 _LEFTOVER = r"(?i)(^|/)(\._[^/]*|__macosx|@eadir|thumbs\.db|desktop\.ini|\.ds_store)(/|$)"
 
 
@@ -56,8 +56,10 @@ def column(columns: Mapping[str, Texts], name: str, where: Path, what: str) -> T
         DataError: There is none; lists those that there are.
     """
     if name not in columns:
-        hint = "add it" if what == "file" else f"set {what}_column to one of them, or add it"
-        raise DataError(f"{where}: there is no column {name!r}; columns: {', '.join(columns) or 'none'}; {hint}")
+        hint = "rename the one that holds the paths of the images" if what == "file" else f"set {what}_column to one"
+        raise DataError(
+            f"{where}: there is no column {name!r}; columns: {quoted(columns) or 'none'}; {hint}, or add it"
+        )
     return columns[name]
 
 
@@ -66,19 +68,26 @@ def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
         if getattr(spec, key):
             column({}, getattr(spec, key), root, key.removesuffix("_column"))
     listing = list_images(root)
-    files = listing.files
+    files, warnings = listing.files, listing.doubts()
+    if (tables := listing.unread_tables()) is not None:
+        if not files:
+            raise DataError(
+                f"{root}: no images; {tables}; give the path of a parquet file, or of the folder it lies in"
+            )
+        warnings.append(f"{tables}; {_UNREAD}")
     if spec.labels == "none":
         labels = Texts.constant(UNLABELLED, len(files))
     else:
         labels = _folder_labels(files, root)
         _check_classes(listing, root)
-        _check_splits(listing, root)
+        check_layout(listing, root)
+        warnings += layout_doubts(listing)
     read_as = ReadAs(
         name,
         "image folder",
         {"label": "the folder directly in the pool", "id": "the path of the file"},
         dict(listing.skipped),
-        tuple(listing.doubts()),
+        tuple(warnings),
     )
     return _pool(name, files, labels, FolderImages(root, files), Columns({}), read_as)
 
@@ -112,27 +121,7 @@ def _check_classes(listing: Listing, root: Path) -> None:
     kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(listing.skipped.items())]
     why += [f"files that are no images by their name: {', '.join(kinds)}"] if kinds else []
     more = f" ({'; '.join(why)})" if why else ""
-    raise DataError(f"{root}: no images of the class {', '.join(empty)}; fill the folder or remove it{more}")
-
-
-def _check_splits(listing: Listing, root: Path) -> None:
-    """Refuse train/<class>, val/<class>: the splits would become the classes."""
-    names = listing.folders
-    if not names or not all(name.lower() in SPLIT_NAMES for name in names):
-        return
-    inside = pc.replace_substring_regex(listing.files.plain(), r"(?s)^[^/]*/", "")
-    deeper = pc.find_substring(inside, "/")
-    if not pc.all(pc.greater_equal(deeper, 0)).as_py():
-        return
-    pairs = Texts(pc.replace_substring_regex(listing.files.plain(), r"(?s)^([^/]*/[^/]*)/.*", r"\1")).unique()
-    below = {name: {pair.partition("/")[2] for pair in pairs if pair.startswith(f"{name}/")} for name in names}
-    shared = sorted(set.intersection(*below.values()))
-    if shared:
-        listed = ", ".join(shared[:_LISTED]) + (", ..." if len(shared) > _LISTED else "")
-        raise DataError(
-            f"{root}: the folders {', '.join(names)} are named for splits, not classes, and hold the same sub-folders"
-            f" ({listed}); name the one to read with split: {names[0]}, or give its path"
-        )
+    raise DataError(f"{root}: no images of the class {quoted(empty)}; fill the folder or remove it{more}")
 
 
 def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
@@ -146,24 +135,22 @@ def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
     elif label_column is not None:
         labels, used["label"] = column(columns, label_column, metadata, "label"), label_column
     else:
+        if columns and not pc.all(pc.match_substring(files.plain(), "/")).as_py():
+            column(columns, "label", metadata, "label")  # is not there, and neither are folders
         labels, used["label"] = _folder_labels(files, root), "the folder directly in the pool"
         if columns:
             warnings.append(
                 f"{metadata.name} has no column 'label', so folders were taken for classes"
-                f" ({_few(labels.unique())}); where one of its columns ({_few(tuple(columns))}) holds the class, set"
+                f" ({quoted(labels.unique())}); where one of its columns ({quoted(columns)}) holds the class, set"
                 " label_column to its name"
             )
-    ids, used["id"] = (
-        (files, "file_name")
-        if not spec.id_column
-        else (
-            column(columns, spec.id_column, metadata, "id"),
-            spec.id_column,
-        )
-    )
+    ids, used["id"] = _numbered(files), "file_name"
+    if spec.id_column:
+        ids, used["id"] = column(columns, spec.id_column, metadata, "id"), spec.id_column
     if spec.group_column:
         column(columns, spec.group_column, metadata, "group")
         used["group"] = spec.group_column
+    warnings += _unnamed(root, files, metadata)
     read_as = ReadAs(name, f"image folder with {metadata.name}", used, {}, tuple(warnings))
     return _pool(name, ids, labels, FolderImages(root, files), columns, read_as)
 
@@ -183,35 +170,60 @@ def _reader(table: Columns, name: str) -> Callable[[], Texts]:
     return lambda: table[name]
 
 
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:_LISTED]) + (f", ... {len(names):,} in all" if len(names) > _LISTED else "")
+def _numbered(files: Texts) -> Texts:
+    """The same, with `row-N` for a row that names no file."""
+    if not pc.any(pc.equal(pc.binary_length(files.plain()), 0)).as_py():
+        return files
+    return Texts(file or f"row-{row}" for row, file in enumerate(files))
 
 
-def _inside(root: Path, files: Texts, metadata: Path) -> Texts:
-    """File names of the metadata as paths inside its folder; each has to name something there.
+def _inside(root: Path, texts: Texts, metadata: Path) -> Texts:
+    """File names of the metadata as paths inside its folder.
 
-    What lies there but cannot be read is a bad image, told with the others.
+    What is not there, or points outside, stays as it is written: it is a bad image, told with the others.
 
     Raises:
-        DataError: A path leads outside, or names nothing.
+        DataError: None of them names a file that is there.
     """
-    plain = files.plain()
-    if pc.any(pc.match_substring_regex(plain, _ODD_PATH)).as_py():
-        files = Texts(_plain_path(text, metadata) for text in files)
-    start = f"{root}{os.sep}"
-    for row, file in enumerate(files):
-        if not os.path.lexists(start + file):
-            raise DataError(
-                f"{metadata}: file_name {file!r} names no file in {root} (row {row}); correct it, or leave the row out"
-            )
-    return files
+    start, odd = f"{os.path.abspath(root)}{os.sep}", pc.match_substring_regex(texts.plain(), _ODD_PATH)
+    files = Texts(_plain_path(text, start) for text in texts) if pc.any(odd).as_py() else texts
+    lost = [row for row, file in enumerate(files) if leads_out(file) or not os.path.lexists(start + file)]
+    other = {row: form for row in lost if (form := _other_form(files[row], start)) is not None}
+    if lost and len(lost) == len(files) and not other:
+        raise DataError(f"{metadata}: none of its {len(files):,} rows names an image; row 0: {_wrong(files[0], root)}")
+    return Texts(other.get(row, file) for row, file in enumerate(files)) if other else files
 
 
-def _plain_path(text: str, metadata: Path) -> str:
-    path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts or "\0" in text or not path.parts:
-        raise DataError(
-            f"{metadata}: file_name {text!r} points outside its folder; only paths inside are read: move the file"
-            " there, or place a link"
+def _plain_path(text: str, start: str) -> str:
+    inside = text.removeprefix(start)
+    return inside if leads_out(inside) or "://" in inside else PurePosixPath(inside).as_posix()
+
+
+def _other_form(file: str, start: str) -> str | None:
+    """The same name in the Unicode form in which a file is there: macOS writes an accent apart from its letter."""
+    forms = () if leads_out(file) else (unicodedata.normalize(form, file) for form in ("NFC", "NFD"))
+    return next((form for form in forms if form != file and os.path.lexists(start + form)), None)
+
+
+def _wrong(file: str, root: Path) -> str:
+    if leads_out(file):
+        return (
+            f"file_name {file!r} points outside its folder; only paths inside are read: move the file there, or place"
+            " a link"
         )
-    return path.as_posix()
+    hint = "; write / between folders" if "\\" in file else ""
+    return f"file_name {file!r} names no file in {root}; correct it, or leave the row out{hint}"
+
+
+def _unnamed(root: Path, files: Texts, metadata: Path) -> list[str]:
+    """A warning where images lie in the folder that no row names."""
+    try:
+        listed = list_images(root).files
+    except DataError:  # what lies there besides is of no matter
+        return []
+    named = pc.is_in(listed.plain(), value_set=files.plain())
+    first = pc.index(named, pa.scalar(False)).as_py() if len(listed) else -1
+    if first < 0:
+        return []
+    count = len(listed) - pc.sum(named).as_py()
+    return [f"{count:,} images are named by no row of {metadata.name} (first: {listed[first]!r}) and were left out"]

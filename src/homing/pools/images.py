@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
-from homing.pools.decoding import decode
+from homing.pools.decoding import decode, is_nearly_constant
 from homing.pools.pool import ImageStore
 from homing.pools.row_cache import DiskCanvases, KeptCanvases, RowCache
 from homing.threads import usable_cores
@@ -56,6 +56,19 @@ class Loaded:
     bad: list[BadImage]
     digests: Digests
     states: npt.NDArray[np.uint8]
+
+    def blank(self) -> list[int]:
+        """Rows whose canvas is of one colour as good as throughout: black, for one, where numbers fill no type."""
+        rows = self.rows[self.good].tolist()
+        return [row for row, canvas in zip(rows, self.canvases, strict=True) if is_nearly_constant(canvas)]
+
+
+def told_blank(names: Sequence[str], total: int) -> str:
+    """One sentence on images that are of one colour; names: of them, at least one."""
+    return (
+        f"{len(names):,} of {total:,} images are black, or of one colour as good as throughout (first: {names[0]});"
+        " where the numbers of such a file do not fill their type (12 bits in 16, say), scale them and write it anew"
+    )
 
 
 class Images:
@@ -170,16 +183,20 @@ class Images:
             raise DataError(f"{first.name}: {first.reason}\nmend or remove the file, or set data.on_bad_image: drop")
         return loaded
 
-    def find_bad(
-        self, advance: Callable[[int], None] = lambda count: None, rows: Numbers | None = None
-    ) -> list[BadImage]:
-        """Decode every row once (or only some) and list those that cannot be; fills the cache on the way."""
+    def find_bad(self, advance: Callable[[int], None] = lambda count: None) -> list[BadImage]:
+        """Decode every row once and list those that cannot be; fills the cache on the way."""
+        return self.find_odd(advance)[0]
+
+    def find_odd(self, advance: Callable[[int], None] = lambda count: None) -> tuple[list[BadImage], list[int]]:
+        """Decode every row once: those that cannot be decoded, and rows of those that are of one colour."""
         bad: list[BadImage] = []
-        rows = np.arange(len(self)) if rows is None else rows
+        blank: list[int] = []
+        rows = np.arange(len(self))
         for loaded in self.loading(rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)):
             bad += loaded.bad
+            blank += loaded.blank()
             advance(len(loaded.rows))
-        return bad
+        return bad, blank
 
     def digest(self, rows: Numbers, advance: Callable[[int], None] = lambda count: None) -> str:
         """sha256 over the encoded bytes of some rows in their order, 64 hexadecimal digits; nothing is decoded."""
@@ -283,7 +300,8 @@ class Images:
 
     def _note(self, batch: _Batch, place: int, error: Exception) -> None:
         row = int(batch.rows[place])
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = (text.splitlines() or [type(error).__name__])[0]
         batch.bad.append((place, BadImage(row, self.names[row], reason)))
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.errors import DataError
+from homing.pools.class_names import quoted
 from homing.pools.columns import Columns
 from homing.pools.suffixes import METADATA
 from homing.pools.texts import Texts
@@ -54,6 +55,8 @@ def read_metadata(path: Path) -> Columns:
         raise
     except RecursionError:
         raise DataError(f"{path}: cannot be read as a table: nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as a table: {error}; save it as UTF-8") from None
     except Exception as error:  # pyarrow raises many kinds on damaged files
         raise DataError(f"{path}: cannot be read as a table: {_one_line(error)}") from error
     return Columns.of(columns)
@@ -72,6 +75,8 @@ def _read_csv(path: Path) -> dict[str, Texts]:
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         names = next(csv.reader(file), [])
+    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        raise DataError(f"{path}: its columns seem to be separated by {other!r}; save it with commas")
     _check_names(path, names)
     # every cell as text: a class called 01, a null or a true stays what was written
     options = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
@@ -97,7 +102,7 @@ def _without_apostrophes(texts: Texts) -> Texts:
 
 def _check_names(path: Path, names: list[str]) -> None:
     if len(set(names)) < len(names):
-        raise DataError(f"{path}: a column occurs twice; columns: {', '.join(names)}")
+        raise DataError(f"{path}: a column occurs twice; columns: {quoted(names)}")
 
 
 def _read_jsonl(path: Path) -> dict[str, Texts]:
@@ -131,9 +136,7 @@ def _object(line: str, number: int, path: Path) -> dict[str, str]:
         raise DataError(f"{where} is no JSON object, found {line.strip()[:40]!r}")
     cells = {name: _cell(value, name, where) for name, value in pairs}
     if len(cells) < len(pairs):
-        raise DataError(
-            f"{path}: line {number}: a column occurs twice; columns: {', '.join(name for name, _ in pairs)}"
-        )
+        raise DataError(f"{path}: line {number}: a column occurs twice; columns: {quoted(name for name, _ in pairs)}")
     return cells
 
 

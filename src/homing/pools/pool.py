@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
-from homing.pools.class_names import nearest, shown
+from homing.pools.class_names import nearest, quoted, shown
 from homing.pools.columns import Columns, joined_columns
 from homing.pools.rows import PoolRows, StoreRows
 from homing.pools.texts import Texts, digest_of, digest_of_pairs
@@ -135,8 +135,8 @@ class Pool:
             near = [(name, other) for name in missing if (other := nearest(name, classes)) is not None]
             hint = "".join(f"; {shown(name)} is not quite {shown(other)}" for name, other in near[:3])
             raise DataError(
-                f"class {', '.join(map(repr, missing))} is not among the {role}'s classes"
-                f" ({', '.join(classes)}); classes are matched by name: rename the folder or label,"
+                f"class {quoted(missing)} is not among the {role}'s classes"
+                f" ({quoted(classes)}); classes are matched by name: rename the folder or label,"
                 f" add such images to the {role}, or leave the class out{hint}"
             )
         return np.array([index[name] for name in names], dtype=np.int64)[codes]
@@ -148,7 +148,7 @@ class Pool:
             DataError: The column is missing or holds something else.
         """
         if column not in self.columns:
-            raise DataError(f"{self.name}: there is no column {column!r}; columns: {', '.join(self.columns) or 'none'}")
+            raise DataError(f"{self.name}: there is no column {column!r}; columns: {quoted(self.columns) or 'none'}")
         codes, texts = self.columns[column].encode()
         plain = [text.strip().lower() for text in texts]
         if odd := [code for code, text in enumerate(plain) if text not in _FLAGS]:

@@ -6,6 +6,7 @@ Everything is read where it lies; nothing is copied or cached, and no image is d
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.errors import DataError
-from homing.pools.class_names import composed
+from homing.pools.class_names import composed, quoted
 from homing.pools.columns import Columns
 from homing.pools.files import FolderImages
 from homing.pools.folder import UNLABELLED, column, read_folder
+from homing.pools.layouts import is_split_name
 from homing.pools.pool import Pool, ReadAs
 from homing.pools.table_images import REMEDY
 from homing.pools.tables import Table, is_table, open_table
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from homing.recipe.schema import PoolSpec
+
+
+_SPLIT_COLUMNS = frozenset({"split", "splits", "subset", "partition", "set", "phase", "usage"})
 
 
 def read_pool(spec: PoolSpec) -> Pool:
@@ -53,8 +58,9 @@ def read_pool(spec: PoolSpec) -> Pool:
         raise DataError(f"{error.filename or spec.path}: {reason}") from error
     if not len(pool):
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
+    pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
-    return _limited(_composed(pool), spec.limit)
+    return _limited(_composed(_told_of_splits(pool, spec)), spec.limit)
 
 
 def name_of(spec: PoolSpec) -> str:
@@ -105,6 +111,26 @@ def _with_remedy(reason: str) -> str:
 
 def _reader(table: Table, name: str) -> Callable[[], Texts]:
     return lambda: table.texts(name)
+
+
+def _without_blank_labels(pool: Pool) -> Pool:
+    """A label of nothing but space is none."""
+    if not any(name.isspace() for name in pool.labels.unique()):
+        return pool
+    return replace(pool, labels=pool.labels.map_names(lambda name: "" if name.isspace() else name))
+
+
+def _told_of_splits(pool: Pool, spec: PoolSpec) -> Pool:
+    """The pool, with a warning of a column that says which split a row is of: nothing looks at it."""
+    for name in pool.columns:
+        if name.lower() not in _SPLIT_COLUMNS or name in (spec.label_column, spec.group_column, spec.id_column):
+            continue
+        values = [value for value in pool.columns[name].unique() if value]
+        if len(values) > 1 and all(map(is_split_name, values)):
+            (read_as,) = pool.read_as
+            told = f"rows of all splits ({quoted(values)} in the column {name!r}) were read as one pool"
+            pool = replace(pool, read_as=(replace(read_as, warnings=(*read_as.warnings, told)),))
+    return pool
 
 
 def _check_texts(pool: Pool, spec: PoolSpec) -> None:

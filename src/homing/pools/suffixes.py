@@ -12,6 +12,8 @@ PICTURE_LIKE = frozenset(
     | {".qoi", ".dds", ".pcx", ".npy", ".npz", ".webm", ".mp4", ".avi", ".mov", ".zip", ".tar", ".gz", ".7z", ".rar"}
 )
 """Suffixes of files that may well have been meant as images (or hold some): leaving such out is a warning."""
+TABLE_LIKE = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".parquet", ".arrow"})
+"""Suffixes of tables, which may well have been meant to say more of the images than their folders do."""
 _JUNK_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"})
 _JUNK_FOLDERS = frozenset(
     {"__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin"}

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from homing.errors import DataError
+from homing.pools.class_names import quoted
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
 from homing.pools.table_parts import ArrowPart, ParquetPart, Part, open_parts
@@ -54,6 +55,7 @@ class Table:
         """
         feature = self.features.get(name)
         classes = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+        self._check_kinds(name)
         found = []
         for part in self.parts:
             try:
@@ -64,6 +66,20 @@ class Table:
                 ) from error
         return Texts.concat(found)
 
+    def _check_kinds(self, name: str) -> None:
+        """Refuse a column that holds texts in one file and numbers in another: 0 and cat would be classes alike."""
+        kinds: dict[str, str] = {}
+        for part in self.parts:
+            kind = part.schema.field(name).type
+            if not pa.types.is_null(kind):
+                kinds.setdefault(_kind_of(kind), f"{part.path.name} ({kind})")
+        if len(kinds) > 1:
+            first, second = list(kinds.values())[:2]
+            raise DataError(
+                f"{self.root}: the column {name!r} is of another kind in {first} than in {second}; write one of them"
+                " anew"
+            )
+
     def image_column(self) -> str:
         """The column that images are read from.
 
@@ -72,10 +88,14 @@ class Table:
         """
         images = self._image_columns()
         if not images:
-            raise DataError(f"{self.root}: no image column; columns: {', '.join(self.names) or 'none'}")
+            kinds = ", ".join(f"{field.name!r} ({field.type})" for field in self.parts[0].schema)
+            raise DataError(
+                f"{self.root}: no image column; one called image of bytes, or of structs of bytes and path, is wanted;"
+                f" columns: {kinds or 'none'}"
+            )
         if len(images) > 1 and "image" not in images:
             raise DataError(
-                f"{self.root}: several image columns: {', '.join(images)}; rename the one to read to image, or leave"
+                f"{self.root}: several image columns: {quoted(images)}; rename the one to read to image, or leave"
                 " the others out"
             )
         name = "image" if "image" in images else images[0]
@@ -185,7 +205,7 @@ def _json(path: Path, wrong: Callable[[object], DataError]) -> dict[str, Any]:
 def _table(root: Path, kind: str, parts: list[Part], features: Mapping[str, Any], warnings: tuple[str, ...]) -> Table:
     first = parts[0].schema
     if len(set(first.names)) < len(first.names):
-        raise DataError(f"{root}: a column occurs twice; columns: {', '.join(first.names)}")
+        raise DataError(f"{root}: a column occurs twice; columns: {quoted(first.names)}")
     told = _told_features(first) or features
     for part in parts[1:]:
         if set(part.schema.names) != set(first.names) or _told_features(part.schema) != _told_features(first):
@@ -203,6 +223,13 @@ def _told_features(schema: pa.Schema) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     return features if isinstance(features, dict) else {}
+
+
+def _kind_of(kind: pa.DataType) -> str:
+    """What values of a type look like as texts."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return "int" if pa.types.is_integer(kind) else str(kind).removeprefix("large_").removesuffix("_view")
 
 
 def _says_image(feature: Any) -> bool:

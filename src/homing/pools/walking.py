@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from homing.errors import DataError
 from homing.pools.formats import SUFFIXES
-from homing.pools.suffixes import PICTURE_LIKE, is_junk, suffix_of
+from homing.pools.suffixes import PICTURE_LIKE, TABLE_LIKE, is_junk, suffix_of
 from homing.pools.texts import Texts
 
 _LISTED = 8
@@ -29,6 +29,8 @@ class Listing:
         skipped: Suffix → files that are no images by their name.
         example: Suffix → the first such file.
         again: Folders that were listed already under another path (links), and that path.
+        below: Folder directly in it that holds images → the folders directly in that one that do, at any depth; an
+            empty name stands for images that lie in neither.
     """
 
     files: Texts = field(default_factory=Texts)
@@ -36,15 +38,13 @@ class Listing:
     skipped: Counter[str] = field(default_factory=Counter)
     example: dict[str, str] = field(default_factory=dict)
     again: dict[str, str] = field(default_factory=dict)
+    below: dict[str, set[str]] = field(default_factory=dict)
 
     def doubts(self) -> list[str]:
         """What was left out that may have been meant as images, a sentence each."""
         found = []
-        if odd := sorted(suffix for suffix in self.skipped if suffix in PICTURE_LIKE):
-            kinds = ", ".join(
-                f"{self.skipped[suffix]:,} {suffix or 'without a suffix'} (first: {self.example[suffix]!r})"
-                for suffix in odd
-            )
+        if odd := self._skipped_of(PICTURE_LIKE):
+            kinds = self._described(odd)
             found.append(
                 f"{sum(self.skipped[suffix] for suffix in odd):,} files were left out, for they are no images by their"
                 f" names: {kinds}; convert or rename them, or move them away"
@@ -54,6 +54,20 @@ class Listing:
         if len(self.again) > _LISTED:
             found.append(f"... and {len(self.again) - _LISTED:,} further folders that were listed already")
         return found
+
+    def unread_tables(self) -> str | None:
+        """Tables that lie among the images and say nothing there, in one sentence; None where there are none."""
+        odd = self._skipped_of(TABLE_LIKE)
+        return f"tables were not read: {self._described(odd)}" if odd else None
+
+    def _skipped_of(self, suffixes: frozenset[str]) -> list[str]:
+        return sorted(suffix for suffix in self.skipped if suffix in suffixes)
+
+    def _described(self, suffixes: list[str]) -> str:
+        return ", ".join(
+            f"{self.skipped[suffix]:,} {suffix or 'without a suffix'} (first: {self.example[suffix]!r})"
+            for suffix in suffixes
+        )
 
 
 def list_images(root: Path) -> Listing:
@@ -135,6 +149,8 @@ class _Walk:
 
     def _keep(self, inside: str, names: list[str]) -> None:
         if names:
+            first, second, *_ = [*inside.split("/"), "", ""]
+            self.listing.below.setdefault(first, set()).add(second)
             self.parts.append(Texts(names).with_prefix(inside).plain())
 
 

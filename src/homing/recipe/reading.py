@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from homing.errors import DataError, RecipeError
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
+from homing.recipe.yaml_text import TEXT, Loader, is_plain
 
 KeyPath = tuple[str | int, ...]
 _MAX_BYTES = 100_000
@@ -85,7 +86,7 @@ def _load(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
     """What a YAML text says, and the line (from 1) of each key."""
     lines: dict[KeyPath, int] = {}
     try:
-        loader = yaml.SafeLoader(text)
+        loader = Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, lines
@@ -95,15 +96,20 @@ def _load(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
         raise RecipeError(f"{where}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
-        if isinstance(error, RecipeError):
-            raise
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+    except RecipeError:
+        raise
+    except RecursionError:
+        raise RecipeError(f"{name}: not valid YAML: nested too deeply") from None
+    except Exception as error:  # of many kinds, where a tag says what a value is not
+        reason = str(error).splitlines()[0] if isinstance(error, ValueError | yaml.YAMLError) else "a tag does not fit"
         raise RecipeError(f"{name}: not valid YAML: {reason}") from None
 
 
 def _check_node(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], name: str, seen: set[int]) -> None:
-    """Note the line of each key; refuse doubled keys, and aliases (which can grow without bound)."""
+    """Note the line of each key; refuse doubled keys, and aliases (which can grow without bound).
+
+    The values of texts are taken as they are typed, be it 007 or 1.10.
+    """
     if id(node) in seen:
         raise RecipeError(f"{name}:{node.start_mark.line + 1}: YAML aliases are not allowed, write the value out")
     seen.add(id(node))
@@ -113,6 +119,8 @@ def _check_node(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], name: 
             if child in lines:
                 raise RecipeError(f"{name}:{key_node.start_mark.line + 1}: {_dotted(child)} is given twice")
             lines[child] = key_node.start_mark.line + 1
+            if is_plain(value_node) and _is_text(child):
+                value_node.tag = TEXT
             _check_node(value_node, child, lines, name, seen)
     elif isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):

@@ -7,7 +7,7 @@ The same tree is the reference of every key: its description, its default and wh
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -26,6 +26,18 @@ class Section(BaseModel):
     """Base of every part of a recipe: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switches_are_no_numbers(cls, tree: Any) -> Any:
+        """`steps: true` would be one step."""
+        if not isinstance(tree, dict):
+            return tree
+        kinds = {name: (field.annotation, *get_args(field.annotation)) for name, field in cls.model_fields.items()}
+        wrong = {
+            name for name, value in tree.items() if isinstance(value, bool) and bool not in kinds.get(name, (bool,))
+        }
+        return {name: str(value).lower() if name in wrong else value for name, value in tree.items()}
 
 
 class PoolSpec(Section):

@@ -1,0 +1,115 @@
+"""Chains of SIGKILLs at random moments: what is there in the end is what an undisturbed command leaves, and no more."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from long_runs import often
+from processes import ended, homing, start
+from small_run import draw_folder, draw_problem, small_recipe
+
+VERBS = {"corpus": ("--format", "folder"), "score": (), "export": ()}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """All files but a model's card, which tells where the model lies."""
+    if folder.is_file():
+        return {"": folder.read_bytes()}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def call(log: Path, arguments: Sequence[object]) -> float:
+    """Run a command to its end; the seconds that it took."""
+    started, process = time.monotonic(), start(homing, *arguments, stderr=log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    return time.monotonic() - started
+
+
+def killed(log: Path, arguments: Sequence[object], seconds: float) -> bool:
+    """Kill a command after some seconds; whether it was still at work."""
+    process = start(homing, *arguments, stderr=log)
+    if not ended(process, seconds):
+        process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_that_is_killed_again_and_again_leaves_its_output_whole_or_none(finished_run, tmp_path, verb):
+    generator, kills, wanted = random.Random(verb), 0, often(2, 30)
+    pool = [finished_run.parent / "test"] if verb == "score" else []
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "mine.txt").write_text("precious")
+    plain = (verb, finished_run, *pool, *VERBS[verb], "--output")
+    call(tmp_path / "log", (*plain, tmp_path / "whole"))  # the first one waits for the server of processes, too
+    took = call(tmp_path / "log", (*plain, tmp_path / "again"))
+    before = files_in(finished_run)
+    arguments = (verb, finished_run, *pool, *VERBS[verb], "--output", work / "out")
+    while kills < wanted:
+        was_killed = killed(tmp_path / "log", arguments, generator.uniform(0.1, 1) * took)
+        kills += was_killed
+        assert was_killed or (work / "out").exists(), (tmp_path / "log").read_text()
+        if (work / "out").exists():  # whole, and in the way of the next
+            assert files_in(work / "out") == files_in(tmp_path / "whole")
+            (work / "out").rename(tmp_path / f"done-{time.monotonic_ns()}")
+    call(tmp_path / "log", arguments)
+    assert files_in(work / "out") == files_in(tmp_path / "whole")
+    assert sorted(path.name for path in work.iterdir()) == ["mine.txt", "out"]
+    assert files_in(finished_run) == before
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def until_done(log: Path, arguments: Sequence[object], folder: Path, took: float, wanted: int) -> int:
+    """Kill and resume a command until it ends by itself; how often it was killed."""
+    generator, kills = random.Random(3), 0
+    while kills < wanted:
+        asked = [*arguments, "--resume"] if folder.exists() and any(folder.iterdir()) else arguments
+        if not killed(log, asked, generator.uniform(0.2, 1) * took):
+            return kills
+        kills += 1
+    call(log, [*arguments, "--resume"] if folder.exists() and any(folder.iterdir()) else arguments)
+    return kills
+
+
+def compared(folder: Path) -> dict[str, object]:
+    """What a chain of kills must not change: rates, models and figures of each run, without the time they took."""
+    rates = {name: data for name, data in files_in(folder).items() if name.endswith(("rates.parquet", ".safetensors"))}
+    figures = {}
+    for path in sorted(folder.rglob("results.json")):
+        results = json.loads(path.read_text())
+        figures[str(path.relative_to(folder))] = {key: results.get(key) for key in ("target", "rates")}
+    return {**rates, **figures}
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("what", ["compare", "targets"])
+def test_comparisons_and_several_targets_end_as_if_nobody_had_killed_them(tmp_path, what):
+    problem = draw_problem(tmp_path / "pools", per_class=8)
+    recipe = yaml.safe_load(small_recipe(problem, "training.steps=6", "output.cache=none").to_yaml())
+    if what == "targets":
+        draw_folder(problem / "other", 4, seed=9, share_dark=0)
+        recipe["data"]["target"] = {"a": {"path": str(problem / "target")}, "b": {"path": str(problem / "other")}}
+        recipe["data"].pop("test")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    more = ("--methods", "pooled_oversampled", "--seeds", "2") if what == "compare" else ()
+    verb = ("compare" if what == "compare" else "run", tmp_path / "recipe.yaml", *more, "--quiet", "--output")
+    took = call(tmp_path / "log", [*verb, tmp_path / "whole"])
+    until_done(tmp_path / "log", [*verb, tmp_path / "out"], tmp_path / "out", took, often(2, 30))
+    assert compared(tmp_path / "out") == compared(tmp_path / "whole")
+    names = [
+        {str(path.relative_to(root)) for path in root.rglob("*")} for root in (tmp_path / "whole", tmp_path / "out")
+    ]
+    assert names[0] == names[1]
+    assert "Traceback" not in (tmp_path / "log").read_text()
