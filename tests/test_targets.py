@@ -156,5 +156,5 @@ def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):
     assert set(json.loads(capsys.readouterr().out)["targets"]) == {"target", "dark", "light"}
     print_results(folder, again.results, as_json=False)
     shown = capsys.readouterr()
-    assert "who shares data" in shown.err
+    assert "who shares data" in shown.out
     assert shown.out == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +17,11 @@ from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
 from homing.features.forward import feature_width
 from homing.features.key import canvas_facts, feature_facts
-from homing.features.scan import Scan, check_head_on_features, scan
+from homing.features.scan import Scan, scan
 from homing.features.store import Store
 from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import ImageInputs, batches_of
-from homing.models.parts import adapt_batch_norms, classifier_of
+from homing.models.parts import adapt_batch_norms
 from homing.outputs.facts import Asked, RunFacts
 from homing.outputs.ownership import FEATURES, check_pools
 from homing.pools.images import BadImage, Images
@@ -31,7 +31,8 @@ from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
-from homing.unpacking import augmentation_of, needs_features
+from homing.training.rehearsal import rehearse_scan, rehearse_step
+from homing.unpacking import augmentation_of, needs_features, observes, training_settings
 
 _LISTED = 20
 _BLOCK = 65_536
@@ -90,7 +91,7 @@ class Prepared:
         if recipe.training.batch_norm != "adapt" or len(target) == len(self.material.problem.target):
             return self
         material = self.material
-        model, _, _ = build_backbone(recipe, material.problem, session)
+        model, _, _ = build_backbone(recipe, material.problem.num_outputs, session.device)
         adapt_to(model, material.pictures, target)
         found, store = _scan(recipe, session, model, material.pictures)
         return replace(
@@ -115,9 +116,8 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     agree(session.accelerator, "the pools", "".join(listed.values()))
     if session.resume and not session.allow_change:
         on_main(session.accelerator, lambda: check_pools(session.folder, listed))
-    model, preprocessing, arguments = build_backbone(recipe, problem, session)
-    if problem.own_classes:
-        classifier_of(model)  # is cut down to the target's classes in the end
+    model, preprocessing, arguments = build_backbone(recipe, problem.num_outputs, session.device)
+    rehearse(recipe, model, preprocessing, session.device)
     looked_at_once = not recipe.trains or recipe.model.trainable == "head"
     pictures = open_pictures(recipe, session, problem, preprocessing, keeps=not looked_at_once)
     if recipe.training.batch_norm == "adapt":
@@ -133,9 +133,6 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
             on_main(session.accelerator, lambda: check_finite(features, kept))
     head_only = recipe.model.trainable == "head"
     material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder)
-    if head_only and recipe.trains:
-        assert features is not None
-        check_head_on_features(model, pictures, features.rows(slice(0, 4)), np.arange(min(4, len(kept))))
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
     return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases))
 
@@ -189,17 +186,39 @@ def check_finite(features: FeatureBlocks, problem: Problem) -> None:
 
 
 def build_backbone(
-    recipe: Recipe, problem: Problem, session: Session
+    recipe: Recipe, num_outputs: int, device: torch.device
 ) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
-    """The pristine model on the session's device, its preprocessing, and what builds it again."""
+    """The pristine model on a device, its preprocessing, and what builds it again."""
     model, preprocessing, arguments = build_model(
         recipe.model.backbone,
         recipe.model.weights,
-        num_classes=len(problem.classes) + len(problem.own_classes),
+        num_classes=num_outputs,
         image_size=recipe.model.image_size,
         seed=recipe.seed,
     )
-    return model.to(session.device).to(memory_format=torch.channels_last), preprocessing, arguments
+    return model.to(device).to(memory_format=torch.channels_last), preprocessing, arguments
+
+
+def rehearse(recipe: Recipe, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> None:
+    """Do with a copy of the model, on made-up images, what will be done with it; before anything that takes long.
+
+    Raises:
+        RecipeError: It cannot be done.
+    """
+    rehearse_scan(model, preprocessing, device, recipe.training.precision)
+    if not recipe.trains:
+        return
+    chosen = recipe.model
+    is_cut_down = any(spec.labels == "other" for spec in recipe.data.sources)
+    rehearse_step(
+        model,
+        preprocessing,
+        device,
+        training_settings(recipe, num_steps=1),
+        trainable=chosen.trainable,
+        needs_linear_head=chosen.head_init == "probe" or chosen.trainable == "head" or is_cut_down,
+        observed=recipe.rates.scope if observes(recipe) else None,
+    )
 
 
 def open_pictures(
@@ -229,17 +248,11 @@ def keep_canvases(
         return ()
     shape = (preprocessing.canvas, preprocessing.canvas, 3)
     facts = canvas_facts(preprocessing, max_pixels=recipe.data.max_pixels)
-    caches = caches_of(recipe, session.shared or session.folder)
-    store = open_first(caches, facts, shape=shape, dtype="uint8", say=session.progress.say)
-    kept = scan(
-        pictures,
-        np.arange(len(pictures.images)),
-        store,
-        session.accelerator,
-        progress=session.progress,
-        stop_asked=session.stop_asked,
-        title="decode",
-    )
+
+    def opened(caches: Sequence[FeatureCache]) -> Store:
+        return open_first(caches, facts, shape=shape, dtype="uint8", say=session.progress.say)
+
+    kept, store = _scan_into(caches_of(recipe, session.shared or session.folder), opened, session, pictures, "decode")
     pictures.images.attach(kept.features, kept.digests)
     return (store,)
 
@@ -255,7 +268,8 @@ def caches_of(recipe: Recipe, folder: Path | None) -> tuple[FeatureCache, ...]:
     own = () if folder is None else (FeatureCache(folder / FEATURES, _UNBOUNDED),)
     if wanted == "none" or recipe.training.batch_norm == "adapt":
         return own
-    return (FeatureCache(user_cache() if wanted == "user" else Path(wanted), size), *own)
+    place = user_cache() if wanted == "user" else Path(wanted)
+    return own if place is None else (FeatureCache(place, size), *own)
 
 
 def open_store(
@@ -290,15 +304,43 @@ def open_store(
 def _scan(recipe: Recipe, session: Session, model: nn.Module, pictures: ImageInputs) -> tuple[Scan, Store]:
     """Features of every row, or where nothing looks at them only whether each picture can be read."""
     wanted = model if needs_features(recipe) else None
-    store = open_store(recipe, session, wanted, pictures, caches_of(recipe, session.shared or session.folder))
-    found = scan(
-        pictures,
-        np.arange(len(pictures.images)),
-        store,
-        session.accelerator,
-        model=wanted,
-        precision=recipe.training.precision,
-        progress=session.progress,
-        stop_asked=session.stop_asked,
-    )
+
+    def opened(caches: Sequence[FeatureCache]) -> Store:
+        return open_store(recipe, session, wanted, pictures, caches)
+
+    caches, precision = caches_of(recipe, session.shared or session.folder), recipe.training.precision
+    return _scan_into(caches, opened, session, pictures, "scan", wanted, precision)
+
+
+def _scan_into(
+    caches: Sequence[FeatureCache],
+    opened: Callable[[Sequence[FeatureCache]], Store],
+    session: Session,
+    pictures: ImageInputs,
+    title: str,
+    model: nn.Module | None = None,
+    precision: str = "fp32",
+) -> tuple[Scan, Store]:
+    """A scan of every row into the first cache that takes it; one whose disk is full takes nothing."""
+    store = opened(caches)
+    places = [cache.folder for cache in caches]
+    others = caches[places.index(store.folder.parent) + 1 :]
+    try:
+        found = scan(
+            pictures,
+            np.arange(len(pictures.images)),
+            store,
+            session.accelerator,
+            model=model,
+            precision=precision,
+            progress=session.progress,
+            stop_asked=session.stop_asked,
+            title=title,
+        )
+    except OSError as error:
+        store.close()
+        if not others or session.accelerator.num_processes > 1:
+            raise
+        session.progress.say(f"warning: {store.folder} cannot be written to ({error.strerror or error})")
+        return _scan_into(others, opened, session, pictures, title, model, precision)
     return found, store

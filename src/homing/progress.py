@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from homing.launch import is_main
 
 Advance = Callable[[float], None]
 
@@ -20,7 +21,7 @@ class Progress:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet or os.environ.get("RANK", "0") != "0"
+        self.quiet = quiet or not is_main()
 
     def say(self, text: str) -> None:
         """One line."""

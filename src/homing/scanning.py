@@ -18,6 +18,7 @@ from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.training.distributed import agree
 from homing.training.liveness import watching
+from homing.training.rehearsal import rehearse_scan
 from homing.training.trackers import tracking_accelerator
 
 
@@ -75,6 +76,8 @@ def scan_recipe(
         )
     if engine == "ray" and part != (1, 1):
         raise RecipeError("--part and --engine ray exclude each other: Ray hands out the parts itself")
+    if not caches_of(recipe, None):
+        raise RecipeError("this user has no home folder to keep features in; set output.cache to a folder")
     accelerator = tracking_accelerator((), Path.cwd())
     if part != (1, 1) and accelerator.num_processes > 1:
         raise RecipeError("--part is for machines that know nothing of each other; under a launcher leave it out")
@@ -92,7 +95,8 @@ def _scanned(
 ) -> ScanReport:
     problem = open_problem(recipe.data, trains=recipe.trains)
     agree(session.accelerator, "the pools", "".join(digests_of(problem).values()))
-    model, preprocessing, _ = build_backbone(recipe, problem, session)
+    model, preprocessing, _ = build_backbone(recipe, problem.num_outputs, session.device)
+    rehearse_scan(model, preprocessing, session.device, recipe.training.precision)
     pictures = open_pictures(recipe, session, problem, preprocessing, keeps=False)
     rows = np.arange(len(problem))
     shared: dict[str, Any] = {"model": model, "precision": recipe.training.precision, "verify": verify}

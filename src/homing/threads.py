@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from homing.launch import processes_here
+
+_THREADS = re.compile(
+    r"\s*[1-9][0-9]{0,5}\s*(,\s*[1-9][0-9]{0,5}\s*)*"
+)  # one number a level of nesting, as OpenMP has it
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 
@@ -26,23 +32,19 @@ def usable_cores() -> int:
 
 
 def settle_threads(environment: MutableMapping[str, str]) -> None:
-    """Set what OpenMP reads when torch is loaded; what the user has set stays.
+    """Set what OpenMP reads when torch is loaded; what the user has set stays, where OpenMP can read it.
 
     Several processes of one launcher on this machine share its cores.
 
     Args:
         environment: `os.environ`.
     """
-    processes = _whole(environment.get("LOCAL_WORLD_SIZE"))
     # a launcher's own OMP_NUM_THREADS=1 (torchrun sets it, and says so) is as good as a user's
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
+    if not _THREADS.fullmatch(environment.get("OMP_NUM_THREADS", "")):
+        environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // processes_here(environment)))
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # where a process of the run is lost, one sentence of ours says so, and not a page of torch's C++ frames
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-
-
-def _whole(text: str | None) -> int:
-    return max(1, int(text)) if text is not None and text.isascii() and text.isdigit() else 1
 
 
 def _quota() -> float | None:

@@ -74,6 +74,12 @@ def needs_features(recipe: Recipe) -> bool:
     return any(m.basis == "features" or (m.basis == "weight" and not weight_is_known) for m in methods)
 
 
+def observes(recipe: Recipe) -> bool:
+    """Whether anything of a run looks at alignments while it trains."""
+    moves = recipe.rates.residuals and recipe.rates.method == "hierarchical"
+    return moves or any(METHODS[name].online is not None for name in methods_of(recipe))
+
+
 def methods_of(recipe: Recipe) -> tuple[str, ...]:
     """Names of the methods of a run, its own first."""
     return tuple(dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines)))

@@ -1,22 +1,30 @@
-"""`homing validate`: everything that can be wrong with a recipe's data, found before anything is trained."""
+"""`homing validate`: everything that a run would stumble over, found in one pass, before anything is trained."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from homing.errors import DataError, HomingError
+from homing.errors import DataError, HomingError, RecipeError
+from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
 from homing.pools.images import BadImage, Images, told_blank
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
+from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
+from homing.training.optimizer import build_optimizer
+from homing.training.trackers import check_trackers, tracking_accelerator
+from homing.unpacking import training_settings
 
 _LISTED = 12  # classes by name
 _SMALL_CANVAS = 32  # decoding is the check; the pixels are thrown away
@@ -24,21 +32,48 @@ _SMALL_CANVAS = 32  # decoding is the check; the pixels are thrown away
 
 @dataclass
 class Findings:
-    """What a validation found: errors stop a run, warnings do not. `pools` describes what was read."""
+    """What a validation found.
+
+    Attributes:
+        errors: Of the data; they stop a run.
+        refused: Of the recipe, for this machine and this output; so do they.
+        warnings: They do not.
+        pools: What was read for each role.
+        num_outputs: Of the model; 0 where that is not known.
+    """
 
     errors: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_outputs: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for --json."""
-        return {"valid": not self.errors, "errors": self.errors, "warnings": self.warnings, "pools": self.pools}
+        wrong = [*self.refused, *self.errors]
+        return {"valid": not wrong, "errors": wrong, "warnings": self.warnings, "pools": self.pools}
+
+    @property
+    def exit_code(self) -> int:
+        """As a run would end: 3 for its data, 2 for its recipe, 0 for neither."""
+        return DataError.exit_code if self.errors else RecipeError.exit_code if self.refused else 0
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """An error that ends the block is one of the findings."""
+        try:
+            yield
+        except DataError as error:
+            self.errors += str(error).splitlines()
+        except HomingError as error:
+            self.refused += str(error).splitlines()
 
     def lines(self) -> list[str]:
         """One line a finding, and a verdict."""
         counts = [line for role, pool in self.pools.items() for line in _described(role, pool)]
-        verdict = "valid" if not self.errors else f"{len(self.errors):,} error{'s' * (len(self.errors) > 1)}"
-        found = [f"error: {text}" for text in self.errors] + [f"warning: {text}" for text in self.warnings]
+        wrong = [*self.refused, *self.errors]
+        verdict = f"{len(wrong):,} error{'s' * (len(wrong) > 1)}" if wrong else "valid"
+        found = [f"error: {text}" for text in wrong] + [f"warning: {text}" for text in self.warnings]
         return [*counts, *found, verdict]
 
 
@@ -54,6 +89,42 @@ def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:
         yield f"  {read['name']}: {read['kind']}; {used}{f'; not read: {skipped}' if skipped else ''}"
 
 
+def validate(recipe: Recipe, progress: Progress, output: Path, *, is_chosen: bool = True) -> Findings:
+    """Look for everything that a run would refuse, by the checks that a run itself makes.
+
+    Args:
+        recipe: As it was read; so far it is valid by itself.
+        progress: Told of the stages.
+        output: Folder that the run would go to.
+        is_chosen: Whether it was asked for; else another one can be, and what is wrong with it is a warning.
+    """
+    findings = validate_data(recipe, progress)
+    with findings.noting():
+        check_trackers(recipe.output.trackers)
+    try:
+        check_run_folder(output, recipe, resume=False, overwrite=False)
+    except HomingError as error:
+        (findings.refused if is_chosen else findings.warnings).append(str(error))
+    single = next(iter(recipe.by_target().values()), recipe)
+    model = None
+    with findings.noting(), progress.stage("build model", 1) as advance:
+        device = tracking_accelerator((), output).device
+        model, preprocessing, _ = build_backbone(single, max(2, findings.num_outputs), device)
+        rehearse(single, model, preprocessing, device)
+        advance(1)
+    if model is None and recipe.trains:
+        settings = training_settings(recipe, num_steps=1)
+        with findings.noting():  # by itself, where there is no model to step with it
+            build_optimizer(
+                nn.Linear(1, 1),
+                settings.optimizer,
+                learning_rate=settings.learning_rate,
+                weight_decay=settings.weight_decay,
+                layer_decay=None,
+            )
+    return findings
+
+
 def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     """Read the pools, decode every image once, and look for overlaps between the roles.
 
@@ -67,10 +138,9 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     findings.errors += wrong
     problem = None
     if not wrong:
-        try:
+        with findings.noting():
             problem = match_classes(pools, recipe.data, trains=recipe.trains)
-        except HomingError as error:
-            findings.errors += str(error).splitlines()
+            findings.num_outputs = problem.num_outputs
     specs = {"source": recipe.data.sources, "target": (recipe.data.target_pool,), "test": (recipe.data.test_pool,)}
     for role, pool in pools.items():
         findings.pools[role] = _summary(pool, ", ".join(spec.path for spec in specs[role] if spec is not None))
@@ -121,6 +191,7 @@ def _of_all(each: dict[str, Findings]) -> Findings:
     """The findings of several targets as one, each told once."""
     whole = Findings()
     for name, one in each.items():
+        whole.num_outputs = max(whole.num_outputs, one.num_outputs)
         for kind in ("errors", "warnings"):
             named = [text if text.startswith("source") else f"{name}: {text}" for text in getattr(one, kind)]
             getattr(whole, kind).extend(text for text in named if text not in getattr(whole, kind))
@@ -160,11 +231,13 @@ def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
         )
     counts = Counter(problem.target.labels)
     if single := sorted(name for name, count in counts.items() if count == 1):
-        findings.warnings.append(f"target: a single image of {', '.join(single)}; its folds cannot judge such a class")
+        findings.warnings.append(
+            f"target: a single image of {', '.join(map(repr, single))}; its folds cannot judge such a class"
+        )
     if len(counts) == 1:
-        findings.warnings.append(f"target: all images are of the class {next(iter(counts))}")
+        findings.warnings.append(f"target: all images are of the class {next(iter(counts))!r}")
     if absent := sorted(set(problem.classes) - set(counts)):
-        findings.warnings.append(f"target: no image of {', '.join(absent)}")
+        findings.warnings.append(f"target: no image of {', '.join(map(repr, absent))}")
     if recipe.data.truth is not None:
         for column in (recipe.data.truth.matches_column, recipe.data.truth.clean_column):
             try:

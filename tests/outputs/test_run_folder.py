@@ -218,7 +218,7 @@ def test_the_table_sorts_by_accuracy_and_marks_the_run():
         "target": {"accuracy": 0.8, "num_test": 1_447, **row},
         "baselines": {"oracle": {"accuracy": 0.9, **row}, "target_only": {"accuracy": 0.5, **row}},
     }
-    head, *rows = results_table(results).splitlines()
+    head, *rows, _, verdict = results_table(results).splitlines()
     assert "on 1,447 test images" in head
     assert [line[:2] + line[2:].split("  ")[0] for line in rows] == [
         "  Target only",
@@ -226,4 +226,5 @@ def test_the_table_sorts_by_accuracy_and_marks_the_run():
         "  Oracle (true rates)",
     ]
     assert "[10.0%, 90.0%]" in rows[1]
+    assert verdict.startswith("Better than pooling, but not the best: ") or verdict, verdict
     assert "cross-validated" in results_table(results | {"headline": "folds"})

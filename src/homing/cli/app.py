@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
 from homing.cli import corpora, models, runs, scanning
-from homing.cli.options import is_main
-from homing.errors import HomingError
+from homing.cli.streams import settle_streams
+from homing.errors import HomingError, RecipeError
+from homing.launch import is_main, settle_group
 from homing.threads import settle_threads
 
 app = typer.Typer(
@@ -25,13 +27,19 @@ for verbs in (runs, scanning, models, corpora):
 
 def main() -> None:
     """Entry point: errors become one message on stderr and the exit code of their kind."""
+    settle_streams()
+    if warning := settle_group(os.environ):
+        print(f"warning: {warning}", file=sys.stderr)
     settle_threads(os.environ)
     try:
-        sys.exit(app(standalone_mode=False) or 0)  # what a typer.Exit asked for
+        _check_working_folder()
+        code = app(standalone_mode=False) or 0  # what a typer.Exit asked for
+        sys.stdout.flush()
+        sys.exit(code)
     except HomingError as error:
-        if is_main():
+        if is_main() and str(error):
             print(f"homing: {error}", file=sys.stderr)
-        elif not error.shared:  # nobody else will tell it
+        elif not error.shared and not is_main():  # nobody else will tell it
             print(f"homing: process {os.environ['RANK']}: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(error.exit_code)
     except typer.Exit as exit_request:
@@ -39,13 +47,30 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except OSError as error:  # a full disk, a folder without permission
-        print("\n".join([f"homing: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        print("\n".join([f"homing: {_told(error)}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if not _is_usage_error(error):
             raise
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
+
+
+def _check_working_folder() -> None:
+    """Torch ends the process where the working folder is gone.
+
+    Raises:
+        RecipeError: It is.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RecipeError(f"the working folder cannot be found ({error.strerror}); change to one that exists") from None
+
+
+def _told(error: OSError) -> str:
+    """Where it happened, and what; the system's number says nothing to people."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def _is_usage_error(error: Exception) -> bool:

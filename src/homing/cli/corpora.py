@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from homing.cli.options import Json, Quiet, answer
 from homing.errors import DataError, RecipeError
 from homing.recipe.reading import recipe_of_run
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object to stdout")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
 
 
 def corpus(
@@ -30,7 +28,6 @@ def corpus(
     quiet: Quiet = False,
 ) -> None:
     """Write the source pool of a run with its rates: whole, the best share, or drawn by rate."""
-    from homing.outputs.artefact import json_line
     from homing.outputs.corpus import Wanted, write_corpus
     from homing.outputs.rates_reader import RatesFile
     from homing.progress import Progress
@@ -40,10 +37,7 @@ def corpus(
     sources = recipe_of_run(run_folder).data.sources
     with Progress(quiet=quiet).stage("write corpus", len(RatesFile(run_folder / "rates.parquet"))) as advance:
         summary = write_corpus(run_folder, sources, output, wanted, advance)
-    if as_json:
-        print(json_line(summary))
-    else:
-        print(f"{output}: {summary['num_rows']:,} of {summary['num_pool']:,} rows", file=sys.stderr)
+    answer(f"{output}: {summary['num_rows']:,} of {summary['num_pool']:,} rows", summary, as_json)
 
 
 def score(
@@ -62,7 +56,6 @@ def score(
         raise RecipeError(f"{output}: exists already; give another --output, or replace a file with --overwrite")
     if not output.parent.is_dir():
         raise RecipeError(f"{output.parent}: no such folder; make it first")
-    from homing.outputs.artefact import json_line
     from homing.predict import told
     from homing.progress import Progress
     from homing.recipe.schema import PoolSpec
@@ -70,10 +63,7 @@ def score(
 
     pool = PoolSpec(path=data, split=split, id_column=id_column, label_column=label_column)
     bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
-    if as_json:
-        print(json_line(summary))
-    else:
-        print(f"{output}: {summary['num_samples']:,} rates, mean {summary['mean_rate']:.3f}", file=sys.stderr)
+    answer(f"{output}: {summary['num_samples']:,} rates, mean {summary['mean_rate']:.3f}", summary, as_json)
     if bad:
         raise DataError(f"{told(bad, summary['num_samples'])}\nthey have rate 0; all others were rated")
 
@@ -85,17 +75,17 @@ def cache(
 ) -> None:
     """Show or remove the scanned features that are kept for the next run."""
     from homing.features.cache import FeatureCache, user_cache
-    from homing.outputs.artefact import json_line
 
-    kept = FeatureCache(folder or user_cache(), 0)
+    place = folder or user_cache()
+    if place is None:
+        raise RecipeError("this user has no home folder, so no cache is kept; name one with --folder or $HOMING_CACHE")
+    kept = FeatureCache(place, 0)
     sizes = [entry.bytes for entry in kept.entries()]
     removed = kept.clear()[0] if clear else 0
     summary = {"folder": str(kept.folder), "entries": len(sizes), "bytes": sum(sizes), "removed": removed}
-    if as_json:
-        print(json_line(summary))
-        return
     done = "removed" if clear else "kept"
-    print(f"{kept.folder}: {len(sizes):,} shards of features {done}, {sum(sizes) / 1e6:,.1f} MB", file=sys.stderr)
+    text = f"{kept.folder}: {len(sizes):,} shards of features {done}, {sum(sizes) / 1e6:,.1f} MB"
+    answer(text, summary, as_json)
 
 
 def register(app: typer.Typer) -> None:

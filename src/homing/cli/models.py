@@ -10,13 +10,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from homing.cli.options import Json, Quiet, answer
 from homing.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
 
 
 def predict(
@@ -45,6 +45,10 @@ def predict(
 
     with _rows_to(output) as file:
         bad, total = predict_images(run, images, file, chosen, Progress(quiet=quiet))
+    if output is not None:
+        print(
+            f"{output}: {total:,} images, {len(bad):,} of them cannot be read" if bad else f"{output}: {total:,} images"
+        )
     if bad:
         raise DataError(f"{told(bad, total)}\nall others were predicted; these have rows that say why")
 
@@ -54,11 +58,10 @@ def evaluate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="labelled images: any pool that a recipe takes")],
     split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object to stdout")] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure the model of a run on labelled images: accuracy with its interval, macro F1, NLL, calibration."""
-    from homing.outputs.artefact import json_line
     from homing.outputs.table import score_lines
     from homing.predict import evaluate as evaluate_model
     from homing.progress import Progress
@@ -66,10 +69,7 @@ def evaluate(
 
     spec = PoolSpec(path=data, split=split, label_column=label_column)
     found = evaluate_model(run, spec, Progress(quiet=quiet))
-    if as_json:
-        print(json_line(found))
-    else:
-        print("\n".join(score_lines(found)), file=sys.stderr)
+    answer("\n".join(score_lines(found)), found, as_json)
 
 
 def export(
@@ -85,13 +85,11 @@ def export(
     """Write the model of a run for use elsewhere: a timm folder or ONNX, each with a model card."""
     from homing.outputs.export import export_model
     from homing.outputs.hub import push
-    from homing.progress import Progress
 
-    progress = Progress(quiet=quiet)
     export_model(run, form, output, licence=licence)
-    progress.say(f"{output}: written")
+    print(f"{output}: written")
     if push_to_hub is not None:
-        progress.say(f"uploaded to {push(output, push_to_hub)}")
+        print(f"uploaded to {push(output, push_to_hub)}")
 
 
 def register(app: typer.Typer) -> None:

@@ -1,14 +1,15 @@
-"""What several commands take, and who speaks for several processes."""
+"""What several commands take, and how they give their results."""
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from homing.launch import is_main
 from homing.recipe.reading import shipped_recipes
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
@@ -20,9 +21,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in th
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the run in the output folder")]
 
 
-def is_main() -> bool:
-    """Whether this is the process that speaks, of those that a launcher started."""
-    return os.environ.get("RANK", "0") == "0"
+def answer(text: str, value: Mapping[str, Any], as_json: bool) -> None:
+    """Print what a command came to on stdout, in the first process alone: lines for people, or one JSON object."""
+    from homing.outputs.artefact import json_line
+
+    if is_main():
+        print(json_line(value) if as_json else text)
 
 
 def folder_of(name: str) -> Path:

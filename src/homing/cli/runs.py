@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +15,8 @@ from homing.cli.options import (
     Quiet,
     RecipeArgument,
     Resume,
+    answer,
     folder_of,
-    is_main,
     recipe_path,
 )
 from homing.errors import RecipeError
@@ -93,32 +92,28 @@ def compare(
     checked = read_recipe(recipe_path(recipe), [*(overrides or []), f"evaluation.baselines=[{', '.join(names)}]"])
     from homing.compare import as_text
     from homing.compare import compare as compare_methods
-    from homing.outputs.artefact import json_line
 
     folder = output or folder_of(f"compare-{checked.name}")
     table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
-    if as_json and is_main():
-        print(json_line({"folder": str(folder), **table}))
-    elif is_main():
-        print(as_text(table), file=sys.stderr)
+    answer(as_text(table), {"folder": str(folder), **table}, as_json)
 
 
-def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Check a recipe and all its images before anything is trained."""
+def validate(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find everything that a run would refuse: the recipe, all images, the model, the output."""
     checked = read_recipe(recipe_path(recipe), overrides or [])
-    from homing.outputs.artefact import json_line
     from homing.progress import Progress
-    from homing.training.trackers import check_trackers
-    from homing.validate import validate_data
+    from homing.validate import validate as validate_recipe
 
-    check_trackers(checked.output.trackers)
-    findings = validate_data(checked, Progress(quiet=quiet))
-    if as_json:
-        print(json_line(findings.as_dict()))
-    else:
-        for line in findings.lines():
-            print(line, file=sys.stderr)
-    raise typer.Exit(3 if findings.errors else 0)
+    folder = output or folder_of(checked.name)
+    findings = validate_recipe(checked, Progress(quiet=quiet), folder, is_chosen=output is not None)
+    answer("\n".join(findings.lines()), findings.as_dict(), as_json)
+    raise typer.Exit(findings.exit_code)
 
 
 def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
@@ -144,28 +139,11 @@ def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")
 
 
 def print_results(folder: Path, results: dict[str, Any], as_json: bool) -> None:
-    """What a run came to: one JSON object on stdout, or tables for people."""
-    if not (is_main() and results):
-        return
-    from homing.outputs.artefact import json_line
+    """What a run came to."""
+    if results:  # the first process has them
+        from homing.outputs.table import summary
 
-    if as_json:
-        print(json_line({"folder": str(folder), **results}))
-        return
-    from homing.outputs.table import rates_table, results_table, targets_table
-
-    if "targets" in results:
-        print(targets_table(results), file=sys.stderr)
-        print(
-            f"\nrates: {folder / 'NAME' / 'rates.parquet'}; who shares data: {folder / 'targets.csv'}", file=sys.stderr
-        )
-        return
-    if results["headline"] == "none":
-        print(rates_table(results), file=sys.stderr)
-        print(f"\nrates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR", file=sys.stderr)
-        return
-    print((rates_table if results["target"] is None else results_table)(results), file=sys.stderr)
-    print(f"\nreport: {folder / 'report.html'}", file=sys.stderr)
+        answer(summary(folder, results), {"folder": str(folder), **results}, as_json)
 
 
 def register(app: typer.Typer) -> None:

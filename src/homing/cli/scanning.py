@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Annotated, Literal
 
 import typer
 
-from homing.cli.options import Json, Overrides, Quiet, RecipeArgument, is_main, recipe_path
+from homing.cli.options import Json, Overrides, Quiet, RecipeArgument, answer, recipe_path
 from homing.errors import RecipeError
 from homing.recipe.reading import read_recipe
 
@@ -34,17 +33,12 @@ def scan(
     """
     checked = read_recipe(recipe_path(recipe), overrides or [])
     wanted = _part(part)
-    from homing.outputs.artefact import json_line
     from homing.progress import Progress
     from homing.scanning import scan_recipe
 
     found = scan_recipe(checked, Progress(quiet=quiet), part=wanted, engine=engine, address=address, verify=verify)
-    if not is_main():
-        return
-    if as_json:
-        print(json_line(found.as_dict()))
-    else:
-        print(f"{found.num_scanned:,} images scanned, of {found.num_rows:,}: {found.store}", file=sys.stderr)
+    text = f"{found.num_scanned:,} images scanned, of {found.num_rows:,}: {found.store}"
+    answer(text, found.as_dict(), as_json)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -23,11 +23,19 @@ _WHAT = "homing store"
 _OF_OTHER_HOSTS = 24 * 3600.0  # seconds, after which a data file without an index was left behind
 
 
-def user_cache() -> Path:
-    """Where features are kept unless a recipe says otherwise: $HOMING_CACHE, else below the user's cache folder."""
+def user_cache() -> Path | None:
+    """Where features are kept unless a recipe says otherwise: $HOMING_CACHE, else below the user's cache folder.
+
+    None for a user without a home folder (of a container that knows a number alone).
+    """
     if own := os.environ.get("HOMING_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "homing"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "homing"
+    try:
+        return Path.home() / ".cache" / "homing"
+    except RuntimeError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from homing.features.shards import Bytes
 from homing.features.store import Store
 from homing.features.view import StoredRows
 from homing.interrupts import stoppable
-from homing.models.inputs import ImageInputs, Inputs
+from homing.models.inputs import ImageInputs
 from homing.models.parts import classifier_of
 from homing.pools.images import BadImage, told_blank
 from homing.pools.order import Rows
@@ -220,19 +220,20 @@ def found_in(places: Places, rows: Rows, pictures: ImageInputs, store: Store, pa
 
 
 @torch.inference_mode()
-def check_head_on_features(model: nn.Module, inputs: Inputs, features: Tensor | StoredRows, rows: Rows) -> None:
-    """Make sure that head(features) is the model's output, on a few rows.
+def check_head_on_features(model: nn.Module, images: Tensor, features: Tensor) -> None:
+    """Make sure that head(features) is the model's output.
+
+    Args:
+        model: In evaluation mode.
+        images: A few, [B, 3, S, S], on its device.
+        features: Of these, float32 [B, D] on the CPU.
 
     Raises:
         RecipeError: This backbone's head does more than one linear layer on its pooled features.
     """
-    model.eval()
-    few = rows[:4]
-    whole = model(inputs.evaluation(few)).float().cpu()
     head = classifier_of(model)
-    first = features[: len(few)] if isinstance(features, Tensor) else features.rows(slice(0, len(few)))
-    ours = head(first.to(head.weight.device)).float().cpu()
-    if not torch.allclose(whole, ours, rtol=1e-2, atol=1e-2):
+    whole, ours = model(images).float().cpu(), head(features.to(head.weight.device)).float().cpu()
+    if whole.shape != ours.shape or not torch.allclose(whole, ours, rtol=1e-2, atol=1e-2):
         raise RecipeError(
             "model.trainable: head does not work with this backbone, whose head does more than one linear layer;"
             " set model.trainable: last_stage"

@@ -190,6 +190,9 @@ def _unfinished(path: Path) -> Iterator[Path]:
     _ours.add(unfinished.name)
     try:
         yield unfinished
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is not told with a name
+        raise
     finally:
         _remove(unfinished)
         _ours.discard(unfinished.name)

@@ -1,10 +1,32 @@
-"""The comparison as a table for a terminal."""
+"""What a run came to, for a terminal: figures, whether it was worth it, warnings, and where to look."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from homing.outputs.report.verdict import scores, verdict
 from homing.outputs.titles import phi_title, title_of
+
+
+def summary(folder: Path, results: dict[str, Any]) -> str:
+    """All that `homing run` says in the end.
+
+    Args:
+        folder: Of the run.
+        results: Of its `results.json`.
+    """
+    if "targets" in results:
+        warnings = [f"{name}: {text}" for name, row in results["targets"].items() for text in row["warnings"]]
+        table = targets_table(results)
+        where = f"rates: {folder / 'NAME' / 'rates.parquet'}; who shares data: {folder / 'targets.csv'}"
+    elif results["headline"] == "none":
+        warnings, table = results["warnings"], rates_table(results)
+        where = f"rates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR"
+    else:
+        warnings, where = results["warnings"], f"report: {folder / 'report.html'}"
+        table = rates_table(results) if results["target"] is None else results_table(results)
+    return "\n".join([table, *(f"warning: {text}" for text in dict.fromkeys(warnings)), "", where])
 
 
 def rates_table(results: dict[str, Any]) -> str:
@@ -13,7 +35,7 @@ def rates_table(results: dict[str, Any]) -> str:
     size = results["rates"]["effective_sample_size"]
     lines = [f"{total:,} source samples rated; effective sample size {size:,.0f} ({size / total:.0%})"]
     lines += [f"  {phi_title(name):28}{value:10.4g}" for name, value in phi.items()]
-    return "\n".join([*lines, *(f"warning: {text}" for text in results["warnings"])])
+    return "\n".join(lines)
 
 
 def targets_table(results: dict[str, Any]) -> str:
@@ -43,7 +65,8 @@ def results_table(results: dict[str, Any]) -> str:
         mark = "→ " if name == own else "  "
         title = title_of(name)
         lines.append(f"{mark}{title:28}{row['accuracy']:9.1%}   [{low:.1%}, {high:.1%}] {row['nll']:7.3f}")
-    return "\n".join(lines)
+    found = verdict(scores(results))
+    return "\n".join([*lines, "", f"{found.title}: {found.text}"])
 
 
 def score_lines(score: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
+from homing.launch import processes_here
 from homing.pools.decoding import decode, is_nearly_constant
 from homing.pools.pool import ImageStore
 from homing.pools.row_cache import DiskCanvases, KeptCanvases, RowCache
@@ -337,7 +338,7 @@ class _Pending:
 
 def _cores() -> int:
     """Of this process; several of one launcher share those of their machine."""
-    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, usable_cores() // processes_here(os.environ))
 
 
 def _empty(shape: tuple[int, ...]) -> Canvases:

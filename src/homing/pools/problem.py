@@ -51,6 +51,11 @@ class Problem:
         return self.own_classes or self.classes
 
     @property
+    def num_outputs(self) -> int:
+        """Of a model that is trained on all of them."""
+        return len(self.classes) + len(self.own_classes)
+
+    @property
     def source_labels(self) -> ProblemRows:
         """Position of each source row's label in `source_classes`; int64 [source]."""
         return self.labels[: len(self.source)] - (len(self.classes) if self.own_classes else 0)

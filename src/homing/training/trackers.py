@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
+from torch.distributed import distributed_c10d
 
 from homing.errors import RecipeError
+from homing.launch import group_of
 
 FOLDER = "trackers"
 """Where trackers put their files, inside the run folder."""
 PROJECT = "homing"
+_ARRIVAL = timedelta(minutes=10)  # for the processes of a group to find one another
 _PATIENCE = timedelta(days=7)  # of a collective: the main process may learn rates for long; see `liveness`
 
 
@@ -38,12 +45,39 @@ def tracking_accelerator(names: Sequence[str], folder: Path) -> Accelerator:
     """The one maker of a run's accelerator: it knows these trackers, which open with `tracking`.
 
     Raises:
-        RecipeError: As `check_trackers`.
+        RecipeError: As `check_trackers`; or the environment asks for what there is not: processes, devices, packages.
     """
     check_trackers(names)
     place = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / FOLDER))
-    patient = InitProcessGroupKwargs(timeout=_PATIENCE)
-    return Accelerator(log_with=list(names) or None, project_config=place, kwargs_handlers=[patient])
+    arrival = InitProcessGroupKwargs(timeout=_ARRIVAL)
+    on_cpus = group_of(os.environ)[1] > 1 and not torch.cuda.is_available()  # else each of them would run alone
+    try:
+        accelerator = Accelerator(
+            cpu=on_cpus, log_with=list(names) or None, project_config=place, kwargs_handlers=[arrival]
+        )
+        torch.empty(1, device=accelerator.device)  # it is there
+    except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
+        raise RecipeError(_why_not(error)) from error
+    if accelerator.num_processes > 1:
+        distributed_c10d._set_pg_timeout(_PATIENCE)
+        distributed_c10d._get_default_store().set_timeout(_PATIENCE)
+    return accelerator
+
+
+def _why_not(error: Exception) -> str:
+    """Why no accelerator could be made, and which settings of the environment it follows from."""
+    rank, world = group_of(os.environ)
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    names = sorted(
+        name for name in os.environ if name.startswith(("ACCELERATE_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_"))
+    )
+    asked = " ".join(f"{name}={os.environ[name]}" for name in names)
+    if world > 1 and isinstance(error, dist.DistError):
+        return (
+            f"process {rank} of {world} did not find the others within {_ARRIVAL.total_seconds():g} s ({asked}):"
+            " start all of them, with torchrun; or where the environment is left over from a launcher, unset these"
+        )
+    return f"the devices cannot be set up ({said}), as the environment asks for: {asked or 'nothing of its own'}"
 
 
 @contextmanager
@@ -63,12 +97,14 @@ def tracking(accelerator: Accelerator, name: str, recipe: Mapping[str, Any]) -> 
     known = {"wandb": {"name": name, "dir": str(folder)}, "trackio": {"name": name}}
     kinds = {str(kind) for kind in accelerator.log_with}
     settings = {kind: values for kind, values in known.items() if kind in kinds}
-    accelerator.init_trackers(PROJECT, config=_flat(recipe), init_kwargs=settings)
+    with redirect_stdout(sys.stderr):  # some of them greet
+        accelerator.init_trackers(PROJECT, config=_flat(recipe), init_kwargs=settings)
     try:
         yield
     finally:  # what they hold is written, however the run ends
-        for tracker in accelerator.trackers:
-            tracker.finish()
+        with redirect_stdout(sys.stderr):
+            for tracker in accelerator.trackers:
+                tracker.finish()
         accelerator.trackers = []
 
 

@@ -133,7 +133,7 @@ def verdict(rows: list[Score]) -> Verdict:
         return Verdict(
             "none",
             "Nothing to compare with",
-            "No baseline was run, so this page cannot say whether the rates helped. `homing compare` can.",
+            "No baseline was run, so nothing says whether the rates helped. `homing compare` can.",
         )
     best = next(row for row in rows if not row.is_run and not row.is_oracle)
     if best.gap_high is not None and best.gap_high < 0:
