@@ -157,4 +157,4 @@ def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):
     print_results(folder, again.results, as_json=False)
     shown = capsys.readouterr()
     assert "who shares data" in shown.out
-    assert shown.out == ""
+    assert shown.err == ""

@@ -28,7 +28,7 @@ def findings_of(root, *overrides, test=True):
 def test_sound_pools_are_valid_and_described(root):
     findings = findings_of(root)
     assert findings.errors == []
-    assert findings.warnings == ["target: no image of emu"]
+    assert findings.warnings == ["target: no image of 'emu'"]
     source = findings.pools["source"]
     assert (source["num_samples"], source["num_classes"], source["path"]) == (14, 3, str(root / "source"))
     assert source["classes"] == ["cat", "dog", "emu"]
@@ -124,8 +124,8 @@ def test_weak_targets_and_settings_without_effect_are_warnings(root):
         (root / "target" / "cat" / f"{number:03d}.png").unlink()
     warnings = findings_of(root, "rates.method=uniform", "rates.momentum=0.1").warnings
     assert "rates.momentum: no effect with rates.method: uniform" in warnings
-    assert "target: a single image of cat; its folds cannot judge such a class" in warnings
-    assert "target: all images are of the class cat" in warnings
+    assert "target: a single image of 'cat'; its folds cannot judge such a class" in warnings
+    assert "target: all images are of the class 'cat'" in warnings
 
 
 def test_truth_that_the_source_does_not_hold_is_an_error(root):
@@ -165,7 +165,7 @@ def test_what_each_pool_was_read_as_is_said(root):
 
 def test_files_that_are_no_images_by_their_name_are_a_warning_where_they_may_be_pictures(root):
     (root / "source" / "notes.txt").write_text("x")
-    assert findings_of(root).warnings == ["target: no image of emu"]
+    assert findings_of(root).warnings == ["target: no image of 'emu'"]
     (root / "source" / "cat" / "photo.heic").write_bytes(b"x")
     (root / "source" / "dog" / "scan").write_bytes(b"x")
     warning = findings_of(root).warnings[0]

@@ -16,6 +16,7 @@ from torch import nn
 from homing.errors import DataError, HomingError, RecipeError
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
+from homing.pools.class_names import quoted
 from homing.pools.images import BadImage, Images, told_blank
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
@@ -231,13 +232,11 @@ def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
         )
     counts = Counter(problem.target.labels)
     if single := sorted(name for name, count in counts.items() if count == 1):
-        findings.warnings.append(
-            f"target: a single image of {', '.join(map(repr, single))}; its folds cannot judge such a class"
-        )
+        findings.warnings.append(f"target: a single image of {quoted(single)}; its folds cannot judge such a class")
     if len(counts) == 1:
         findings.warnings.append(f"target: all images are of the class {next(iter(counts))!r}")
     if absent := sorted(set(problem.classes) - set(counts)):
-        findings.warnings.append(f"target: no image of {', '.join(map(repr, absent))}")
+        findings.warnings.append(f"target: no image of {quoted(absent)}")
     if recipe.data.truth is not None:
         for column in (recipe.data.truth.matches_column, recipe.data.truth.clean_column):
             try:

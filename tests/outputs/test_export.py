@@ -251,6 +251,6 @@ def test_an_upload_sends_every_file_to_a_private_repository(finished_run, tmp_pa
         )
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert "uploaded to" in done.stderr
+    assert "uploaded to" in done.stdout
     assert server.created.get("private") or server.created["visibility"] == "private"  # by the library's version
     assert server.files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
