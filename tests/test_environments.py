@@ -1,0 +1,151 @@
+"""A run, or one sentence: without a home, streams closed, an alphabet too small, tight limits, as nobody."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from small_run import draw_problem, small_recipe
+
+IN_TIME = 120
+LAUNCHERS_LEFTOVERS = {
+    "half a group": {"RANK": "1", "WORLD_SIZE": "4"},
+    "another's group of one": {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "gone.invalid"},
+    "a job of Slurm": {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_LOCALID": "3"},
+    "no numbers": {"OMP_NUM_THREADS": "many", "LOCAL_WORLD_SIZE": "few", "CUDA_VISIBLE_DEVICES": ""},
+    "no optimisation of messages": {"PYTHONOPTIMIZE": "2"},
+    "a small alphabet": {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    """Rates of a small pool, nothing trained."""
+    folder = tmp_path_factory.mktemp("environments")
+    pools = draw_problem(folder / "pools")
+    os.rename(pools / "source" / "disk", pools / "source" / "кошка")
+    for role in ("target", "test"):
+        if (pools / role / "disk").exists():
+            os.rename(pools / role / "disk", pools / role / "кошка")
+    written = folder / "recipe.yaml"
+    written.write_text(small_recipe(pools, "training.epochs=0", "output.cache=none").to_yaml())
+    return written
+
+
+def run_in(
+    recipe: Path, output: Path, *more: str, before: Callable[[], None] | None = None, **changed: str | None
+) -> subprocess.CompletedProcess[str]:
+    """`homing run` in a process whose environment and limits differ."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"} | changed
+    return subprocess.run(
+        [sys.executable, "-m", "homing", "run", str(recipe), "--output", str(output), "--quiet", *more],
+        env={name: value for name, value in environment.items() if value is not None},
+        preexec_fn=before,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=IN_TIME,
+        check=False,
+    )
+
+
+def is_one_sentence(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a refusal names what is wrong, and nothing of our code."""
+    return done.returncode != 0 and "Traceback" not in done.stderr and "homing: " in done.stderr
+
+
+@pytest.mark.parametrize("leftover", LAUNCHERS_LEFTOVERS)
+def test_what_others_left_in_the_environment_does_not_end_a_run(recipe, tmp_path, leftover):
+    done = run_in(recipe, tmp_path / "run", **LAUNCHERS_LEFTOVERS[leftover])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "rates.parquet").exists()
+    assert "rates:" in done.stdout
+    assert ("runs alone" in done.stderr) == (leftover == "half a group")
+
+
+def as_nobody() -> None:
+    """A user of a number alone, in a namespace of its own; where none is granted, the same user without a home."""
+    uid, gid, system = os.getuid(), os.getgid(), ctypes.CDLL(None)
+    os.umask(0o077)
+    if system.unshare(0x10000000) == 0:  # CLONE_NEWUSER
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"54321 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"54321 {gid} 1")
+
+
+def test_a_user_without_home_runs_and_keeps_no_cache(recipe, tmp_path):
+    changed = dict.fromkeys(("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "HOMING_CACHE"))
+    done = run_in(recipe, tmp_path / "run", "output.cache=user", before=as_nobody, **changed)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "rates.parquet").exists()
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_streams_do_not_end_a_run_nor_reach_its_files(recipe, tmp_path, closed):
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    done = run_in(recipe, tmp_path / "run", before=close)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").read_bytes().startswith(b"{")
+
+
+def test_a_reader_that_leaves_ends_nothing_but_what_it_read(recipe, tmp_path):
+    command = f"{sys.executable} -m homing run {recipe} --output {tmp_path / 'run'} --quiet | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=IN_TIME, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert (tmp_path / "run" / "rates.parquet").exists()
+
+
+def test_few_open_files_are_enough(recipe, tmp_path):
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    done = run_in(recipe, tmp_path / "run", before=few)
+    assert done.returncode == 0 or is_one_sentence(done), done.stderr
+
+
+def test_a_full_disk_is_one_sentence_with_the_file(recipe, tmp_path):
+    def small() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    done = run_in(recipe, tmp_path / "run", before=small)
+    assert is_one_sentence(done), done.stderr
+    assert str(tmp_path / "run") in done.stderr
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_working_folder_that_is_gone_is_one_sentence(recipe, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+
+    def leave() -> None:
+        os.chdir(gone)
+        os.rmdir(gone)
+
+    done = run_in(recipe, tmp_path / "run", before=leave)
+    assert is_one_sentence(done), done.stderr
+
+
+def test_results_that_cannot_be_printed_are_an_error(recipe, tmp_path):
+    def full() -> None:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+    done = run_in(recipe, tmp_path / "run", before=full)
+    assert is_one_sentence(done), done.stderr
+    assert "standard output" in done.stderr
+    assert (tmp_path / "run" / "rates.parquet").exists()
