@@ -343,3 +343,16 @@ def test_a_damaged_table_is_read_or_refused_in_one_line(saved):
             told = str(error)
         assert "\n" not in told
         file.write_bytes(data)
+
+
+def test_states_of_rows_differ_in_their_first_half_by_which_they_are_found(tmp_path):
+    rows = 50_000
+    path = tmp_path / "many.parquet"
+    pq.write_table(pa.table({"label": ["a", "b"] * (rows // 2), "image": [b"no picture"] * rows}), path)
+    other = tmp_path / "more.parquet"
+    other.write_bytes(path.read_bytes())
+    halves = []
+    for table in (path, other):
+        states = open_table(table).images().states(np.arange(rows))
+        halves.append(states[:, :8].copy().view(np.uint64)[:, 0])
+    assert len(np.unique(np.concatenate(halves))) == 2 * rows

@@ -104,7 +104,8 @@ def _create(backbone: str, image_size: int | None, arguments: dict[str, Any]) ->
     if not timm.is_model(backbone.split(".")[0]):
         close = timm.list_models(f"*{backbone.split('.')[0].replace('_', '*')}*")[:8]
         close = close or timm.list_models(f"{backbone[:4]}*")[:8]
-        raise RecipeError(f"model.backbone: timm has no model {backbone!r}; close: {', '.join(close) or 'none'}")
+        like = f"; close: {', '.join(close)}" if close else "; timm.list_models() lists them"
+        raise RecipeError(f"model.backbone: timm has no model {backbone!r}{like}")
     if image_size is not None:
         try:  # transformers size their position tables; convolutional models know no such argument
             with_size = arguments | {"img_size": image_size}
