@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from homing.threads import settle_threads, usable_cores
+from processes import group_of
 
 
 def test_cores_follow_the_affinity():
@@ -21,12 +24,23 @@ def test_what_the_user_has_set_stays():
 
 
 def test_processes_of_one_launcher_share_the_cores():
-    alone, shared, odd = {}, {"LOCAL_WORLD_SIZE": "1000"}, {"LOCAL_WORLD_SIZE": "many"}
-    for environment in (alone, shared, odd):
+    group = {**group_of(2)[1], "OMP_NUM_THREADS": ""}
+    shared, odd, left_over = {**group, "LOCAL_WORLD_SIZE": "1000"}, {**group, "LOCAL_WORLD_SIZE": "many"}, {}
+    left_over["LOCAL_WORLD_SIZE"] = "1000"  # of no group
+    for environment in (shared, odd, left_over):
         settle_threads(environment)
         assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert int(alone["OMP_NUM_THREADS"]) == int(odd["OMP_NUM_THREADS"]) == usable_cores()
+    assert int(left_over["OMP_NUM_THREADS"]) == int(odd["OMP_NUM_THREADS"]) == usable_cores()
     assert shared["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("4", True), ("4, 2", True), ("garbage", False), ("0", False), ("", False)]
+)
+def test_a_number_of_threads_that_openmp_cannot_read_is_replaced(given, kept):
+    environment = {"OMP_NUM_THREADS": given}
+    settle_threads(environment)
+    assert environment["OMP_NUM_THREADS"] == (given if kept else str(usable_cores()))
 
 
 def test_the_program_sets_them_before_torch_is_loaded_and_the_library_does_not():

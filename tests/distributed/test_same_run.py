@@ -118,7 +118,7 @@ def _statistics(folder: Path) -> None:
     torch.save(left, folder / f"left-{one.accelerator.process_index}.pt")
 
 
-def test_statistics_of_batch_norms_are_those_of_all_processes(tmp_path):
+def test_batch_norms_that_move_end_with_the_same_statistics_in_every_process(tmp_path):
     """The weights hardly move and each batch is everything, so that one process sees what two see together."""
     whole, apart = folders(tmp_path, "whole", "apart")
     _statistics(whole)

@@ -59,7 +59,8 @@ def tracking_accelerator(names: Sequence[str], folder: Path) -> Accelerator:
     except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
         raise RecipeError(_why_not(error)) from error
     if accelerator.num_processes > 1:
-        distributed_c10d._set_pg_timeout(_PATIENCE)
+        set_timeout = getattr(dist, "set_timeout", distributed_c10d._set_pg_timeout)  # public from torch 2.14 on
+        set_timeout(_PATIENCE)
         distributed_c10d._get_default_store().set_timeout(_PATIENCE)
     return accelerator
 
