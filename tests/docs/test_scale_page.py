@@ -37,7 +37,7 @@ def test_every_way_to_scan_fills_the_same_folder(tmp_path, monkeypatch):
         words = shlex.split(line.replace("$SLURM_ARRAY_TASK_ID", "2").replace("/64", "/4").replace("/shared", "shared"))
         result = CliRunner().invoke(app, [*words[words.index("scan") :], *SMALL])
         assert result.exit_code == 0, (line, result.output, result.exception)
-        told.append(result.stderr)
+        told.append(result.stdout)
     assert "9 images scanned, of 36" in told[0]
     assert "27 images scanned, of 36" in told[1]
 

@@ -61,7 +61,8 @@ def rehearse_step(
     if needs_linear_head:
         classifier_of(model)
     if trainable == "head":
-        features = features_of(tried, images, device, settings.precision)
+        with torch.no_grad():
+            features = features_of(tried, images, device, settings.precision)
         check_head_on_features(tried, images, features)
         tried, images = classifier_of(tried), features.to(device)
     set_trainable(tried, "all" if trainable == "head" else trainable)
