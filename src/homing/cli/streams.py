@@ -35,8 +35,11 @@ def settle_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             os.set_inheritable(number, True)
-    sys.stdout = _text(_Results(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text(_Remarks(2, "w", closefd=False), sys.stderr, line_by_line=True)
+    # a stream that somebody put in place of the process's own stays
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text(_Results(1, "w", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(_Remarks(2, "w", closefd=False), sys.stderr, line_by_line=True)
 
 
 def _text(raw: io.FileIO, before: object, *, line_by_line: bool = False) -> io.TextIOWrapper:
