@@ -20,6 +20,7 @@ _KINDS = (
         "-+0123456789.",
     ),
 )
+_OF_LOOKS = [f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float")]
 
 
 class Loader(yaml.SafeLoader):
@@ -35,4 +36,4 @@ for _name, _pattern, _first in _KINDS:
 
 def is_plain(node: yaml.Node) -> bool:
     """Whether a value was written without quotes and is more than nothing, so that its looks made it a number."""
-    return isinstance(node, yaml.ScalarNode) and node.style is None and node.tag != "tag:yaml.org,2002:null"
+    return isinstance(node, yaml.ScalarNode) and node.style is None and node.tag in _OF_LOOKS
