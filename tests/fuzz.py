@@ -176,19 +176,19 @@ def pictures() -> list[bytes]:
     exif[0x0112] = 6
     extra = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
     rgba, grey = rgb.convert("RGBA"), rgb.convert("L")
-    found = [_encoded(rgb, kind) for kind in ALLOWED_FORMATS if kind not in ("MPO", "HEIF")]
-    found += [_encoded(rgb, "JPEG", progressive=True, **extra), _encoded(rgb.convert("CMYK"), "JPEG")]
-    found += [_encoded(rgb, "MPO", save_all=True, append_images=[rgb]), _encoded(grey, "JPEG")]
-    found += [_encoded(rgba, "PNG", **extra), _encoded(rgb.convert("P"), "PNG", transparency=3), _encoded(wide, "PNG")]
-    found += [_encoded(rgb, "GIF", save_all=True, append_images=[rgba]), _encoded(wide, "TIFF"), b"P2 3 1 255 1 2 3"]
-    found += [_encoded(rgb, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_adobe_deflate")]
-    found += [_encoded(grey.convert("1"), "TIFF", compression="group4"), _encoded(grey.convert("F"), "TIFF")]
+    found = [encoded(rgb, kind) for kind in ALLOWED_FORMATS if kind not in ("MPO", "HEIF")]
+    found += [encoded(rgb, "JPEG", progressive=True, **extra), encoded(rgb.convert("CMYK"), "JPEG")]
+    found += [encoded(rgb, "MPO", save_all=True, append_images=[rgb]), encoded(grey, "JPEG")]
+    found += [encoded(rgba, "PNG", **extra), encoded(rgb.convert("P"), "PNG", transparency=3), encoded(wide, "PNG")]
+    found += [encoded(rgb, "GIF", save_all=True, append_images=[rgba]), encoded(wide, "TIFF"), b"P2 3 1 255 1 2 3"]
+    found += [encoded(rgb, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_adobe_deflate")]
+    found += [encoded(grey.convert("1"), "TIFF", compression="group4"), encoded(grey.convert("F"), "TIFF")]
     if "WEBP" in ALLOWED_FORMATS:
-        found += [_encoded(rgb, "WEBP", lossless=True), _encoded(rgba, "WEBP", save_all=True, append_images=[rgba])]
+        found += [encoded(rgb, "WEBP", lossless=True), encoded(rgba, "WEBP", save_all=True, append_images=[rgba])]
     return found
 
 
-def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
@@ -206,7 +206,7 @@ def kinds(folder: Path) -> Mapping[str, Kind]:
 
 
 def _tables(folder: Path) -> dict[str, Kind]:
-    root, images = folder / "pool", [_encoded(draw_picture(0, number), "PNG") for number in range(6)]
+    root, images = folder / "pool", [encoded(draw_picture(0, number), "PNG") for number in range(6)]
     names, labels = [f"{'xy'[number % 2]}/{number}.png" for number in range(6)], ["x", "y"] * 3
     for name, data in zip(names, images, strict=True):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

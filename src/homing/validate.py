@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,7 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     _tell_bad(recipe, pools, bad, findings)
     findings.warnings += blank
     if problem is not None:
-        with contextlib.suppress(DataError):  # a role of which nothing is left: told already
+        with suppress(DataError):  # a role of which nothing is left: told already
             _check_counts(recipe, problem.without(item.row for item in bad) if _drops(recipe) else problem, findings)
     return findings
 
@@ -193,7 +192,7 @@ def _of_all(each: dict[str, Findings]) -> Findings:
     whole = Findings()
     for name, one in each.items():
         whole.num_outputs = max(whole.num_outputs, one.num_outputs)
-        for kind in ("errors", "warnings"):
+        for kind in ("errors", "refused", "warnings"):
             named = [text if text.startswith("source") else f"{name}: {text}" for text in getattr(one, kind)]
             getattr(whole, kind).extend(text for text in named if text not in getattr(whole, kind))
         whole.pools |= {role if role == "source" else f"{role} {name}": pool for role, pool in one.pools.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import struct
 import subprocess
@@ -12,71 +11,27 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
+from fuzz import damaged, encoded, pictures
 from homing.errors import DataError
 from homing.outputs.report.pictures import thumbnail
-from homing.pools.decoding import ALLOWED_FORMATS, decode
+from homing.pools.decoding import decode
 from long_runs import often
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8))
 WIDE = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
-ODD = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\0", b"\xff", b"\x80")
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
-
-
-def sound() -> list[bytes]:
-    """Every format, in its kinds."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    extra = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
-    rgba, grey = PICTURE.convert("RGBA"), PICTURE.convert("L")
-    found = [encoded(PICTURE, kind) for kind in ALLOWED_FORMATS if kind not in ("MPO", "HEIF")]
-    found += [encoded(PICTURE, "JPEG", progressive=True, **extra), encoded(PICTURE.convert("CMYK"), "JPEG")]
-    found += [encoded(PICTURE, "MPO", save_all=True, append_images=[PICTURE]), encoded(grey, "JPEG")]
-    found += [encoded(rgba, "PNG", **extra), encoded(PICTURE.convert("P"), "PNG", transparency=3), encoded(WIDE, "PNG")]
-    found += [encoded(PICTURE, "GIF", save_all=True, append_images=[rgba]), encoded(WIDE, "TIFF")]
-    found += [encoded(PICTURE, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_adobe_deflate")]
-    found += [encoded(grey.convert("1"), "TIFF", compression="group4"), encoded(grey.convert("F"), "TIFF")]
-    if "WEBP" in ALLOWED_FORMATS:
-        found += [encoded(PICTURE, "WEBP", lossless=True), encoded(rgba, "WEBP", save_all=True, append_images=[rgba])]
-    return found
-
-
-def damaged(data: bytes, generator: random.Random) -> bytes:
-    """With bytes changed, put in, taken out, repeated or cut off; headers as often as all the rest."""
-    found = bytearray(data)
-    for _ in range(generator.choice((1, 1, 2, 4, 8))):
-        end = len(found) if generator.random() < 0.5 else min(len(found), 200)
-        place, kind = generator.randrange(end + 1), generator.random()
-        if kind < 0.7:
-            piece = generator.choice((*ODD, generator.randbytes(1), generator.randbytes(4)))
-            found[place : place + len(piece)] = piece
-        elif kind < 0.8:
-            found[place:place] = generator.randbytes(generator.randrange(1, 9))
-        elif kind < 0.9:
-            del found[place : place + generator.randrange(1, 9)]
-        elif kind < 0.95:
-            found[place:place] = found[place : place + generator.randrange(1, 64)]
-        else:
-            del found[place:]
-    return bytes(found)
 
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(often(1, 20)))
 def test_a_damaged_picture_is_decoded_or_refused_in_one_line(seed):
-    generator, pictures = random.Random(seed), sound()
+    generator, sound = random.Random(seed), pictures()
     told: list[str] = []
     slowest, count = 0.0, often(600, 10_000)
     for number in range(count):
-        data = damaged(generator.choice(pictures), generator)
+        data = damaged(generator.choice(sound), generator)
         started = time.thread_time()
         try:
             assert decode(data, 16, max_pixels=4_000_000).shape == (16, 16, 3)
