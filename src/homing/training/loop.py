@@ -12,20 +12,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from homing.errors import DivergedError, HomingError, Interrupted
+from homing.errors import DivergedError, Interrupted
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast, set_training_mode
 from homing.pools.order import Rows, key_to_seed
-from homing.rates.learned.plan import effective_sample_size
 from homing.training.average import running_average
 from homing.training.checkpoint import Checkpoint
 from homing.training.distributed import anywhere, everywhere, over_processes, pool_statistics
 from homing.training.divergence import divergence
+from homing.training.effective import EffectiveSize
 from homing.training.epoch import Batch, Epoch, ExpectedVisits, draw_counts, open_epoch
 from homing.training.online import Online
 from homing.training.optimizer import build_optimizer, build_schedule, optimizer_from_plain, optimizer_to_plain
 from homing.training.plan import TrainingPlan
-from homing.training.records import Checkpoints, Record, Tally
+from homing.training.records import Checkpoints, Record, Tally, telling_what_is_saved
 from homing.training.row_map import RowMap, row_keys
 from homing.training.step import Settings, gradient_norm, losses_of, sent
 
@@ -96,7 +96,7 @@ class FineTuning:
         self.checkpoints, self.record, self.stop_asked = checkpoints, record, stop_asked
         self.saved_at: int | None = None  # step of the newest checkpoint
         self._asked = False  # whether any process was asked to stop before the step at hand
-        self._effective: tuple[float, int, int] | None = None  # size, the step it was taken at, that phase's end
+        self._effective = EffectiveSize(self.num_source, settings.batch_size, moves=online is not None)
 
     def run(self, advance: Callable[[int], None] = lambda steps: None) -> None:
         """Train to the last step, and save it; with a running average, the model ends with its weights.
@@ -109,7 +109,7 @@ class FineTuning:
         began = self.step
         advance(began)
         set_training_mode(self.model, self.settings.batch_norm)
-        with self.told_what_is_saved():
+        with telling_what_is_saved(self.checkpoints, lambda: self.saved_at, self.settings.num_steps):
             while self.step < self.settings.num_steps:
                 epoch = self.open_epoch()
                 for batch, inputs in self.batches(epoch):
@@ -161,18 +161,9 @@ class FineTuning:
         return phase.rates if self.online is None else phase.rates * self.online.rates()
 
     def effective_sample_size(self) -> float:
-        """That of `rates_now`, without a look at all of them in every step.
-
-        A plan's is known once a phase; where rates move, it is taken anew once a tenth of the source was visited.
-        """
+        """That of `rates_now`."""
         _, phase_end = self.plan.phase_at(self.step, self.settings.num_steps)
-        known = self._effective
-        if known is not None and known[2] == phase_end:
-            visited = (self.step - known[1]) * self.settings.batch_size
-            if self.online is None or 10 * visited < self.num_source:
-                return known[0]
-        self._effective = effective_sample_size(self.rates_now()), self.step, phase_end
-        return self._effective[0]
+        return self._effective.at(self.step, phase_end, self.rates_now)
 
     def gradients(self) -> int:
         """Gradients of single images that were evaluated so far: of every visit and pass, and of the guide."""
@@ -191,9 +182,9 @@ class FineTuning:
         if self.counts is None:
             if not everywhere(self.accelerator, self.rates_now().isfinite().all()):
                 raise self.divergence("rates of source samples are not finite", [])
-            num_target = len(self.labels) - self.num_source
             draws = None if self.online is None else self.online.draws()
             rates = phase.rates if draws is None else phase.rates * draws
+            num_target = len(self.labels) - self.num_source
             expected = ExpectedVisits(rates.numpy(), num_target, phase.target_weight, self.plan.apply)
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
         epoch = open_epoch(
@@ -243,7 +234,7 @@ class FineTuning:
             return inputs
         kept, foreseen = list(inputs), [torch.empty(0)]
         for part, tensors in zip(batch.parts, kept, strict=True):
-            labels = self.labels[self.to_device(torch.from_numpy(part.rows))]
+            labels = self.labels[sent(torch.from_numpy(part.rows), self.accelerator.device)]
             if not online.rehearses:
                 with torch.no_grad(), autocast(self.accelerator.device, self.settings.precision):
                     losses = self.forward(tensors, labels)[1]
@@ -262,7 +253,7 @@ class FineTuning:
 
     def backward(self, rows: Rows, tensors: Tensor, batch: Batch, *, last: bool) -> None:
         """Forward and backward of one part; gradients add up over parts and processes to the global mean."""
-        index = self.to_device(torch.from_numpy(rows))
+        index = sent(torch.from_numpy(rows), self.accelerator.device)
         labels = self.labels[index]
         with contextlib.ExitStack() as stack:
             if not last and self.accelerator.num_processes > 1:
@@ -294,13 +285,9 @@ class FineTuning:
             places = (index < self.num_source).nonzero().squeeze(1)
             masses[places] = phase.rates[index[places]]
             if self.online is not None:  # idle processes too: weights may be scaled over all of them
-                of_source = losses.detach()[self.to_device(places)]
+                of_source = losses.detach()[sent(places, self.accelerator.device)]
                 masses[places] *= self.online.weights(index[places], of_source, idle=idle)
-        return self.to_device(masses.zero_() if idle else masses)
-
-    def to_device(self, tensor: Tensor) -> Tensor:
-        """A small tensor on the device; the copy does not hold up what the device is at."""
-        return sent(tensor, self.accelerator.device)
+        return sent(masses.zero_() if idle else masses, self.accelerator.device)
 
     def gradient_norm(self) -> Tensor:
         """Norm of the whole gradient, clipped where the settings say so."""
@@ -344,17 +331,13 @@ class FineTuning:
     def save_if_due(self) -> None:
         """A checkpoint every so many steps, and when a stop was asked for in any process."""
         asked = self._asked if self.accelerator.num_processes > 1 else self.stop_asked()
-        if self.checkpoints is None:
-            if asked:
-                raise Interrupted(f"stopped after step {self.step} of {self.settings.num_steps}; nothing was saved")
-            return
-        if asked or (self.step % self.checkpoints.every == 0 and self.step < self.settings.num_steps):
-            self.save()
+        where, kept = "; nothing was saved", self.checkpoints
+        if kept is not None:
+            if asked or (self.step % kept.every == 0 and self.step < self.settings.num_steps):
+                self.save()
+            where = f", saved in {kept.folder}; go on with --resume"
         if asked:
-            raise Interrupted(
-                f"stopped after step {self.step} of {self.settings.num_steps}, saved in"
-                f" {self.checkpoints.folder}; go on with --resume"
-            )
+            raise Interrupted(f"stopped after step {self.step} of {self.settings.num_steps}{where}")
 
     def save(self) -> None:
         """A checkpoint of this step, where they are wanted."""
@@ -365,9 +348,11 @@ class FineTuning:
 
     def restore(self) -> None:
         """Go on from the newest checkpoint, where there is one; rows of metrics of later steps go."""
-        if self.checkpoints is not None and self.checkpoints.restore(self):
+        if self.checkpoints is None:
+            return
+        if self.checkpoints.restore(self):
             self.saved_at = self.step
-        if self.checkpoints is not None and self.record is not None:
+        if self.record is not None:
             self.record.cut(self.step)
 
     def pool_statistics(self) -> None:
@@ -375,21 +360,6 @@ class FineTuning:
         if self.settings.batch_norm == "train":
             for model in (self.raw_model, *([] if self.average is None else [self.average.module])):
                 pool_statistics(model, self.accelerator)
-
-    @contextlib.contextmanager
-    def told_what_is_saved(self) -> Iterator[None]:
-        """An error that nobody foresaw ends with what is not lost."""
-        try:
-            yield
-        except HomingError:
-            raise
-        except Exception as error:
-            if self.checkpoints is not None and self.saved_at is not None:
-                error.add_note(
-                    f"homing: all up to step {self.saved_at} of {self.settings.num_steps} is saved in"
-                    f" {self.checkpoints.folder}; go on with --resume"
-                )
-            raise
 
     # ---- for a checkpoint --------------------------------------------------------------------------------------
 
@@ -411,7 +381,7 @@ class FineTuning:
         if self.online is not None:
             tensors["rates"] = self.online.state()
         state = {"step": self.step, "epoch": self.epoch, "epoch_start": self.epoch_start, "optimizer": optimizer}
-        return Checkpoint(tensors, state | {"effective": self._effective and list(self._effective)})
+        return Checkpoint(tensors, state | {"effective": self._effective.state()})
 
     def load(self, checkpoint: Checkpoint, rows: RowMap) -> None:
         """Undo `state`, perhaps of other rows.
@@ -431,7 +401,6 @@ class FineTuning:
         self.visits = rows.moved(loop["visits"], torch.zeros_like(self.visits))
         self.tally.start_with(loop["sums"], self.accelerator)
         self.counts = loop["counts"] if len(loop["counts"]) else None
-        known = state["effective"] if rows.same else None
-        self._effective = None if known is None else (float(known[0]), int(known[1]), int(known[2]))
+        self._effective.load(state["effective"] if rows.same else None)
         if not rows.same and self.counts is not None:  # the epoch at hand was of other rows: a new one begins
             self.counts, self.epoch, self.epoch_start = None, state["epoch"] + 1, state["step"]

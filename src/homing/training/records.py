@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -14,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from homing.errors import CheckpointError
+from homing.errors import CheckpointError, HomingError
 from homing.outputs.artefact import write_whole
 from homing.training.checkpoint import (
     REMEDY,
@@ -214,3 +215,20 @@ class Checkpoints:
             why = " ".join(str(error).split())
             raise CheckpointError(f"{path}: does not fit this run ({why}). {REMEDY}") from error
         return True
+
+
+@contextmanager
+def telling_what_is_saved(
+    checkpoints: Checkpoints | None, saved_at: Callable[[], int | None], num_steps: int
+) -> Iterator[None]:
+    """An error that nobody foresaw ends with what is not lost."""
+    try:
+        yield
+    except HomingError:
+        raise
+    except Exception as error:
+        if checkpoints is not None and (step := saved_at()) is not None:
+            error.add_note(
+                f"homing: all up to step {step} of {num_steps} is saved in {checkpoints.folder}; go on with --resume"
+            )
+        raise
