@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from homing.pools.problem import Problem, match_classes, overlaps, read_roles, s
 from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
-from homing.training.optimizer import build_optimizer
+from homing.training.optimizer import optimizer_of
 from homing.training.trackers import check_trackers, tracking_accelerator
 from homing.unpacking import training_settings
 
@@ -115,13 +115,7 @@ def validate(recipe: Recipe, progress: Progress, output: Path, *, is_chosen: boo
     if model is None and recipe.trains:
         settings = training_settings(recipe, num_steps=1)
         with findings.noting():  # by itself, where there is no model to step with it
-            build_optimizer(
-                nn.Linear(1, 1),
-                settings.optimizer,
-                learning_rate=settings.learning_rate,
-                weight_decay=settings.weight_decay,
-                layer_decay=None,
-            )
+            optimizer_of(nn.Linear(1, 1), replace(settings, layer_decay=None))
     return findings
 
 

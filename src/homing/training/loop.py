@@ -23,7 +23,7 @@ from homing.training.divergence import divergence
 from homing.training.effective import EffectiveSize
 from homing.training.epoch import Batch, Epoch, ExpectedVisits, draw_counts, open_epoch
 from homing.training.online import Online
-from homing.training.optimizer import build_optimizer, build_schedule, optimizer_from_plain, optimizer_to_plain
+from homing.training.optimizer import build_schedule, optimizer_from_plain, optimizer_of, optimizer_to_plain
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally, telling_what_is_saved
 from homing.training.row_map import RowMap, row_keys
@@ -71,13 +71,7 @@ class FineTuning:
         self.labels, self.split = labels.to(accelerator.device), split
         self.num_source = len(plan.phases[0].rates)
         self.accelerator, self.online, self.names, self._make_keys = accelerator, online, names, keys
-        self.optimizer = build_optimizer(
-            model,
-            settings.optimizer,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            layer_decay=settings.layer_decay,
-        )
+        self.optimizer = optimizer_of(model, settings)
         self.schedule = build_schedule(
             self.optimizer, settings.schedule, num_steps=settings.num_steps, warmup=settings.warmup
         )

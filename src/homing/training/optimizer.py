@@ -12,18 +12,19 @@ from timm.scheduler.step_lr import StepLRScheduler
 from torch import Tensor, nn, optim
 
 from homing.errors import RecipeError
+from homing.training.step import Settings
 
 DEFAULT_LEARNING_RATE = {"all": 5e-4, "last_stage": 1e-3, "head": 1e-2}
 
 
-def build_optimizer(
-    model: nn.Module, name: str, *, learning_rate: float, weight_decay: float, layer_decay: float | None
-) -> optim.Optimizer:
+def optimizer_of(model: nn.Module, settings: Settings) -> optim.Optimizer:
     """A timm optimizer over the parameters that are trained.
 
     Raises:
         RecipeError: timm does not know the optimizer, or its settings do not fit.
     """
+    name, learning_rate = settings.optimizer, settings.learning_rate
+    weight_decay, layer_decay = settings.weight_decay, settings.layer_decay
     arguments: dict[str, Any] = {} if layer_decay is None else {"layer_decay": layer_decay}
     try:
         return create_optimizer_v2(model, opt=name, lr=learning_rate, weight_decay=weight_decay, **arguments)

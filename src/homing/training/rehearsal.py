@@ -17,7 +17,7 @@ from homing.memory import total_memory
 from homing.models.backbone import Preprocessing
 from homing.models.parts import autocast, classifier_of, set_trainable, set_training_mode
 from homing.rates.alignment import Alignment
-from homing.training.optimizer import build_optimizer
+from homing.training.optimizer import optimizer_of
 from homing.training.step import Settings, losses_of
 
 _IMAGES = 2
@@ -66,13 +66,7 @@ def rehearse_step(
         check_head_on_features(tried, images, features)
         tried, images = classifier_of(tried), features.to(device)
     set_trainable(tried, "all" if trainable == "head" else trainable)
-    optimizer = build_optimizer(
-        tried,
-        settings.optimizer,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        layer_decay=settings.layer_decay,
-    )
+    optimizer = optimizer_of(tried, settings)
     set_training_mode(tried, settings.batch_norm)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), _counted(tried) as kept:
