@@ -42,6 +42,28 @@ def homing(*arguments: object) -> None:
     main()
 
 
+def together(function: Callable[..., Any], size: int, *arguments: Any, within: float = 120) -> None:
+    """Call a function with the same arguments in each process of a group, and wait until all have ended well.
+
+    They end without tearing the interpreter down, where threads of a group may abort.
+    """
+    group = [start(_in_group, function, *arguments, **own) for own in group_of(size)]
+    for process in group:
+        process.join(within)
+    assert [process.exitcode for process in group] == [0] * size
+
+
+def _in_group(function: Callable[..., Any], *arguments: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    try:
+        function(*arguments)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def ended(process: BaseProcess, seconds: float) -> bool:
     """Whether a process ends within some seconds."""
     return bool(wait([process.sentinel], timeout=seconds))

@@ -6,8 +6,12 @@ never come.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from typing import NoReturn
 
 _GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _MOST = 2**20  # processes
@@ -52,6 +56,26 @@ def settle_group(environment: MutableMapping[str, str]) -> str | None:
         return None
     said = " ".join(f"{name}={value!r}" for name, value in left.items())
     return f"the environment holds {said}, which is no whole group ({', '.join(_GROUP)}): this process runs alone"
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the program. A process of a group does what is left to do at its end and goes at once.
+
+    Raises:
+        SystemExit: This process is in no group.
+    """
+    if group_of(os.environ)[1] == 1:
+        sys.exit(exit_code)
+    atexit._run_exitfuncs()
+    end_at_once(exit_code)
+
+
+def end_at_once(exit_code: int) -> NoReturn:
+    """Threads of a group may hang or abort (SIGABRT) while the interpreter is torn down: it is not."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # nobody is left to be told
+            stream.flush()
+    os._exit(exit_code)
 
 
 def _number(text: str | None) -> int | None:

@@ -12,9 +12,8 @@ import torch.distributed as dist
 
 from homing.rates import learn_rates
 from homing.rates.learned.blocks import HeldFeatures
-from processes import group_of, start
+from processes import together
 
-IN_TIME = 120
 ROWS, BLOCK = 1_000, 256
 sys.path.insert(0, str(Path(__file__).parents[1] / "rates"))
 
@@ -42,26 +41,19 @@ def _evidence():
     return replace(evidence, source_features=Counted(evidence.source_features))
 
 
-def _learn(folder: Path, rank: int, size: int) -> None:
-    torch.set_num_threads(1)
-    if size > 1:
-        dist.init_process_group("gloo")
+def _learn(folder: Path) -> None:
+    rank, size = dist.get_rank(), dist.get_world_size()
     evidence = _evidence()
     plan = learn_rates(evidence, together=size > 1)
     torch.save(
         {"rates": plan.rates, "suggested": plan.suggested, **plan.descriptors}, folder / f"plan-{size}-{rank}.pt"
     )
     (folder / f"facts-{size}-{rank}.json").write_text(json.dumps([Counted.asked, plan.phi, plan.judged]))
-    if size > 1:
-        dist.destroy_process_group()
 
 
 def test_three_processes_share_the_rows_and_find_what_one_does(tmp_path):
     for size in (1, 3):
-        group = [start(_learn, tmp_path, rank, size, **own) for rank, own in enumerate(group_of(size))]
-        for process in group:
-            process.join(IN_TIME)
-        assert [process.exitcode for process in group] == [0] * size
+        together(_learn, size, tmp_path)
     alone = torch.load(tmp_path / "plan-1-0.pt")
     asked, phi, judged = json.loads((tmp_path / "facts-1-0.json").read_text())
     for rank in range(3):

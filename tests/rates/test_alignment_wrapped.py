@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from homing.rates import Alignment, AlignmentError
+from processes import together
 
 torch.set_num_threads(1)
 
@@ -120,22 +121,18 @@ def test_model_run_by_something_else_than_python_is_refused():
         Alignment(traced)
 
 
-def _wrapped_in_ddp(rank, world, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    try:
-        model, (images, labels) = patches(), batch()
-        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-        mine = slice(rank * 6 // world, (rank + 1) * 6 // world)
-        values = observe(wrapped, images[mine], labels[mine], direction_of(model))
-        torch.save((values, model.head.weight.grad), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _wrapped_in_ddp(folder):
+    model, (images, labels) = patches(), batch()
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mine = slice(rank * 6 // world, (rank + 1) * 6 // world)
+    values = observe(wrapped, images[mine], labels[mine], direction_of(model))
+    torch.save((values, model.head.weight.grad), folder / f"{rank}.pt")
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_distributed_data_parallel(world, tmp_path):
-    torch.multiprocessing.spawn(_wrapped_in_ddp, (world, str(tmp_path)), nprocs=world)
+    together(_wrapped_in_ddp, world, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     model, (images, labels) = patches(), batch()
     plain = observe(model, images, labels, direction_of(model))

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from homing.errors import CheckpointError, DivergedError, HomingError
 from homing.rates import Alignment, Direction
+from processes import together
 
 torch.set_num_threads(1)
 
@@ -227,24 +228,20 @@ def test_bad_input():
         Direction(patches().requires_grad_(False))
 
 
-def _update(rank, world, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    try:
-        model, (images, labels) = patches(), batch()
-        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-        direction = Direction(wrapped)
-        mine = slice(rank * 3, rank * 3 + 3)
-        for _ in range(2):
-            direction.update(losses_of(direction.model(images[mine]), labels[mine]).mean())
-            losses_of(wrapped(images[mine]), labels[mine]).mean().backward()
-        torch.save(dict(direction), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _update(folder):
+    model, (images, labels) = patches(), batch()
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    direction = Direction(wrapped)
+    rank = dist.get_rank()
+    mine = slice(rank * 3, rank * 3 + 3)
+    for _ in range(2):
+        direction.update(losses_of(direction.model(images[mine]), labels[mine]).mean())
+        losses_of(wrapped(images[mine]), labels[mine]).mean().backward()
+    torch.save(dict(direction), folder / f"{rank}.pt")
 
 
 def test_two_processes_share_the_direction_of_one(tmp_path):
-    torch.multiprocessing.spawn(_update, (2, str(tmp_path)), nprocs=2)
+    together(_update, 2, tmp_path)
     model = patches()
     direction = Direction(model)
     direction.update(target_loss(model))

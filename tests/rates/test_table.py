@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from homing.errors import CheckpointError, DataError, DivergedError, HomingError
 from homing.rates import RateTable, gather_updates
+from processes import together
 
 torch.set_num_threads(1)
 
@@ -217,20 +218,15 @@ def test_state_that_does_not_fit(change):
         RateTable(20).load_state_dict(table.state_dict() | change)
 
 
-def _gather(rank, world, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    try:
-        table = RateTable(10)
-        rows = torch.arange(6)[rank * 4 : rank * 4 + 4]
-        table.update(*gather_updates(rows, rows.float() ** 2))
-        torch.save(table.state_dict(), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _gather(folder):
+    table, rank = RateTable(10), dist.get_rank()
+    rows = torch.arange(6)[rank * 4 : rank * 4 + 4]
+    table.update(*gather_updates(rows, rows.float() ** 2))
+    torch.save(table.state_dict(), folder / f"{rank}.pt")
 
 
 def test_two_processes_hold_the_table_of_one(tmp_path):
-    torch.multiprocessing.spawn(_gather, (2, str(tmp_path)), nprocs=2)
+    together(_gather, 2, tmp_path)
     alone = RateTable(10)
     alone.update(*gather_updates(torch.arange(6), torch.arange(6).float() ** 2))
     for rank in range(2):

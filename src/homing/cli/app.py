@@ -11,7 +11,7 @@ import typer
 from homing.cli import corpora, models, runs, scanning
 from homing.cli.streams import settle_streams
 from homing.errors import HomingError, RecipeError
-from homing.launch import is_main, settle_group
+from homing.launch import is_main, leave, settle_group
 from homing.threads import settle_threads
 
 app = typer.Typer(
@@ -31,29 +31,34 @@ def main() -> None:
     if warning := settle_group(os.environ):
         print(f"warning: {warning}", file=sys.stderr)
     settle_threads(os.environ)
+    leave(_run())
+
+
+def _run() -> int:
+    """Do what the command line asks for; the exit code."""
     try:
         _check_working_folder()
         code = app(standalone_mode=False) or 0  # what a typer.Exit asked for
         sys.stdout.flush()
-        sys.exit(code)
     except HomingError as error:
         if is_main() and str(error):
             print(f"homing: {error}", file=sys.stderr)
         elif not error.shared and not is_main():  # nobody else will tell it
             print(f"homing: process {os.environ['RANK']}: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except typer.Exit as exit_request:
-        sys.exit(exit_request.exit_code)
+        return exit_request.exit_code
     except typer.Abort:
-        sys.exit(130)
+        return 130
     except OSError as error:  # a full disk, a folder without permission
         print("\n".join([f"homing: {_told(error)}", *getattr(error, "__notes__", ())]), file=sys.stderr)
-        sys.exit(1)
+        return 1
     except Exception as error:
         if not _is_usage_error(error):
             raise
         error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
+        return 2
+    return code
 
 
 def _check_working_folder() -> None:

@@ -27,6 +27,7 @@ from accelerate import Accelerator
 from torch.distributed.distributed_c10d import PrefixStore
 
 from homing.errors import HomingError
+from homing.launch import end_at_once
 from homing.outputs.artefact import host, is_alive
 
 BEAT = 2.0
@@ -77,7 +78,7 @@ def watching(accelerator: Accelerator) -> Iterator[None]:
         watch.leave(error, verdict)
         if verdict is None:
             raise
-        atexit.register(_end_at_once, verdict.exit_code)
+        atexit.register(end_at_once, verdict.exit_code)
         raise watch.error(verdict) from None
     else:
         watch.leave(None, None)
@@ -245,7 +246,7 @@ class Watch:
         if self._tells(verdict):
             who = f"process {self.rank}: " if self.rank else ""
             print(f"homing: {who}{verdict.message}", file=sys.stderr, flush=True)
-        _end_at_once(verdict.exit_code)
+        end_at_once(verdict.exit_code)
 
 
 def _own_verdict(rank: int, world: int, error: BaseException) -> Verdict:
@@ -267,11 +268,3 @@ def _is_lost_connection(error: BaseException) -> bool:
 def _attempt() -> str:
     """Which launch this is: launchers start all processes again, with the store that was."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-
-
-def _end_at_once(exit_code: int) -> None:
-    """Threads of a group that has lost a process may hang or abort when the interpreter goes: it does not."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(exit_code)
