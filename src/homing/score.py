@@ -95,7 +95,7 @@ def _scored(
         empty = torch.full((len(rows),), torch.nan)
         scores = Scores(torch.zeros(len(rows)), empty.clone(), empty, own.clone())
         if good.any():
-            found = saved.scorer(features_of(saved.model, images, device, saved.precision), own[good])
+            found = saved.scorer(features_of(saved.model, images, device, saved.precision, _BATCH), own[good])
             scores.rates[good], scores.target_likeness[good] = found.rates, found.target_likeness
             scores.label_consistency[good] = found.label_consistency
             if found.best is not None and scores.best is not None:

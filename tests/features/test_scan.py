@@ -63,6 +63,17 @@ def test_features_are_those_of_the_model_called_on_all_pictures_at_once(root, tm
     assert found.digests.any(1).all()
 
 
+def test_features_do_not_depend_on_what_else_is_in_a_batch(root, tmp_path):
+    """Kernels round by the size of a batch; rates of one scan and of three processes' scans are the same."""
+    _, whole = SmallScan(root, tmp_path / "cache", backbone="resnet18").scan()
+    apart = SmallScan(root, tmp_path / "parts", backbone="resnet18")
+    for number in (1, 2, 3):
+        assert apart.scan_part(number, 3) in (33, 34)
+    found, parts = apart.scan()
+    assert found.num_passed == 0
+    assert torch.equal(parts, whole)
+
+
 def test_each_image_is_read_once_and_the_second_time_not_at_all(small):
     pictures = counted(small)
     _, first = small.scan(pictures)

@@ -93,7 +93,7 @@ class Filler:
         width, dtype = self.store.kind.shape, self.store.kind.dtype
         try:
             examined = self.pictures.examining(parts, seen)
-            for features, loaded in forward(self.model, examined, self.device, self.precision):
+            for features, loaded in forward(self.model, examined, self.device, self.precision, self.batch_size):
                 yield (np.empty((0, *width), dtype) if features is None else _stored(features, dtype)), loaded
         finally:
             self.model.train(training)

@@ -14,9 +14,18 @@ from homing.models.parts import autocast
 _Rest = TypeVar("_Rest")
 
 
-def features_of(model: nn.Module, images: Tensor, device: torch.device, precision: str) -> Tensor:
-    """What the head sees of some images [B, 3, S, S]; float32 [B, D] on the CPU."""
-    return _pooled(model, images, device, precision).cpu()
+def features_of(model: nn.Module, images: Tensor, device: torch.device, precision: str, batch_size: int = 1) -> Tensor:
+    """What the head sees of some images [B, 3, S, S]; float32 [B, D] on the CPU.
+
+    Args:
+        model: Of timm.
+        images: As the model takes them.
+        device: Where both are.
+        precision: fp32 or bf16.
+        batch_size: Fewer images than that are filled up. Kernels are chosen by the size of a batch and
+            round differently; in batches of one size, features do not depend on what else is in the batch.
+    """
+    return _pooled(model, _filled(images, batch_size), device, precision)[: len(images)].cpu()
 
 
 @torch.inference_mode()
@@ -31,16 +40,18 @@ def feature_width(model: nn.Module, preprocessing: Preprocessing, device: torch.
 
 
 def forward(
-    model: nn.Module, batches: Iterable[tuple[Tensor, _Rest]], device: torch.device, precision: str
+    model: nn.Module, batches: Iterable[tuple[Tensor, _Rest]], device: torch.device, precision: str, batch_size: int
 ) -> Iterator[tuple[Tensor | None, _Rest]]:
     """Features of each batch of images, float32 [B, D] on the CPU; None for a batch of none.
 
+    They are those of `features_of`, however few images a batch has.
     On a GPU the features of a batch are taken after the next one was sent, so that it never waits for the program.
     """
     before: tuple[Tensor | None, Any, _Rest] | None = None
     for images, rest in batches:
         with torch.inference_mode():
-            found = _pooled(model, images, device, precision) if len(images) else None
+            filled = _filled(images, batch_size)
+            found = _pooled(model, filled, device, precision)[: len(images)] if len(images) else None
         on_its_way = _fetch(found)
         if before is not None:
             yield _arrived(*before)
@@ -50,6 +61,11 @@ def forward(
             before = None
     if before is not None:
         yield _arrived(*before)
+
+
+def _filled(images: Tensor, batch_size: int) -> Tensor:
+    """The last image over and over; slices of a tensor are joined in its own memory format."""
+    return torch.cat([images, *[images[-1:]] * (batch_size - len(images))]) if len(images) else images
 
 
 def _pooled(model: nn.Module, images: Tensor, device: torch.device, precision: str) -> Tensor:
