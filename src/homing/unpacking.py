@@ -8,7 +8,7 @@ from homing.pools.augmentation import CropFlipColor
 from homing.recipe.schema import Recipe
 from homing.training.fit import FitSettings
 from homing.training.online import OnlineSettings
-from homing.training.optimizer import DEFAULT_LEARNING_RATE
+from homing.training.optimizer import default_learning_rate
 from homing.training.step import Settings
 
 NOMINAL_WEIGHT = 10.0
@@ -55,7 +55,9 @@ def training_settings(recipe: Recipe, num_steps: int) -> Settings:
     training = recipe.training
     shared = set(Settings.__dataclass_fields__) & set(type(training).model_fields)
     values = {name: getattr(training, name) for name in shared}
-    values["learning_rate"] = training.learning_rate or DEFAULT_LEARNING_RATE[recipe.model.trainable]
+    values["learning_rate"] = training.learning_rate or default_learning_rate(
+        recipe.model.trainable, recipe.model.head_init
+    )
     return Settings(num_steps=num_steps, seed=recipe.seed, **values)
 
 

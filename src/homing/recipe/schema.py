@@ -202,7 +202,7 @@ class Training(Section):
     accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
     optimizer: Text = Field("adamw", description="any timm optimizer name")
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="peak; default 5e-4 (all), 1e-3 (last_stage), 1e-2 (head)"
+        None, description="peak; default 5e-4 (all), 1e-3 (last_stage), 3e-4 (head; 1e-2 where it starts at random)"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="decoupled where the optimizer can")
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(

@@ -14,7 +14,20 @@ from torch import Tensor, nn, optim
 from homing.errors import RecipeError
 from homing.training.step import Settings
 
-DEFAULT_LEARNING_RATE = {"all": 5e-4, "last_stage": 1e-3, "head": 1e-2}
+_LEARNING_RATES = {"all": 5e-4, "last_stage": 1e-3, "head": 3e-4}
+_OF_A_RANDOM_HEAD = 1e-2
+
+
+def default_learning_rate(trainable: str, head_init: str) -> float:
+    """Peak of the learning rate where the recipe names none.
+
+    A head that starts from the probe is nearly where it ends: steps of a random one's size would lose it.
+
+    Args:
+        trainable: all, last_stage or head.
+        head_init: probe or random.
+    """
+    return _OF_A_RANDOM_HEAD if (trainable, head_init) == ("head", "random") else _LEARNING_RATES[trainable]
 
 
 def optimizer_of(model: nn.Module, settings: Settings) -> optim.Optimizer:
