@@ -110,7 +110,7 @@ def scan_ratio(data: Path, rounds: int) -> list[float]:
     accelerator = Accelerator()
     inputs = ImageInputs(images, preprocessing, None, seed=0, device=accelerator.device)
     some = np.arange(1280)
-    ready = [inputs.evaluation(some[start : start + 64]) for start in range(0, len(some), 64)]
+    ready = list(inputs.evaluating(batches_of(some, 64)))
 
     def bare() -> float:
         started = time.perf_counter()

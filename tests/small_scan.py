@@ -82,7 +82,7 @@ class SmallScan:
         pictures = self.pictures()
         self.model.eval()
         with torch.inference_mode():
-            images = pictures.evaluation(np.arange(len(pictures.images)))
+            images = next(pictures.evaluating([np.arange(len(pictures.images))]))
             model: Any = self.model
             return model.forward_head(model.forward_features(images), pre_logits=True).clone()
 

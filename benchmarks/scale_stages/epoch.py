@@ -124,10 +124,10 @@ class _MadeUp:
     table = torch.randn(4096, WIDTH, generator=torch.Generator().manual_seed(1))
 
     def training(self, visits: Any) -> Any:
-        return (self.evaluation(visit.rows) for visit in visits)
+        return self.evaluating(visit.rows for visit in visits)
 
-    def evaluation(self, rows: Any) -> torch.Tensor:
-        return self.table[torch.from_numpy(np.asarray(rows)) % len(self.table)]
+    def evaluating(self, batches: Any) -> Any:
+        return (self.table[torch.from_numpy(np.asarray(rows)) % len(self.table)] for rows in batches)
 
 
 class _Ids:

@@ -140,7 +140,7 @@ def test_exif_orientations_stand_alike_in_training_and_evaluation(tmp_path):
         images, Preprocessing(28, 32, "bicubic", (0, 0, 0), (1, 1, 1)), None, seed=0, device=torch.device("cpu")
     )
     rows = np.arange(8)
-    evaluated = inputs.evaluation(rows)
+    (evaluated,) = inputs.evaluating([rows])
     (trained,) = inputs.training([Visit(0, rows, np.zeros_like(rows))])
     assert torch.equal(trained, evaluated)
     # equal but for the direction in which a resize sums up

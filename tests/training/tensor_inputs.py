@@ -26,8 +26,8 @@ class TensorInputs:
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
         return (self.pictures[torch.from_numpy(visit.rows)] for visit in visits)
 
-    def evaluation(self, rows) -> Tensor:
-        return self.pictures[torch.from_numpy(rows)]
+    def evaluating(self, batches) -> Iterator[Tensor]:
+        return (self.pictures[torch.from_numpy(rows)] for rows in batches)
 
 
 def pictures_and_labels(size: int = 32) -> tuple[Tensor, Tensor]:

@@ -35,8 +35,8 @@ class Poisoned(TensorInputs):
                 tensors[1] = math.nan
             yield tensors
 
-    def evaluation(self, rows):
-        return super().evaluation(rows) * (math.nan if self.poisoned else 1.0)
+    def evaluating(self, batches):
+        return (tensors * (math.nan if self.poisoned else 1.0) for tensors in super().evaluating(batches))
 
 
 def tuning_with(value: float = math.nan) -> FineTuning:

@@ -41,10 +41,6 @@ class Inputs(Protocol):
         """Inputs of each batch without augmentation, read ahead."""
         ...
 
-    def evaluation(self, rows: Rows) -> Tensor:
-        """Inputs without augmentation, [len(rows), ...]."""
-        ...
-
 
 class FeatureBlocks(Protocol):
     """Features of N rows that need not be in memory."""
@@ -92,10 +88,6 @@ class FeatureInputs:
         """The features of each batch."""
         ahead = 0 if isinstance(self.features, Tensor) else self.ahead
         return (features.to(self.device) for _, features in read_ahead(batches, self._rows, ahead))
-
-    def evaluation(self, rows: Rows) -> Tensor:
-        """The features of some rows, [len(rows), D]."""
-        return self._rows(rows).to(self.device)
 
     def _rows(self, rows: Rows) -> Tensor:
         wanted = torch.from_numpy(rows)
@@ -152,10 +144,6 @@ class ImageInputs:
         """Centre crops of each batch, [B, 3, size, size], channels last."""
         for loaded in self._loading(batches):
             yield self._centred(self._to_device(self.images.checked(loaded).canvases))
-
-    def evaluation(self, rows: Rows) -> Tensor:
-        """Centre crops, [len(rows), 3, size, size], channels last."""
-        return self._centred(self._to_device(self.images.fetch(rows)))
 
     def scanning(self, batches: Iterable[Rows]) -> Iterator[tuple[Tensor, list[BadImage]]]:
         """Centre crops of those rows of each batch that can be read, in their order, and the rows that cannot."""
@@ -235,10 +223,6 @@ class RowsOf:
     def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
         """Inputs of each batch without augmentation."""
         return self.inputs.evaluating(self.rows[batch] for batch in batches)
-
-    def evaluation(self, rows: Rows) -> Tensor:
-        """Inputs without augmentation."""
-        return self.inputs.evaluation(self.rows[rows])
 
 
 def batches_of(rows: Rows, batch_size: int) -> Iterator[Rows]:

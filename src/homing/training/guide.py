@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, tee
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ class Guide:
         self.batch_size = min(batch_size, len(labels) - num_source)
         self.refresh_every, self.window, self.precision, self.seed = refresh_every, window, precision, seed
         self.preconditioned = preconditioned
+        self._next = -1  # number of the gradient whose inputs are read next
+        self._ahead: Iterator[tuple[Rows, Tensor]] = iter(())
 
     def attach(self, model: nn.Module, optimizer: optim.Optimizer) -> None:
         """Take the model and the optimizer whose steps are to be guided."""
@@ -63,25 +66,38 @@ class Guide:
         """Every few steps, the target's gradient on a few of its images, without augmentation."""
         if step % self.refresh_every:
             return
-        rows = self.rows(step // self.refresh_every)
-        mine = share_of_rank(rows, self.accelerator.process_index, self.accelerator.num_processes)
-        factor = self.accelerator.num_processes / len(rows)
-        mine, factor = (mine, factor) if len(mine) else (rows[:1], 0.0)
+        mine, images = self._inputs(step // self.refresh_every)
+        idle = self.accelerator.process_index >= self.batch_size
+        factor = 0.0 if idle else self.accelerator.num_processes / self.batch_size
         training = {module: module.training for module in self.model.modules()}
         self.model.eval()
         with autocast(self.accelerator.device, self.precision):
-            logits = self.model(self.inputs.evaluation(mine)).float()
+            logits = self.model(images).float()
         labels = self.labels[torch.from_numpy(mine)].to(logits.device)
         self.direction.update(functional.cross_entropy(logits, labels, reduction="sum") * factor)
         for module, mode in training.items():
             module.training = mode
 
+    def _inputs(self, number: int) -> tuple[Rows, Tensor]:
+        """This process's rows of the `number`-th gradient with their inputs; those of the next ones are read ahead."""
+        if number != self._next:
+            here, ahead = tee(map(self._mine, count(number)))
+            self._ahead = zip(here, self.inputs.evaluating(ahead), strict=True)
+        self._next = number + 1
+        return next(self._ahead)
+
+    def _mine(self, number: int) -> Rows:
+        """Rows that this process takes; one for nothing where there are fewer than processes."""
+        rows = self.rows(number)
+        mine = share_of_rank(rows, self.accelerator.process_index, self.accelerator.num_processes)
+        return mine if len(mine) else rows[:1]
+
     def rows(self, number: int) -> Rows:
         """Target rows of the `number`-th gradient: all of them in turn, shuffled anew each time round."""
-        count, size = len(self.labels) - self.num_source, self.batch_size
+        total, size = len(self.labels) - self.num_source, self.batch_size
         positions = np.arange(number * size, (number + 1) * size)
-        rounds = {r: np.random.default_rng([self.seed, int(r), 2]).permutation(count) for r in {*positions // count}}
-        return self.num_source + np.array([rounds[p // count][p % count] for p in positions])
+        rounds = {r: np.random.default_rng([self.seed, int(r), 2]).permutation(total) for r in {*positions // total}}
+        return self.num_source + np.array([rounds[p // total][p % total] for p in positions])
 
     def gradients(self, num_steps: int) -> int:
         """Gradient evaluations that so many steps take of the target for guidance alone."""
