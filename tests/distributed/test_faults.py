@@ -50,9 +50,9 @@ def _poison(tuning, kind: str, step: int, rank: int) -> None:
         norm = tuning.gradient_norm
         tuning.gradient_norm = lambda: norm() * (math.inf if now() else 1)
     elif kind == "guide":
-        evaluation = tuning.inputs.evaluation
+        evaluating = tuning.inputs.evaluating
         tuning.online.observer.guide.inputs = tuning.inputs
-        tuning.inputs.evaluation = lambda rows: evaluation(rows) * (math.nan if now() else 1)
+        tuning.inputs.evaluating = lambda batches: (t * (math.nan if now() else 1) for t in evaluating(batches))
     else:
         current = tuning.online.observer.alignment._current
 
