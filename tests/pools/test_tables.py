@@ -100,6 +100,7 @@ def _list_wide_table(path, out) -> None:
     before = peak_rss_mb()
     pool = pool_at(path, id_column="key")
     assert len(pool) == 60
+    assert all(pool.read(row) for row in range(60))
     out.write_text(f"{peak_rss_mb() - before}")
 
 
