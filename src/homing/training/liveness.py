@@ -26,7 +26,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch.distributed.distributed_c10d import PrefixStore
 
-from homing.errors import HomingError
+from homing.errors import HomingError, LostProcess
 from homing.launch import end_at_once
 from homing.outputs.artefact import host, is_alive
 
@@ -39,12 +39,6 @@ GRACE = 5.0
 _TIMEOUT = timedelta(seconds=10)  # of a word with the store
 _OF_LOST_CONNECTIONS = ("gloo", "nccl", "connection", "broken pipe", "socket", "timed out")
 _number = itertools.count()
-
-
-class LostProcess(HomingError):
-    """Another process of the run is gone."""
-
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: trying again may well succeed
 
 
 @dataclass(frozen=True)
