@@ -29,6 +29,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from homing.errors import HomingError, LostProcess
 from homing.launch import end_at_once
 from homing.outputs.artefact import host, is_alive
+from homing.terminal import in_lines
 
 BEAT = 2.0
 """Seconds between two signs of life."""
@@ -239,7 +240,7 @@ class Watch:
         self._wake(verdict.rank)
         if self._tells(verdict):
             who = f"process {self.rank}: " if self.rank else ""
-            print(f"homing: {who}{verdict.message}", file=sys.stderr, flush=True)
+            print(in_lines(f"homing: {who}{verdict.message}"), file=sys.stderr, flush=True)
         end_at_once(verdict.exit_code)
 
 
