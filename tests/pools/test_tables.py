@@ -118,6 +118,36 @@ def test_a_wide_column_that_nobody_asks_for_costs_no_memory(pictures, tmp_path):
     assert float((tmp_path / "out").read_text()) < 60, "90 MB lie in the other column"
 
 
+def with_a_lying_page(path: Path) -> None:
+    """Let the first page of the last column say that it takes 2 GB."""
+    data, chunk = path.read_bytes(), pq.read_metadata(path).row_group(0).column(1)
+    at = chunk.data_page_offset + 3  # thrift: the kind of the page is behind it, its size before compression follows
+    while data[at] > 127:
+        at += 1
+    start = end = at + 2
+    while data[end] > 127:
+        end += 1
+    path.write_bytes(data[:start] + b"\x94\xff\xff\xff\x0f" + data[end + 1 :])
+
+
+def _read_lying_table(path, out) -> None:
+    before = peak_rss_mb()
+    with pytest.raises(DataError, match="Page was smaller .* than expected"):
+        pool_at(path)
+    out.write_text(f"{peak_rss_mb() - before}")
+
+
+def test_a_page_that_lies_about_its_size_costs_no_memory(pictures, tmp_path):
+    path = tmp_path / "p.parquet"
+    table = pa.table({"label": LABELS, "image": pa.array(pictures, pa.binary())})
+    pq.write_table(table, path, use_dictionary=False, compression="none")
+    with_a_lying_page(path)
+    process = start(_read_lying_table, path, tmp_path / "out", stderr=tmp_path / "err")
+    process.join(60)
+    assert process.exitcode == 0, (tmp_path / "err").read_text()
+    assert float((tmp_path / "out").read_text()) < 100, "2 GB by its own word"
+
+
 def test_class_labels_are_read_by_their_names(pictures, tmp_path):
     features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
     rows = {"image": [embedded(data) for data in pictures], "label": [0, 0, 0, 1, 1, 1]}

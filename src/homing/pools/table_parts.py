@@ -18,6 +18,10 @@ from homing.pools.files import check_regular, unreadable
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
 
+_BUFFER_BYTES = 1 << 20
+"""Of a file with larger row groups. Others are read a column at a time: a page that lies about its size costs what is
+there, where a buffer would first grow to what it says, 2 GB at most."""
+
 
 class Part(Protocol):
     """One file of a table.
@@ -80,11 +84,14 @@ class ParquetPart:
 
     def __init__(self, path: Path) -> None:
         self.path, self._state = path, _Opened(path)
+        self._buffer_bytes = 0
         file = self._open()
         self.schema, metadata = file.schema_arrow, file.metadata
         self.num_rows = int(metadata.num_rows)
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         self._rows = [int(group.num_rows) for group in groups]
+        if any(not 0 <= group.total_byte_size <= BLOCK_BYTES for group in groups):
+            self._buffer_bytes = _BUFFER_BYTES
         self._leaves = {metadata.schema.column(n).path: n for n in range(len(metadata.schema))}
         self._file: Any = None
         self._stream: tuple[tuple[str, int], Iterator[Any], int] | None = None
@@ -134,7 +141,7 @@ class ParquetPart:
     def _open(self) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=self._buffer_bytes)
 
     def _held(self) -> Any:
         if self._file is None:
