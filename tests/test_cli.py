@@ -3,11 +3,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from drawn_pools import draw_pool
+from homing import errors
+from homing.cli import streams
+from homing.interrupts import SIGNALS
 from homing.outputs.artefact import json_line
 from processes import group_of
 
@@ -164,6 +168,21 @@ def test_an_interrupt_at_the_start_exits_130_without_a_traceback(root):
     code += f"runs.read_recipe = lambda *_: os.kill(os.getpid(), {int(signal.SIGINT)})\ncli.main()\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (130, False)
+
+
+def test_every_exit_code_is_explained():
+    def kinds(kind):
+        return {kind}.union(*map(kinds, kind.__subclasses__()))
+
+    rows = [
+        line.split("|")[1]
+        for line in (Path(__file__).parents[1] / "docs" / "faq.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    told = {int(code) for row in rows for code in row.split(",") if code.strip().isdigit()}
+    codes = {kind.exit_code for kind in kinds(errors.HomingError)} | {0} | {128 + number for number in SIGNALS}
+    assert told == codes
+    assert {errors.LostProcess.exit_code, streams.ReaderLeft.exit_code} == {75, 141}
 
 
 def test_json_is_ascii_and_by_the_standard():

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pandas
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
@@ -192,6 +193,16 @@ def test_without_a_test_pool_the_headline_is_cross_validated_and_says_so(problem
     assert any("cross-validated" in text for text in results["warnings"])
 
 
+def test_a_fold_of_one_image_is_judged_like_any_other(problem, tmp_path):
+    """Five folds of six target images: four of them hold a single one."""
+    pools = ("data.test=null", "data.target.limit=6", "evaluation.folds=5")
+    overrides = (*pools, "training.steps=1", "rates.method=uniform", "model.trainable=head")
+    results = run(small_recipe(problem, *overrides), tmp_path / "run", quiet=True).results
+    assert results["target"]["num_test"] == 6
+    assert 0 <= results["target"]["accuracy"] <= 1
+    assert sum(map(sum, results["confusion"])) == 6
+
+
 def test_the_oracle_uses_the_truth_that_the_source_holds(problem, tmp_path):
     rows = ["file_name,label,matches,clean"]
     for shape in ("bar", "disk", "ring"):
@@ -217,6 +228,24 @@ def test_a_corrupt_image_stops_the_run_and_is_named(problem, tmp_path):
     assert [item["image"] for item in dropped.results["dropped"]] == ["source disk/003.png"]
     assert any("could not be read" in text for text in dropped.results["warnings"])
     assert "disk/003.png" not in (dropped.folder / "report.html").read_text()
+
+
+def test_rows_of_a_table_whose_image_is_null_or_lost_are_dropped_by_their_number(problem, tmp_path):
+    """Such a row has no bytes to be known by, and no id column gives it a name."""
+    paths = sorted((problem / "source").rglob("*.png"))
+    images = [{"bytes": path.read_bytes(), "path": None} for path in paths]
+    images[2], images[5] = None, {"bytes": None, "path": "lost/x.png"}
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"image": pa.array(images, kind), "label": [path.parent.name for path in paths]}
+    pq.write_table(pa.table(columns), tmp_path / "source.parquet")
+    asked = (f"data.source.path={tmp_path / 'source.parquet'}", "training.epochs=0", "training.steps=null")
+    with pytest.raises(DataError, match="source row-2: the table holds no image in this row"):
+        run(small_recipe(problem, *asked), tmp_path / "refused", quiet=True)
+    done = run(small_recipe(problem, *asked, "data.on_bad_image=drop"), tmp_path / "run", quiet=True)
+    assert [item["image"] for item in done.results["dropped"]] == ["source row-2", "source row-5"]
+    rates = pq.read_table(done.folder / "rates.parquet").to_pandas().set_index("sample_id").rate
+    assert (rates[["row-2", "row-5"]] == 0).all()
+    assert (rates.drop(["row-2", "row-5"]) > 0).all()
 
 
 def test_a_folder_with_a_run_in_it_is_refused(finished, problem):

@@ -1,6 +1,6 @@
 """Errors for the person who reads them: what was found, where, what is allowed, what to do next.
 
-Each class carries the exit code of the command line (0 done, 2 recipe, 3 data, 4 diverged, 5 checkpoint).
+Each class carries the exit code of the command line; docs/faq.md lists all of them.
 """
 
 from __future__ import annotations
@@ -44,3 +44,9 @@ class Interrupted(HomingError):
 
     exit_code = 130
     shared = True
+
+
+class LostProcess(HomingError):
+    """Another process of the group is gone."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: trying again may well succeed

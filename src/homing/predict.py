@@ -27,6 +27,7 @@ from homing.pools.unlabelled import find_images
 from homing.progress import Progress
 from homing.recipe.reading import recipe_of_run
 from homing.recipe.schema import PoolSpec, Recipe
+from homing.terminal import in_a_line
 
 Format = Literal["csv", "jsonl"]
 _BATCH = 64
@@ -135,7 +136,10 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
 
 def told(bad: Sequence[BadImage], total: int) -> str:
     """Bad images in a message: how many, and up to 20 by name."""
-    lines = [f"{len(bad):,} of {total:,} images cannot be read", *(f"{item.name}: {item.reason}" for item in bad)]
+    lines = [
+        f"{len(bad):,} of {total:,} images cannot be read",
+        *(in_a_line(f"{item.name}: {item.reason}") for item in bad),
+    ]
     more = [f"... and {len(bad) - _SHOWN:,} more"] if len(bad) > _SHOWN else []
     return "\n  ".join([*lines[: _SHOWN + 1], *more])
 

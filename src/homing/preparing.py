@@ -29,6 +29,7 @@ from homing.pools.order import Rows
 from homing.pools.problem import ROLES, Problem, open_problem
 from homing.recipe.schema import Recipe
 from homing.session import Session
+from homing.terminal import in_a_line
 from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
 from homing.training.rehearsal import rehearse_scan, rehearse_step
@@ -158,7 +159,7 @@ def leave_out(
     """
     if not found.bad:
         return problem, ()
-    listed = "\n  ".join([f"{item.name}: {item.reason}" for item in found.bad[:_LISTED]])
+    listed = "\n  ".join([in_a_line(f"{item.name}: {item.reason}") for item in found.bad[:_LISTED]])
     more = f"\n  ... and {len(found.bad) - _LISTED:,} more" if len(found.bad) > _LISTED else ""
     if not drop:
         raise DataError(

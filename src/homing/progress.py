@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from homing.launch import is_main
+from homing.terminal import in_lines
 
 Advance = Callable[[float], None]
 
@@ -24,9 +25,9 @@ class Progress:
         self.quiet = quiet or not is_main()
 
     def say(self, text: str) -> None:
-        """One line."""
+        """A line, or several."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(in_lines(text), file=sys.stderr, flush=True)
 
     @contextmanager
     def stage(self, title: str, total: float) -> Iterator[Advance]:

@@ -22,6 +22,7 @@ from homing.pools.problem import Problem, match_classes, overlaps, read_roles, s
 from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
+from homing.terminal import in_a_line
 from homing.training.optimizer import optimizer_of
 from homing.training.trackers import check_trackers, tracking_accelerator
 from homing.unpacking import training_settings
@@ -74,7 +75,7 @@ class Findings:
         wrong = [*self.refused, *self.errors]
         verdict = f"{len(wrong):,} error{'s' * (len(wrong) > 1)}" if wrong else "valid"
         found = [f"error: {text}" for text in wrong] + [f"warning: {text}" for text in self.warnings]
-        return [*counts, *found, verdict]
+        return [*map(in_a_line, [*counts, *found]), verdict]
 
 
 def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:

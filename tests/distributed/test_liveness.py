@@ -15,7 +15,6 @@ import pytest
 from small_run import draw_problem, small_recipe
 
 IN_TIME = 60  # seconds for all processes to end
-LOST = 75
 
 
 class Launched:

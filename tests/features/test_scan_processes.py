@@ -131,4 +131,5 @@ def test_a_process_that_is_killed_in_the_scan_ends_the_others_with_one_sentence(
     os.kill(processes[1].pid, signal.SIGKILL)
     assert ended(processes[0], 60)
     assert processes[0].exitcode != 0
-    assert "process 1 of 2 ended or hangs; start again, what is scanned stays" in (tmp_path / "err-0").read_text()
+    told = (tmp_path / "err-0").read_text()
+    assert "LostProcess: process 1 of 2 ended or hangs; start again, what is scanned stays" in told

@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import re
@@ -11,6 +12,9 @@ from PIL import Image
 
 from homing.errors import DataError
 from homing.outputs.report.page import write_report
+from homing.outputs.thumbnails import pictures_of
+from homing.pools.reading import read_pool
+from homing.recipe.schema import PoolSpec
 from report_run import (
     BREAKOUT,
     HOSTILE,
@@ -153,6 +157,23 @@ def test_a_run_with_the_least_that_the_contract_asks_for(tmp_path):
     assert not ids & {"training", "phi", "classes", "gallery-doubtful"}
     assert "Nothing to compare with" in page.text
     assert "None of the pictures could be found" in page.text
+
+
+def test_16_bit_pictures_are_shown_with_the_greys_that_the_model_sees(tmp_path):
+    """The page itself, with pictures out of a pool on disk as `homing report` finds them."""
+    ramp = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    names = [f"{name}/0.{kind}" for name in ("cat", "dog") for kind in ("png", "tif")]
+    for name in names:
+        (tmp_path / "pool" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(ramp).save(tmp_path / "pool" / name)
+    labels = [name.split("/")[0] for name in names]
+    columns = {"sample_id": names, "source": ["s"] * 4, "label": labels, "rate": pa.array([1, 2, 3, 4], pa.float32())}
+    folder = write_run(tmp_path / "run", table=pa.table(columns))
+    text = write_report(folder, pictures_of(read_pool(PoolSpec(path=str(tmp_path / "pool"))))).read_text("utf-8")
+    shown = set(re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", text))
+    means = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).mean() for data in shown]
+    assert means
+    assert means == pytest.approx([ramp.mean() / 257] * len(means), abs=2)  # white would be 255
 
 
 def test_null_metrics_and_missing_accuracy_are_shown_as_unknown(tmp_path):

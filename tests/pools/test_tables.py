@@ -100,6 +100,7 @@ def _list_wide_table(path, out) -> None:
     before = peak_rss_mb()
     pool = pool_at(path, id_column="key")
     assert len(pool) == 60
+    assert all(pool.read(row) for row in range(60))
     out.write_text(f"{peak_rss_mb() - before}")
 
 
@@ -115,6 +116,36 @@ def test_a_wide_column_that_nobody_asks_for_costs_no_memory(pictures, tmp_path):
     process = start(_list_wide_table, path, tmp_path / "out", stderr=tmp_path / "err")
     process.join(60)
     assert float((tmp_path / "out").read_text()) < 60, "90 MB lie in the other column"
+
+
+def with_a_lying_page(path: Path) -> None:
+    """Let the first page of the last column say that it takes 2 GB."""
+    data, chunk = path.read_bytes(), pq.read_metadata(path).row_group(0).column(1)
+    at = chunk.data_page_offset + 3  # thrift: the kind of the page is behind it, its size before compression follows
+    while data[at] > 127:
+        at += 1
+    start = end = at + 2
+    while data[end] > 127:
+        end += 1
+    path.write_bytes(data[:start] + b"\x94\xff\xff\xff\x0f" + data[end + 1 :])
+
+
+def _read_lying_table(path, out) -> None:
+    before = peak_rss_mb()
+    with pytest.raises(DataError, match="Page was smaller"):
+        pool_at(path)
+    out.write_text(f"{peak_rss_mb() - before}")
+
+
+def test_a_page_that_lies_about_its_size_costs_no_memory(pictures, tmp_path):
+    path = tmp_path / "p.parquet"
+    table = pa.table({"label": LABELS, "image": pa.array(pictures, pa.binary())})
+    pq.write_table(table, path, use_dictionary=False, compression="none")
+    with_a_lying_page(path)
+    process = start(_read_lying_table, path, tmp_path / "out", stderr=tmp_path / "err")
+    process.join(60)
+    assert process.exitcode == 0, (tmp_path / "err").read_text()
+    assert float((tmp_path / "out").read_text()) < 100, "2 GB by its own word"
 
 
 def test_class_labels_are_read_by_their_names(pictures, tmp_path):
@@ -238,6 +269,36 @@ def test_a_file_that_is_replaced_while_it_is_in_use_is_not_read_as_the_old_one(p
     with pytest.raises(OSError, match="was changed since its rows were listed"):
         pool.read(0)
     assert pool.store.state(0) != before
+
+
+def _cut_off_in_use(root: Path, out: Path) -> None:
+    pool = pool_at(root, label_column="label")
+    first, arrow = pool.read(0), next(root.glob("*.arrow"))
+    os.truncate(arrow, 4_096)
+    with pytest.raises(OSError, match=r"data-00000-of-00001\.arrow was changed since its rows were listed"):
+        pool.read(5)
+    pool.store.close()
+    with pytest.raises(OSError, match="was changed since its rows were listed"):
+        pool.read(0)
+    with pytest.raises(DataError, match="cannot be read as a saved dataset: Expected to be able to read"):
+        pool_at(root)
+    with pytest.raises(DataError, match="column 'camera' cannot be read: "):
+        pool.columns["camera"]
+    out.write_text(f"{len(first)} {list(pool.labels)} {len(set(pool.ids))}")
+
+
+def test_a_saved_dataset_that_is_cut_off_while_it_is_mapped_is_an_error_and_no_end(tmp_path):
+    """Memory that stands for what is there no more ends a process (SIGBUS) that looks at it."""
+    images = [{"bytes": np.random.default_rng(k).bytes(20_000), "path": None} for k in range(6)]
+    rows = {"image": images, "label": LABELS, "camera": [f"camera {k}" for k in range(6)]}
+    features = datasets.Features(
+        {"image": datasets.Image(), **dict.fromkeys(("label", "camera"), datasets.Value("string"))}
+    )
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    process = start(_cut_off_in_use, tmp_path / "saved", tmp_path / "out", stderr=tmp_path / "err")
+    process.join(60)
+    assert process.exitcode == 0, (tmp_path / "err").read_text()
+    assert (tmp_path / "out").read_text() == f"20000 {LABELS} 6"
 
 
 def test_the_state_of_a_row_follows_the_file_that_the_table_names(pictures, tmp_path):

@@ -12,6 +12,7 @@ from homing.cli import corpora, models, runs, scanning
 from homing.cli.streams import settle_streams
 from homing.errors import HomingError, RecipeError
 from homing.launch import is_main, leave, settle_group
+from homing.terminal import in_lines
 from homing.threads import settle_threads
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ def main() -> None:
     """Entry point: errors become one message on stderr and the exit code of their kind."""
     settle_streams()
     if warning := settle_group(os.environ):
-        print(f"warning: {warning}", file=sys.stderr)
+        _tell(f"warning: {warning}")
     settle_threads(os.environ)
     leave(_run())
 
@@ -42,16 +43,16 @@ def _run() -> int:
         sys.stdout.flush()
     except HomingError as error:
         if is_main() and str(error):
-            print(f"homing: {error}", file=sys.stderr)
+            _tell(f"homing: {error}")
         elif not error.shared and not is_main():  # nobody else will tell it
-            print(f"homing: process {os.environ['RANK']}: {str(error).splitlines()[0]}", file=sys.stderr)
+            _tell(f"homing: process {os.environ['RANK']}: {str(error).splitlines()[0]}")
         return error.exit_code
     except typer.Exit as exit_request:
         return exit_request.exit_code
     except typer.Abort:
         return 130
     except OSError as error:  # a full disk, a folder without permission
-        print("\n".join([f"homing: {_told(error)}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        _tell("\n".join([f"homing: {_told(error)}", *getattr(error, "__notes__", ())]))
         return 1
     except Exception as error:
         if not _is_usage_error(error):
@@ -59,6 +60,10 @@ def _run() -> int:
         error.show()  # type: ignore[attr-defined]
         return 2
     return code
+
+
+def _tell(text: str) -> None:
+    print(in_lines(text), file=sys.stderr)
 
 
 def _check_working_folder() -> None:

@@ -6,11 +6,12 @@ import io
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from homing.cli.options import Json, Quiet, answer
+from homing.cli.streams import ForEyes
 from homing.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def register(app: typer.Typer) -> None:
 def _rows_to(output: Path | None) -> Iterator[IO[str]]:
     """Standard output, or a file that appears when all its rows are written."""
     if output is None:
-        yield sys.stdout
+        yield cast(IO[str], ForEyes(sys.stdout)) if sys.stdout.isatty() else sys.stdout
         return
     from homing.outputs.artefact import open_whole
 

@@ -11,6 +11,7 @@ import typer
 
 from homing.launch import is_main
 from homing.recipe.reading import shipped_recipes
+from homing.terminal import in_lines
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
@@ -26,7 +27,7 @@ def answer(text: str, value: Mapping[str, Any], as_json: bool) -> None:
     from homing.outputs.artefact import json_line
 
     if is_main():
-        print(json_line(value) if as_json else text)
+        print(json_line(value) if as_json else in_lines(text))
 
 
 def folder_of(name: str) -> Path:

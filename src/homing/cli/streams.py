@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from homing.errors import HomingError
+from homing.terminal import in_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from _typeshed import ReadableBuffer
 
 
@@ -50,6 +53,22 @@ def _text(raw: io.FileIO, before: object, *, line_by_line: bool = False) -> io.T
         errors="backslashreplace",
         line_buffering=line_by_line or raw.isatty(),
     )
+
+
+class ForEyes:
+    """Rows that go to a terminal: their names move no cursor there. As many of a file's ways as writers of rows use."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        return self._stream.write(in_lines(text))
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Write several."""
+        for text in texts:
+            self.write(text)
 
 
 class _Results(io.FileIO):

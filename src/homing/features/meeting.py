@@ -18,7 +18,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from homing.errors import DataError, HomingError, Interrupted
+from homing.errors import DataError, HomingError, Interrupted, LostProcess
 from homing.features.lease import is_running
 from homing.outputs.artefact import host, write_whole
 
@@ -53,7 +53,8 @@ class Meeting:
         """What a process leaves, when it is there.
 
         Raises:
-            DataError: A process failed, or is gone.
+            DataError: A process failed.
+            LostProcess: One is gone.
         """
         pause = _POLL
         while not self.path(what, rank).exists():
@@ -70,7 +71,8 @@ class Meeting:
                 kind, _, text = self.path("failed", rank).read_text().partition("\n")
                 _raise_shared(f"process {rank}: {text}", kind)
             if not self.path("left", rank).exists() and self._is_gone(rank):
-                _raise_shared(f"process {rank} of {self.num} ended or hangs; start again, what is scanned stays")
+                text = f"process {rank} of {self.num} ended or hangs; start again, what is scanned stays"
+                _raise_shared(text, LostProcess.__name__)
 
     def _is_gone(self, rank: int) -> bool:
         """Whether a process of this host is dead, or one of any host gave no sign of life for too long."""
@@ -151,6 +153,7 @@ def _give_signs(path: Path, ended: threading.Event) -> None:
 
 
 def _raise_shared(text: str, kind: str = "") -> None:
-    error = Interrupted(text) if kind == Interrupted.__name__ else DataError(text)
+    kinds: dict[str, type[HomingError]] = {each.__name__: each for each in (Interrupted, LostProcess)}
+    error = kinds.get(kind, DataError)(text)
     error.shared = True
     raise error

@@ -7,6 +7,7 @@ from typing import Any
 
 from homing.outputs.report.verdict import scores, verdict
 from homing.outputs.titles import phi_title, title_of
+from homing.terminal import in_a_line
 
 
 def summary(folder: Path, results: dict[str, Any]) -> str:
@@ -26,7 +27,7 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
     else:
         warnings, where = results["warnings"], f"report: {folder / 'report.html'}"
         table = rates_table(results) if results["target"] is None else results_table(results)
-    return "\n".join([table, *(f"warning: {text}" for text in dict.fromkeys(warnings)), "", where])
+    return "\n".join([table, *(f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)), "", where])
 
 
 def rates_table(results: dict[str, Any]) -> str:
@@ -76,6 +77,7 @@ def score_lines(score: dict[str, Any]) -> list[str]:
         f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {score['num_test']:,} images",
         f"macro F1 {score['macro_f1']:.3f}   NLL {score['nll']:.3f}   calibration error {score['ece']:.3f}",
     ]
-    dropped = [f"left out: {item['image']}: {item['reason']}" for item in score["dropped"]]
+    dropped = [in_a_line(f"left out: {item['image']}: {item['reason']}") for item in score["dropped"]]
     classes = sorted(score["per_class"].items(), key=lambda item: item[1]["accuracy"])
-    return [*head, *dropped, *(f"  {name:28}{row['accuracy']:7.1%} of {row['num_test']:,}" for name, row in classes)]
+    rows = [f"  {in_a_line(name):28}{row['accuracy']:7.1%} of {row['num_test']:,}" for name, row in classes]
+    return [*head, *dropped, *rows]

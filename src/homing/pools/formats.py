@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from PIL import Image, UnidentifiedImageError, features
 
 from homing.errors import DataError
+from homing.pools.lost_pixels import lost_pixels
 
 # what Pillow says of damaged metadata, tag by tag, is no word on the pixels, and fills a terminal
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
@@ -99,7 +100,7 @@ def format_of(data: bytes) -> str:
 
 
 def _check_header(data: bytes) -> None:
-    """Refuse headers over which Pillow's readers, which walk them in Python, would spend minutes."""
+    """Refuse headers over which Pillow's readers, which walk them in Python, would spend minutes, and lost pixels."""
     if data.startswith(b"\xff\xd8"):
         wrong = _odd_jpeg(data)
     elif data.startswith(b"\x89PNG"):
@@ -110,6 +111,8 @@ def _check_header(data: bytes) -> None:
         wrong = ""
     if wrong:
         raise DataError(f"not a readable image: its header holds {wrong}, far more than a picture's")
+    if data.startswith(b"\xff\xd8") and (lost := lost_pixels(data)):
+        raise DataError(f"not a readable image: {lost}")
 
 
 def _odd_jpeg(data: bytes) -> str:

@@ -18,6 +18,7 @@ from homing.launch import processes_here
 from homing.pools.decoding import decode, is_nearly_constant
 from homing.pools.pool import ImageStore
 from homing.pools.row_cache import DiskCanvases, KeptCanvases, RowCache
+from homing.terminal import in_a_line
 from homing.threads import usable_cores
 
 Canvases = npt.NDArray[np.uint8]
@@ -67,8 +68,9 @@ class Loaded:
 def told_blank(names: Sequence[str], total: int) -> str:
     """One sentence on images that are of one colour; names: of them, at least one."""
     return (
-        f"{len(names):,} of {total:,} images are black, or of one colour as good as throughout (first: {names[0]});"
-        " where the numbers of such a file do not fill their type (12 bits in 16, say), scale them and write it anew"
+        f"{len(names):,} of {total:,} images are black, or of one colour as good as throughout (first:"
+        f" {in_a_line(names[0])}); where the numbers of such a file"
+        " do not fill their type (12 bits in 16, say), scale them and write it anew"
     )
 
 

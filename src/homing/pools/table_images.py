@@ -122,7 +122,7 @@ class TableImages:
                     if block == 0:
                         self._paths[number] = None  # until one is met that lies elsewhere
                 for chunk in values.chunks:
-                    found = b"".join(self._digests(chunk, row, wrong))
+                    found = b"".join(self._digests(chunk, number, row, wrong))
                     digests[row : row + len(chunk)] = np.frombuffer(found, np.uint8).reshape(-1, 32)
                     row += len(chunk)
         self.digests = digests
@@ -161,6 +161,8 @@ class TableImages:
                 self._held[key] = self._at(part).block(self.column, number)
             while len(self._held) > 1 and sum(block.nbytes for block in self._held.values()) > HELD_BYTES:
                 self._held.popitem(last=False)
+        else:
+            self.parts[part].check()  # it may be a view of the file
         self._held.move_to_end(key)
         return self._held[key]
 
@@ -173,7 +175,7 @@ class TableImages:
             reason = " ".join(str(error).split()) or "it ends too early"
             raise unreadable(f"{self.parts[part].path.name} cannot be read: {reason}") from error
 
-    def _digests(self, chunk: pa.Array, start: int, wrong: dict[int, str]) -> Iterator[bytes]:
+    def _digests(self, chunk: pa.Array, part: int, start: int, wrong: dict[int, str]) -> Iterator[bytes]:
         """sha256 of each image of a chunk, out of Arrow's own memory where it lies there; zeros where unreadable."""
         held = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
         wide = pa.types.is_large_binary(held.type)
@@ -184,11 +186,12 @@ class TableImages:
         )
         for position, is_inside in enumerate(inside.tolist()):
             try:
+                self.parts[part].check()
                 if is_inside:
                     image: Any = data[offsets[position] : offsets[position + 1]]
                 else:
                     # this part names files, or may: their states count too
-                    self._paths.pop(int(np.searchsorted(self.starts, start + position, side="right")) - 1, None)
+                    self._paths.pop(part, None)
                     image = self._bytes(chunk[position].as_py())
                 yield hashlib.sha256(image).digest()
             except OSError as error:

@@ -18,6 +18,10 @@ from homing.pools.files import check_regular, unreadable
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
 
+_BUFFER_BYTES = 1 << 20
+"""Of a file with larger row groups. Others are read a column at a time: a page that lies about its size costs what is
+there, where a buffer would first grow to what it says, 2 GB at most."""
+
 
 class Part(Protocol):
     """One file of a table.
@@ -46,6 +50,14 @@ class Part(Protocol):
 
     def num_nulls(self, name: str, field: str) -> int | None:
         """How many values of a field of a column are null; None where the file does not say."""
+        ...
+
+    def check(self) -> None:
+        """Whether the file is still the one that was listed, of which blocks may be views.
+
+        Raises:
+            OSError: It was replaced, changed or cut off since.
+        """
         ...
 
     def close(self) -> None:
@@ -80,11 +92,15 @@ class ParquetPart:
 
     def __init__(self, path: Path) -> None:
         self.path, self._state = path, _Opened(path)
+        self.check = self._state.check
+        self._buffer_bytes = 0
         file = self._open()
         self.schema, metadata = file.schema_arrow, file.metadata
         self.num_rows = int(metadata.num_rows)
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         self._rows = [int(group.num_rows) for group in groups]
+        if any(not 0 <= group.total_byte_size <= BLOCK_BYTES for group in groups):
+            self._buffer_bytes = _BUFFER_BYTES
         self._leaves = {metadata.schema.column(n).path: n for n in range(len(metadata.schema))}
         self._file: Any = None
         self._stream: tuple[tuple[str, int], Iterator[Any], int] | None = None
@@ -134,7 +150,7 @@ class ParquetPart:
     def _open(self) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=self._buffer_bytes)
 
     def _held(self) -> Any:
         if self._file is None:
@@ -193,10 +209,15 @@ class ParquetPart:
 
 
 class ArrowPart:
-    """A file of a saved dataset: an Arrow stream, memory-mapped, so that a block is a view of it."""
+    """A file of a saved dataset: an Arrow stream, memory-mapped, so that a block is a view of it.
+
+    A view of what is there no more ends the process (SIGBUS): whoever holds a block checks before each look into it,
+    and columns, which are held for as long as a pool, are copies.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._state = path, _Opened(path)
+        self.check = self._state.check
         self._table: pa.Table | None = None
         table = self._held()
         self.schema, self.num_rows = table.schema, int(table.num_rows)
@@ -205,7 +226,7 @@ class ArrowPart:
         """A whole column, or one field of it."""
         self._state.check()
         found = _sound(self._map().column(name))  # a map of its own: columns are asked for beside blocks
-        return found if field is None else pc.struct_field(found, [field])
+        return _copied(found if field is None else pc.struct_field(found, [field]))
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
         """First row of each record batch, and the end; int64 [batches + 1]."""
@@ -214,6 +235,7 @@ class ArrowPart:
 
     def block(self, name: str, number: int) -> pa.ChunkedArray:
         """One record batch of a column."""
+        self._state.check()
         return _sound(pa.chunked_array([self._held().column(name).chunk(number)]))
 
     def num_nulls(self, name: str, field: str) -> int | None:
@@ -241,6 +263,17 @@ def _sound(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
     column.validate(full=True)
     return column
+
+
+def _copied(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column in memory of its own."""
+
+    def copy(array: pa.Array) -> pa.Array:
+        if pa.types.is_dictionary(array.type):
+            return pa.DictionaryArray.from_arrays(copy(array.indices), copy(array.dictionary))
+        return pa.concat_arrays([array, array.slice(0, 0)])  # Arrow copies what it joins
+
+    return pa.chunked_array([copy(chunk) for chunk in column.chunks], column.type)
 
 
 def _check_names(field: pa.Field) -> None:

@@ -150,7 +150,7 @@ def _write_all(folder: Path, checkpoint: Checkpoint, reached: Reached) -> None:
     files = {}
     for part, tensors in checkpoint.tensors.items():
         files[f"{part}.safetensors"] = _write(folder / f"{part}.safetensors", tensor_pieces(tensors), reached)
-    state = json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
+    state = json.dumps(checkpoint.state, indent=1).encode()
     files["state.json"] = _write(folder / "state.json", [state], reached)
     manifest: dict[str, Any] = {"format": FORMAT, "files": files}
     manifest["sha256"] = _digest_of(manifest)

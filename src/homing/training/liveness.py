@@ -26,9 +26,10 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch.distributed.distributed_c10d import PrefixStore
 
-from homing.errors import HomingError
+from homing.errors import HomingError, LostProcess
 from homing.launch import end_at_once
 from homing.outputs.artefact import host, is_alive
+from homing.terminal import in_lines
 
 BEAT = 2.0
 """Seconds between two signs of life."""
@@ -39,12 +40,6 @@ GRACE = 5.0
 _TIMEOUT = timedelta(seconds=10)  # of a word with the store
 _OF_LOST_CONNECTIONS = ("gloo", "nccl", "connection", "broken pipe", "socket", "timed out")
 _number = itertools.count()
-
-
-class LostProcess(HomingError):
-    """Another process of the run is gone."""
-
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: trying again may well succeed
 
 
 @dataclass(frozen=True)
@@ -245,7 +240,7 @@ class Watch:
         self._wake(verdict.rank)
         if self._tells(verdict):
             who = f"process {self.rank}: " if self.rank else ""
-            print(f"homing: {who}{verdict.message}", file=sys.stderr, flush=True)
+            print(in_lines(f"homing: {who}{verdict.message}"), file=sys.stderr, flush=True)
         end_at_once(verdict.exit_code)
 
 

@@ -1,0 +1,15 @@
+"""Texts for a terminal: names out of pools may hold whatever moves its cursor, changes its title or hides a line."""
+
+from __future__ import annotations
+
+
+def in_a_line(text: str) -> str:
+    r"""A text that stays in its line: what is not printable stands there as Python writes it, `\x1b` or `\n`."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def in_lines(text: str) -> str:
+    """The same for each line of a text of several."""
+    return "\n".join(map(in_a_line, text.split("\n")))
