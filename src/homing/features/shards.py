@@ -131,7 +131,8 @@ class ShardWriter:
         self.shard = Shard(folder, f"{time.time_ns():016x}-{host()}-{os.getpid()}-{next(_serial)}")
         self.started = time.monotonic()
         self.rows = 0
-        self._parts: list[tuple[Bytes, Bytes, npt.NDArray[np.int32]]] = []
+        # grown in place: many small arrays among the model's large ones would break the heap into pieces
+        self._states, self._digests, self._positions = bytearray(), bytearray(), bytearray()
         self._reasons: dict[int, str] = {}
         self._entries = 0
         self._sum = hashlib.sha256()
@@ -171,7 +172,9 @@ class ShardWriter:
             data = np.ascontiguousarray(values, dtype=self.kind.dtype).reshape(-1).view(np.uint8).data
             self._file.write(data)
             self._sum.update(data)
-        self._parts.append((states, digests, positions))
+        self._states += states.tobytes()
+        self._digests += digests.tobytes()
+        self._positions += positions.tobytes()
         self._reasons |= {self._entries + place: reason for place, reason in why.items()}
         self._entries += len(here)
         self.rows += count
@@ -188,8 +191,17 @@ class ShardWriter:
         if self._entries:
             about: dict[str, Any] = {"key": self.kind.key, "shape": self.kind.shape, "dtype": self.kind.dtype}
             about |= {"rows": self.rows, "sha256": self._sum.hexdigest()}
-            _write_index(self.shard.index, about, self._parts, self._reasons)
+            _write_index(self.shard.index, about, self._columns(), self._reasons)
         return self.shard
+
+    def _columns(self) -> dict[str, pa.Array]:
+        states, digests = (np.frombuffer(column, np.uint8) for column in (self._states, self._digests))
+        positions = np.frombuffer(self._positions, np.int32)
+        return {
+            "state": _to_arrow(states.reshape(-1, STATE)),
+            "sha256": _to_arrow(digests.reshape(-1, DIGEST)),
+            "position": pa.array(positions),
+        }
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -203,22 +215,14 @@ class ShardWriter:
             self.seal()
 
 
-def _write_index(
-    path: Path,
-    about: dict[str, Any],
-    parts: list[tuple[Bytes, Bytes, npt.NDArray[np.int32]]],
-    reasons: dict[int, str],
-) -> None:
-    states, digests, positions = (np.concatenate(column) for column in zip(*parts, strict=True))
-    table = pa.table(
-        {
-            "state": _to_arrow(states),
-            "sha256": _to_arrow(digests),
-            "position": pa.array(positions),
-            "reason": pa.array([reasons.get(place) for place in range(len(positions))] if reasons else
-                               pa.nulls(len(positions), pa.string()), pa.string()),
-        }
-    ).replace_schema_metadata({"homing": json.dumps(about)})  # fmt: skip
+def _write_index(path: Path, about: dict[str, Any], columns: dict[str, pa.Array], reasons: dict[int, str]) -> None:
+    count = len(columns["position"])
+    told = (
+        pa.array([reasons.get(place) for place in range(count)], pa.string())
+        if reasons
+        else pa.nulls(count, pa.string())
+    )
+    table = pa.table(columns | {"reason": told}).replace_schema_metadata({"homing": json.dumps(about)})
     with open_whole(path) as file:
         parquet.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
 
