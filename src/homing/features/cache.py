@@ -206,11 +206,13 @@ def _what_of(shards: Sequence[Shard]) -> str:
 
 
 def _remove_orphans(place: Path) -> None:
-    """Data files whose writer died before their index."""
+    """Data files whose writer died before their index, or whose rows were merged while somebody read them."""
     with suppress(OSError):
-        for path in list(place.iterdir()):
+        left = [path for path in place.glob("*.npy") if not path.with_suffix(".parquet").exists()]
+        held = in_use(place) if left else None
+        for path in left:
             owner = Shard(place, path.stem).owner
-            if path.suffix != ".npy" or owner is None or path.with_suffix(".parquet").exists():
+            if owner is None or held is None or path.stem in held:
                 continue
             if owner[0] == host():
                 gone = not is_alive(owner[1])

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from homing.features.forward import forward
 from homing.features.places import BAD, Places
-from homing.features.shards import NOT_HERE, Bytes, ShardWriter
+from homing.features.shard_writer import ShardWriter
+from homing.features.shards import NOT_HERE, Bytes
 from homing.features.store import Known, Store
 from homing.memory import trim_heap
 from homing.models.inputs import ImageInputs, batches_of
