@@ -18,6 +18,7 @@ from homing.errors import DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.outcome import Outcome
 from homing.evaluation.planning import Planned, Planner
 from homing.interrupts import StopOnSignal
+from homing.memory import trim_heap
 from homing.methods import METHODS
 from homing.outputs.artefact import write_json
 from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
@@ -198,6 +199,7 @@ def _fit(
     """Plan a method with some target rows and fine-tune by the plan."""
     planner = Planner(session, prepared.material, plan_settings(recipe))
     planned = planner.plan(name, target)
+    trim_heap()
     # the same number of gradients for every method
     num_steps = max(1, num_steps_for(recipe, prepared) // planned.training.passes)
     identity = planner.identity(target) | {"rates": planned.training.digest()}

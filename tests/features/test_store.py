@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from homing.cli.app import app
 from homing.errors import DataError
-from homing.features.cache import FeatureCache, open_first
+from homing.features.cache import CANVASES, FACTS, FEATURES, READABLE, FeatureCache, open_first
 from homing.features.keys import KeySet
 from homing.features.lease import start_of
 from homing.features.places import BAD
@@ -132,7 +134,7 @@ def test_files_without_our_mark_are_neither_read_nor_removed(cache):
     assert all(path.exists() for path in foreign[:3])
     (cache.folder / "0" / "done.json").parent.mkdir()
     (cache.folder / "0" / "x.parquet").write_bytes(b"")
-    assert cache.clear() == (0, 0)
+    assert cache.clear() == []
 
 
 def test_a_folder_that_holds_something_else_is_refused(cache):
@@ -166,9 +168,34 @@ def test_eviction_takes_the_shards_unused_for_longest_and_no_more_than_it_must(c
     assert not any(entry.in_use for entry in entries)
     small = FeatureCache(cache.folder, sum(entry.bytes for entry in entries[3:]))
     small.shrink()
-    assert [entry.shard.name for entry in cache.entries()] == [entry.shard.name for entry in entries[3:]]
+    assert [entry.paths for entry in cache.entries()] == [entry.paths for entry in entries[3:]]
     with open_store(cache, "old") as store:
         assert store.look_up(states).missing().tolist() == list(range(30))
+
+
+def test_each_kind_of_what_is_kept_has_a_line_of_its_own_and_all_of_it_counts(cache):
+    with open_store(cache) as store:
+        fill(store, 20)
+        (store.folder / "pool-0123456789abcdef.safetensors").write_bytes(bytes(3_000_000))
+        for name, shape in (("canvases", (4, 4, 3)), ("readable", (0,))):
+            with cache.open({"of": name}, shape, "uint8") as other, other.writer() as shard:
+                shard.add(keys(2, 7, 16), keys(2, 8), np.zeros((2, *shape), np.uint8), np.ones(2, bool), {})
+        told = CliRunner().invoke(app, ["cache", "--folder", str(cache.folder), "--clear", "--json"])
+        found = json.loads(told.stdout)
+        assert (found["entries"], found["removed"]) == (3, 2)  # features are in use here, and what follows from them
+        assert {kind: one["entries"] for kind, one in found["removed_kinds"].items()} == {CANVASES: 1, READABLE: 1}
+    told = CliRunner().invoke(app, ["cache", "--folder", str(cache.folder)])
+    of_features = sum(entry.bytes for entry in cache.entries() if entry.what == FEATURES)
+    assert told.stdout.splitlines()[1:] == [
+        "  facts of pools: 1 file, 3.0 MB, kept",
+        f"  features: 2 shards, {of_features / 1e6:.1f} MB, kept",
+    ]
+    FeatureCache(cache.folder, of_features).shrink()
+    assert FACTS not in {entry.what for entry in cache.entries()}
+    fill(store, 20)
+    told = CliRunner().invoke(app, ["cache", "--folder", str(cache.folder), "--clear"])
+    assert told.stdout.splitlines()[-1].endswith("removed")
+    assert CliRunner().invoke(app, ["cache", "--folder", str(cache.folder)]).stdout.splitlines()[1:] == ["  nothing"]
 
 
 def hold(folder, held, release):
@@ -191,7 +218,7 @@ def test_nothing_is_evicted_that_a_living_process_has_in_use(tmp_path):
     assert held.wait(100)
     cache.shrink()
     assert [entry.in_use for entry in cache.entries()] == [True, True]  # the two that it reads, not the other two
-    assert cache.clear() == (0, 0)
+    assert cache.clear() == []
     release.set()
     assert ended(process, 100)
     assert process.exitcode == 0

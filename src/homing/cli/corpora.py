@@ -1,15 +1,18 @@
-"""The commands that rates are for: write a corpus, rate new images, look after the features that are kept."""
+"""The commands that rates are for: write a corpus, rate new images, look after what is kept for the next run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from homing.cli.options import Json, Quiet, answer
 from homing.errors import DataError, RecipeError
 from homing.recipe.reading import recipe_of_run
+
+if TYPE_CHECKING:
+    from homing.features.cache import Entry
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
 
@@ -69,23 +72,53 @@ def score(
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="remove all of them")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="remove all that no living run has in use")] = False,
     folder: Annotated[Path | None, typer.Option(help="where; default: the user's cache")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show or remove the scanned features that are kept for the next run."""
+    """Show or remove what is kept for the next run: features, decoded images, facts of pools."""
     from homing.features.cache import FeatureCache, user_cache
 
     place = folder or user_cache()
     if place is None:
         raise RecipeError("this user has no home folder, so no cache is kept; name one with --folder or $HOMING_CACHE")
     kept = FeatureCache(place, 0)
-    sizes = [entry.bytes for entry in kept.entries()]
-    removed = kept.clear()[0] if clear else 0
-    summary = {"folder": str(kept.folder), "entries": len(sizes), "bytes": sum(sizes), "removed": removed}
-    done = "removed" if clear else "kept"
-    text = f"{kept.folder}: {len(sizes):,} shards of features {done}, {sum(sizes) / 1e6:,.1f} MB"
-    answer(text, summary, as_json)
+    removed = kept.clear() if clear else []
+    entries = kept.entries()
+    summary = {
+        "folder": str(place),
+        "entries": len(entries),
+        "bytes": sum(entry.bytes for entry in entries),
+        "kinds": _by_kind(entries),
+        "removed": len(removed),
+        "removed_bytes": sum(entry.bytes for entry in removed),
+        "removed_kinds": _by_kind(removed),
+    }
+    lines = _lines("removed", removed) + _lines("in use by a living run, kept" if clear else "kept", entries)
+    answer("\n".join([f"{place}:", *(lines or ["  nothing"])]), summary, as_json)
+
+
+def _by_kind(entries: list[Entry]) -> dict[str, dict[str, int]]:
+    """Kind → number of its files (a shard counts as one) and their bytes; kinds that are not there are left out."""
+    found: dict[str, dict[str, int]] = {}
+    for entry in entries:
+        of_kind = found.setdefault(entry.what, {"entries": 0, "bytes": 0})
+        of_kind["entries"] += 1
+        of_kind["bytes"] += entry.bytes
+    return dict(sorted(found.items()))
+
+
+def _lines(what_of_them: str, entries: list[Entry]) -> list[str]:
+    """A line for each kind."""
+    return [
+        f"  {kind}: {_count(of_kind['entries'], 'file' if kind == 'facts of pools' else 'shard')},"
+        f" {of_kind['bytes'] / 1e6:,.1f} MB, {what_of_them}"
+        for kind, of_kind in _by_kind(entries).items()
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def register(app: typer.Typer) -> None:

@@ -47,5 +47,6 @@ def _read(path: Path, key: str) -> PoolFacts | None:
     """What is kept; None where nothing is, or where it is damaged: it is replaced then."""
     with suppress(SafetensorError, OSError, KeyError), safe_open(path, framework="pt") as file:
         if (file.metadata() or {}).get("key") == key:
+            path.touch()  # of use now: what was unused for longest is evicted first
             return PoolFacts.from_tensors({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     return None

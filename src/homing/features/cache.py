@@ -5,6 +5,7 @@ Only files that carry our mark are ever looked at, and none that a living proces
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+from pyarrow import parquet
+
 from homing.features.key import backbone_digest, store_key
 from homing.features.lease import in_use
 from homing.features.shards import Kind, Shard
 from homing.features.store import ROWS_PER_SHARD, Store
 from homing.outputs.artefact import MARK, host, is_alive, is_unfinished, made_from, mark_done
 
+FEATURES, CANVASES, READABLE, FACTS = "features", "decoded images", "which images can be read", "facts of pools"
 _WHAT = "homing store"
+_FACTS = "pool-*.safetensors"
 _OF_OTHER_HOSTS = 24 * 3600.0  # seconds, after which a data file without an index was left behind
 
 
@@ -40,12 +46,27 @@ def user_cache() -> Path | None:
 
 @dataclass(frozen=True)
 class Entry:
-    """A shard that is kept. used: when it was last of use, seconds since 1970; in_use: by a living process."""
+    """A shard that is kept, or what was found out from features.
 
-    shard: Shard
+    Attributes:
+        what: FEATURES, CANVASES, READABLE or FACTS.
+        paths: Its files; without the first one it is not there.
+        bytes: Of all of them.
+        used: When it was last of use, seconds since 1970.
+        in_use: By a living process.
+    """
+
+    what: str
+    paths: tuple[Path, ...]
     bytes: int
     used: float
     in_use: bool
+
+    def remove(self) -> None:
+        """Take it away."""
+        for path in self.paths:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 class FeatureCache:
@@ -93,33 +114,31 @@ class FeatureCache:
         return Store(place, kind, rows_per_shard=rows_per_shard, on_growth=self.shrink)
 
     def entries(self) -> list[Entry]:
-        """All shards, the longest unused first."""
+        """All that is kept, the longest unused first."""
         found = [entry for place in self._stores() for entry in _entries(place)]
-        return sorted(found, key=lambda entry: (entry.used, entry.shard.name))
+        return sorted(found, key=lambda entry: (entry.used, entry.paths[0].name))
 
-    def clear(self) -> tuple[int, int]:
-        """Remove all shards that are not in use; returns how many, and their bytes together."""
+    def clear(self) -> list[Entry]:
+        """Remove all that is not in use; returns what that was."""
         removed = [entry for entry in self.entries() if not entry.in_use]
         for entry in removed:
-            entry.shard.remove()
+            entry.remove()
         for place in self._stores():
-            for path in place.glob("pool-*.safetensors"):  # what was found out from the features
-                path.unlink(missing_ok=True)
             if not any(path.name != MARK for path in place.iterdir()):
                 (place / MARK).unlink(missing_ok=True)
                 with suppress(OSError):
                     place.rmdir()
-        return len(removed), sum(entry.bytes for entry in removed)
+        return removed
 
     def shrink(self) -> None:
-        """Remove the shards that were unused for longest, until the others fit."""
+        """Remove what was unused for longest, until the rest fits."""
         entries = self.entries()
         total = sum(entry.bytes for entry in entries)
         for entry in entries:
             if total <= self.max_bytes:
                 return
             if not entry.in_use:
-                entry.shard.remove()
+                entry.remove()
                 total -= entry.bytes
 
     def _stores(self) -> Iterator[Path]:
@@ -156,24 +175,44 @@ def _is_ours(place: Path) -> bool:
 def _entries(place: Path) -> Iterator[Entry]:
     held = in_use(place)
     with suppress(OSError):
-        for path in list(place.iterdir()):
-            shard, size = Shard(place, path.stem), 0
-            if path.suffix != ".parquet" or shard.owner is None:
-                continue
-            with suppress(FileNotFoundError):  # another run evicted it, or it holds no data
-                about = path.stat()
-                size = about.st_size
-                with suppress(FileNotFoundError):
-                    size += shard.data.stat().st_size
-                yield Entry(shard, size, about.st_mtime, held is None or shard.name in held)
+        shards = [Shard(place, path.stem) for path in place.iterdir() if path.suffix == ".parquet"]
+        shards = [shard for shard in shards if shard.owner is not None]
+        what = _what_of(shards)
+        for shard in shards:
+            yield from _entry(what, shard.index, shard.data, in_use=held is None or shard.name in held)
+        for path in list(place.glob(_FACTS)):
+            yield from _entry(FACTS, path, in_use=held is None or bool(held))
+
+
+def _entry(what: str, *paths: Path, in_use: bool) -> Iterator[Entry]:
+    """One, or none where another run has evicted it; a shard need hold no data."""
+    with suppress(FileNotFoundError):
+        about = paths[0].stat()
+        size = about.st_size
+        with suppress(FileNotFoundError):
+            size += sum(path.stat().st_size for path in paths[1:])
+        yield Entry(what, paths, size, about.st_mtime, in_use)
+
+
+def _what_of(shards: Sequence[Shard]) -> str:
+    """What the rows of a store are, as the first index says that can be read."""
+    for shard in shards:
+        with suppress(OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+            about = json.loads((parquet.read_schema(shard.index).metadata or {})[b"homing"])
+            if about["shape"] == [0]:
+                return READABLE
+            return CANVASES if about["dtype"] == "uint8" else FEATURES
+    return FEATURES
 
 
 def _remove_orphans(place: Path) -> None:
-    """Data files whose writer died before their index."""
+    """Data files whose writer died before their index, or whose rows were merged while somebody read them."""
     with suppress(OSError):
-        for path in list(place.iterdir()):
+        left = [path for path in place.glob("*.npy") if not path.with_suffix(".parquet").exists()]
+        held = in_use(place) if left else None
+        for path in left:
             owner = Shard(place, path.stem).owner
-            if path.suffix != ".npy" or owner is None or path.with_suffix(".parquet").exists():
+            if owner is None or held is None or path.stem in held:
                 continue
             if owner[0] == host():
                 gone = not is_alive(owner[1])

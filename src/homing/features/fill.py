@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from homing.features.forward import forward
 from homing.features.places import BAD, Places
-from homing.features.shards import NOT_HERE, Bytes, ShardWriter
+from homing.features.shard_writer import ShardWriter
+from homing.features.shards import NOT_HERE, Bytes
 from homing.features.store import Known, Store
+from homing.memory import trim_heap
 from homing.models.inputs import ImageInputs, batches_of
 from homing.pools.images import Loaded
 from homing.pools.order import Rows
@@ -77,6 +79,7 @@ class Filler:
                     if self.store.is_full(shard):
                         break
             self.store.on_growth()
+            trim_heap()
         return found, passed
 
     def _batches(self, rows: Rows, known: Known | None) -> Iterator[tuple[npt.NDArray[Any], Loaded]]:

@@ -58,10 +58,17 @@ class Lease:
             write_json(self.path, {"started": start_of(os.getpid()), "shards": names})
 
 
-def in_use(folder: Path) -> set[str] | None:
-    """Shards of a store that living processes hold; None for all of them. Leases of dead processes are removed."""
+def in_use(folder: Path, *, but: Path | None = None) -> set[str] | None:
+    """Shards of a store that living processes hold; None for all of them. Leases of dead processes are removed.
+
+    Args:
+        folder: Of the store.
+        but: A lease that does not count.
+    """
     names: set[str] = set()
     for path in list(_leases(folder)):
+        if path == but:
+            continue
         try:
             held = json.loads(path.read_text(encoding="utf-8"))["shards"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -7,34 +7,28 @@ a shard that has one. Names are unique over hosts and processes, so writers need
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import re
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
-from homing.outputs.artefact import host, open_whole
-
 Bytes = npt.NDArray[np.uint8]
 STATE, DIGEST = 16, 32
 """Bytes of a file's state and of a sha256."""
 NOT_HERE = -1
 """Position of a row whose values lie in no data file: a bad image, or an alias of an image that is known already."""
-_HEADER = 256  # bytes before the rows: a .npy header of fixed size, so that it can be written when they are counted
+HEADER = 256
+"""Bytes before the rows: a .npy header of fixed size, so that it can be written when they are counted."""
 _CHECKED_WHEN_OPENED = 32 << 20  # bytes: smaller data files are always compared with their digest
 _NAME = re.compile(r"^[0-9a-f]{16}-(?P<host>[\w.]+)-(?P<pid>\d+)-\d+$")
-_serial = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -70,13 +64,18 @@ class Shard:
 
     def offset(self, position: int, kind: Kind) -> int:
         """Where in the data file a row begins, bytes."""
-        return _HEADER + position * kind.row_bytes
+        return HEADER + position * kind.row_bytes
 
     @property
     def owner(self) -> tuple[str, int] | None:
         """Host and process that wrote it; None where the name is none of ours."""
         found = _NAME.match(self.name)
         return None if found is None else (found["host"], int(found["pid"]))
+
+    @property
+    def begun(self) -> int:
+        """When it was, ns since 1970."""
+        return int(self.name.partition("-")[0], 16)
 
     def touch(self) -> None:
         """Note that it is of use now, to the nanosecond: a file system's own clock is coarser."""
@@ -116,111 +115,6 @@ class Index:
 
 class DamagedShardError(ValueError):
     """A shard of ours that is not what was written."""
-
-
-class ShardWriter:
-    """A shard that is being written; as a context it is finished at the end, also where a stop ends the block early.
-
-    Args:
-        folder: Of the store.
-        kind: What its rows are.
-    """
-
-    def __init__(self, folder: Path, kind: Kind) -> None:
-        self.kind = kind
-        self.shard = Shard(folder, f"{time.time_ns():016x}-{host()}-{os.getpid()}-{next(_serial)}")
-        self.started = time.monotonic()
-        self.rows = 0
-        self._parts: list[tuple[Bytes, Bytes, npt.NDArray[np.int32]]] = []
-        self._reasons: dict[int, str] = {}
-        self._entries = 0
-        self._sum = hashlib.sha256()
-        self._stack = ExitStack()
-        self._file: BinaryIO | None = None
-
-    def __len__(self) -> int:
-        return self._entries
-
-    def add(
-        self,
-        states: Bytes,
-        digests: Bytes,
-        values: npt.NDArray[Any],
-        here: npt.NDArray[np.bool_],
-        why: Mapping[int, str],
-    ) -> npt.NDArray[np.int32]:
-        """Write some rows.
-
-        Args:
-            states: uint8 [m, 16].
-            digests: uint8 [m, 32].
-            values: [here.sum(), *shape], of the store's dtype.
-            here: bool [m]: which of the rows have values; the others are bad or aliases.
-            why: Why a row is bad, by place within these rows.
-
-        Returns:
-            Positions in the data file, int32 [m].
-        """
-        count = int(here.sum())
-        positions = np.full(len(here), NOT_HERE, np.int32)
-        positions[here] = np.arange(self.rows, self.rows + count, dtype=np.int32)
-        if count and self.kind.row_bytes:
-            if self._file is None:
-                self._file = self._stack.enter_context(open_whole(self.shard.data))
-                self._file.write(bytes(_HEADER))
-            data = np.ascontiguousarray(values, dtype=self.kind.dtype).reshape(-1).view(np.uint8).data
-            self._file.write(data)
-            self._sum.update(data)
-        self._parts.append((states, digests, positions))
-        self._reasons |= {self._entries + place: reason for place, reason in why.items()}
-        self._entries += len(here)
-        self.rows += count
-        return positions
-
-    def seal(self) -> Shard:
-        """Flush the rows, then write the index; a shard with no entries leaves nothing behind."""
-        if self._file is not None:
-            self._file.truncate(_HEADER + self.rows * self.kind.row_bytes)
-            self._file.seek(0)
-            self._file.write(_npy_header((self.rows, *self.kind.shape), self.kind.dtype))
-            self._file = None
-        self._stack.close()
-        if self._entries:
-            about: dict[str, Any] = {"key": self.kind.key, "shape": self.kind.shape, "dtype": self.kind.dtype}
-            about |= {"rows": self.rows, "sha256": self._sum.hexdigest()}
-            _write_index(self.shard.index, about, self._parts, self._reasons)
-        return self.shard
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError | MemoryError):  # rows may be half written
-            self._stack.__exit__(kind, error, trace)
-        else:
-            self.seal()
-
-
-def _write_index(
-    path: Path,
-    about: dict[str, Any],
-    parts: list[tuple[Bytes, Bytes, npt.NDArray[np.int32]]],
-    reasons: dict[int, str],
-) -> None:
-    states, digests, positions = (np.concatenate(column) for column in zip(*parts, strict=True))
-    table = pa.table(
-        {
-            "state": _to_arrow(states),
-            "sha256": _to_arrow(digests),
-            "position": pa.array(positions),
-            "reason": pa.array([reasons.get(place) for place in range(len(positions))] if reasons else
-                               pa.nulls(len(positions), pa.string()), pa.string()),
-        }
-    ).replace_schema_metadata({"homing": json.dumps(about)})  # fmt: skip
-    with open_whole(path) as file:
-        parquet.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
 
 
 def read_index(path: Path, kind: Kind, *, verify: bool = False) -> tuple[Shard, Index] | None:
@@ -270,22 +164,11 @@ def _check_data(shard: Shard, rows: int, kind: Kind, digest: str, verify: bool) 
             raise DamagedShardError(f"{shard.data}: {size:,} bytes, not {shard.offset(rows, kind):,}")
         if verify or size <= _CHECKED_WHEN_OPENED:
             with shard.data.open("rb") as file:
-                file.seek(_HEADER)
+                file.seek(HEADER)
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise DamagedShardError(f"{shard.data}: not the bytes that were written")
     except FileNotFoundError as error:
         raise DamagedShardError(f"{shard.data}: is gone") from error
-
-
-def _npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    text = repr({"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
-    body = text.encode().ljust(_HEADER - 11) + b"\n"  # 10 bytes go before it
-    return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
-
-
-def _to_arrow(values: Bytes) -> pa.Array:
-    kind = pa.binary(values.shape[1])
-    return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _from_arrow(column: pa.ChunkedArray, width: int) -> Bytes:

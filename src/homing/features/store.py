@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from homing.features.keys import KeySet
 from homing.features.lease import Lease
+from homing.features.merge import merge_small
 from homing.features.places import BAD, UNKNOWN, Finder, Places
-from homing.features.shards import Bytes, DamagedShardError, Index, Kind, Shard, ShardWriter, read_index
+from homing.features.shard_writer import ShardWriter
+from homing.features.shards import Bytes, DamagedShardError, Index, Kind, Shard, read_index
 from homing.features.view import StoredRows
 from homing.outputs.artefact import remove_leftovers
 
@@ -61,8 +63,9 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Give the lease back: from now on the shards may be evicted."""
+        """Give the lease back: from now on the shards may be evicted, and small ones merged."""
         self.lease.give_back()
+        merge_small(self.folder, self.kind, self.rows_per_shard)
         self.on_growth()
 
     def writer(self) -> ShardWriter:

@@ -76,6 +76,13 @@ def on_group_device(tensor: Tensor) -> Tensor:
     return tensor.to(group_device(), non_blocking=True)
 
 
+def all_gather(gathered: Tensor, mine: Tensor) -> None:
+    """Fill a tensor with those of all processes, of equal shape, one behind the other; on the group's device."""
+    # torch 2.14 has renamed it, and warns of the old name
+    send = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    send(gathered, mine)
+
+
 def is_alone() -> bool:
     """Whether there is no group of processes, or one of a single process."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
@@ -98,7 +105,7 @@ def gather_updates(rows: Tensor, values: Tensor, *, at_most: int | None = None) 
     longest = at_most
     if longest is None:
         lengths = on_group_device(torch.empty(world, dtype=torch.int64))
-        dist.all_gather_into_tensor(lengths, on_group_device(torch.tensor([len(rows)])))
+        all_gather(lengths, on_group_device(torch.tensor([len(rows)])))
         longest = int(lengths.max())
     assert len(rows) <= longest, (len(rows), longest)
     # one message: how many there are, the rows (whole numbers, exact in fp64), the values
@@ -107,7 +114,7 @@ def gather_updates(rows: Tensor, values: Tensor, *, at_most: int | None = None) 
     mine[1 : 1 + len(rows)] = rows
     mine[1 + longest : 1 + longest + len(values)] = values.detach()
     gathered = on_group_device(torch.empty(world * len(mine), dtype=torch.float64))
-    dist.all_gather_into_tensor(gathered, on_group_device(mine))
+    all_gather(gathered, on_group_device(mine))
     parts = gathered.to(values.device).view(world, -1)
     counts = [int(count) for count in parts[:, 0].tolist()]
     found = torch.cat([part[1 : 1 + count] for part, count in zip(parts, counts, strict=True)])

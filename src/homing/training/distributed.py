@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from homing.errors import DataError, HomingError
 from homing.models.parts import batch_norms
-from homing.rates.table_rows import is_alone, on_group_device
+from homing.rates.table_rows import all_gather, is_alone, on_group_device
 
 _Result = TypeVar("_Result")
 
@@ -131,7 +131,7 @@ def gather_shares(parts: list[Tensor], total: int, accelerator: Accelerator) -> 
     if mine is not None:
         padded[: len(mine)] = mine
     gathered = on_group_device(torch.empty(world * longest, *shape, dtype=dtype))
-    dist.all_gather_into_tensor(gathered, on_group_device(padded))
+    all_gather(gathered, on_group_device(padded))
     # row i of the whole is row i // world of process i % world
     return gathered.cpu().view(world, longest, *shape).transpose(0, 1).reshape(-1, *shape)[:total]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from homing.rates.learned.blocks import BLOCK_ROWS
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.work import Work
-from homing.rates.table_rows import is_alone, on_group_device
+from homing.rates.table_rows import all_gather, is_alone, on_group_device
 
 
 def place_of(work: Work) -> tuple[int, int]:
@@ -93,7 +93,7 @@ def _put_together(own: Tensor, edges: list[int]) -> Tensor:
     gathered = on_group_device(torch.empty(len(lengths) * len(sent)))
     for answers, stretch in zip(whole, own, strict=True):  # one at a time: a pool's worth of numbers each
         sent[: len(stretch)] = stretch
-        dist.all_gather_into_tensor(gathered, on_group_device(sent))
+        all_gather(gathered, on_group_device(sent))
         parts = gathered.cpu().view(len(lengths), -1)
         torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)], out=answers)
     return whole
