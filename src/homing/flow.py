@@ -155,6 +155,7 @@ def trained(recipe: Recipe, session: Session, prepared: Prepared, started: float
     """All methods of a run: rates, fine-tuning, evaluation, outputs."""
     with tracking(session.accelerator, recipe.name, recipe.model_dump(mode="json")):
         outcomes = [fit_and_judge(name, recipe, session, prepared) for name in methods_of(recipe)]
+        trim_heap()
         results = on_main(
             session.accelerator,
             lambda: write_outputs(prepared.facts(recipe, session), outcomes, seconds=time.monotonic() - started),

@@ -36,7 +36,7 @@ from homing.training.rehearsal import rehearse_scan, rehearse_step
 from homing.unpacking import augmentation_of, needs_features, observes, training_settings
 
 _LISTED = 20
-_BLOCK = 65_536
+_BLOCK = 8_192  # rows
 _UNBOUNDED = 2**62  # bytes of features in a run's own folder, which go when it is complete
 
 

@@ -105,29 +105,38 @@ def _scored(
 
 
 def _in_blocks(batches: Iterator[tuple[Scores, list[BadImage]]]) -> Iterator[tuple[Scores, list[BadImage]]]:
-    """The same in row groups of a rates file."""
-    held: list[Scores] = []
-    bad: list[BadImage] = []
-    count = 0
+    """The same in row groups of a rates file.
+
+    A group is filled in place: many small tensors among the model's large ones would break the heap into pieces.
+    """
+    group, bad, count = _empty_group(), list[BadImage](), 0
     for scores, unreadable in batches:
-        held.append(scores)
+        if count + len(scores.rates) > ROW_GROUP:
+            yield _rows(group, slice(count)), bad
+            group, bad, count = _empty_group(), [], 0
+        place = _rows(group, slice(count, count + len(scores.rates)))
+        for into, values in zip(_tensors(place), _tensors(scores), strict=True):
+            into.copy_(values)
         bad += unreadable
         count += len(scores.rates)
-        if count >= ROW_GROUP:
-            yield _joined(held), bad
-            held, bad, count = [], [], 0
-    if held:
-        yield _joined(held), bad
+    if count:
+        yield _rows(group, slice(count)), bad
 
 
-def _joined(parts: list[Scores]) -> Scores:
-    best = [part.best for part in parts if part.best is not None]
-    return Scores(
-        torch.cat([part.rates for part in parts]),
-        torch.cat([part.target_likeness for part in parts]),
-        torch.cat([part.label_consistency for part in parts]),
-        torch.cat(best) if best else None,
-    )
+def _empty_group() -> Scores:
+    rates, likeness, consistency = torch.empty(3, ROW_GROUP)
+    return Scores(rates, likeness, consistency, torch.empty(ROW_GROUP, dtype=torch.int64))
+
+
+def _tensors(scores: Scores) -> list[Tensor]:
+    assert scores.best is not None  # a row of which nothing is known has its own label there
+    return [scores.rates, scores.target_likeness, scores.label_consistency, scores.best]
+
+
+def _rows(scores: Scores, rows: slice) -> Scores:
+    """Some rows, sharing memory."""
+    rates, likeness, consistency, best = (values[rows] for values in _tensors(scores))
+    return Scores(rates, likeness, consistency, best)
 
 
 def _columns(pool: Pool, rows: slice, scores: Scores, own: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -88,8 +88,10 @@ def principal_components(features: Tensor, num_source: int, width: int) -> Tenso
     weights[:num_source] = 0.5 / num_source
     weights[num_source:] = 0.5 / (len(features) - num_source)
     centred = features.double() - weights @ features.double()
-    # of the rows themselves: the eigenvalues of D x D sums need not converge where columns are all alike
-    directions = torch.linalg.svd(weights.sqrt()[:, None] * centred, full_matrices=False)[2].T[:, :width]
+    # of the rows' triangle, which has their directions and is small: the eigenvalues of D x D sums need not converge
+    # where columns are all alike
+    triangle = torch.linalg.qr(weights.sqrt()[:, None] * centred, mode="r").R
+    directions = torch.linalg.svd(triangle, full_matrices=False)[2].T[:, :width]
     places = centred @ directions
     signs = places[num_source:].mean(0).sign()
     places = (places * torch.where(signs == 0, 1.0, signs)).float()

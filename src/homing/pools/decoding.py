@@ -26,7 +26,7 @@ from homing.pools.pixels import in_strips, mode_of_colours
 
 __all__ = ["ALLOWED_FORMATS", "DECODING_VERSION", "SUFFIXES", "decode", "format_of", "is_nearly_constant", "open_rgb"]
 
-DECODING_VERSION = 2
+DECODING_VERSION = 3
 """Raised whenever the pixels of a canvas may change: what was computed from earlier ones is not taken for the same."""
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow takes memory in blocks of 16 MB, which glibc keeps for the thread that freed them; larger ones it gives back
