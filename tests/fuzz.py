@@ -176,7 +176,7 @@ def pictures() -> list[bytes]:
     exif[0x0112] = 6
     extra = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
     rgba, grey = rgb.convert("RGBA"), rgb.convert("L")
-    found = [encoded(rgb, kind) for kind in ALLOWED_FORMATS if kind not in ("MPO", "HEIF")]
+    found = [encoded(rgb, kind) for kind in ALLOWED_FORMATS if kind != "MPO"]
     found += [encoded(rgb, "JPEG", progressive=True, **extra), encoded(rgb.convert("CMYK"), "JPEG")]
     found += [encoded(rgb, "MPO", save_all=True, append_images=[rgb]), encoded(grey, "JPEG")]
     found += [encoded(rgba, "PNG", **extra), encoded(rgb.convert("P"), "PNG", transparency=3), encoded(wide, "PNG")]
