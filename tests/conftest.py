@@ -32,16 +32,19 @@ def pytest_configure(config):
 
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_left_out = {"chromium": [], "ray": []}
+_left_out = {"chromium": [], "heic": [], "ray": []}
+_MODULES = {"heic": "pillow_heif", "ray": "ray"}
 _MISSING = {
     "chromium": "no Chromium (install it, or set HOMING_CHROMIUM to its path)",
+    "heic": "no pillow-heif (pip install 'homing[heic]')",
     "ray": "no Ray (pip install 'homing[ray]')",
 }
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests in a browser or on Ray need one; where there is none they are left out, and the summary says so."""
-    there = {"chromium": bool(os.environ["HOMING_CHROMIUM"]), "ray": importlib.util.find_spec("ray") is not None}
+    """Tests need a browser, Ray or HEIC; where there is none they are left out, and the summary says so."""
+    there = {name: importlib.util.find_spec(module) is not None for name, module in _MODULES.items()}
+    there["chromium"] = bool(os.environ["HOMING_CHROMIUM"])
     for need in (name for name, is_there in there.items() if not is_there):
         _left_out[need] = [item.nodeid for item in items if item.get_closest_marker(need)]
         items[:] = [item for item in items if not item.get_closest_marker(need)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from processes import homing, start
 from small_run import draw_problem, small_recipe
 
 IN_TIME = 120
@@ -21,6 +24,8 @@ LAUNCHERS_LEFTOVERS = {
     "a job of Slurm": {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_LOCALID": "3"},
     "no numbers": {"OMP_NUM_THREADS": "many", "LOCAL_WORLD_SIZE": "few", "CUDA_VISIBLE_DEVICES": ""},
     "no optimisation of messages": {"PYTHONOPTIMIZE": "2"},
+    "warnings are errors, no folder for temporary files": {"PYTHONWARNINGS": "error", "TMPDIR": "/gone/for/good"},
+    "a file for such a folder": {"TMPDIR": __file__},
     "a small alphabet": {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
 }
 
@@ -119,8 +124,6 @@ def test_few_open_files_are_enough(recipe, tmp_path):
 
 def test_a_full_disk_is_one_sentence_with_the_file(recipe, tmp_path):
     def small() -> None:
-        import signal
-
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 
@@ -128,6 +131,46 @@ def test_a_full_disk_is_one_sentence_with_the_file(recipe, tmp_path):
     assert is_one_sentence(done), done.stderr
     assert str(tmp_path / "run") in done.stderr
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def _scan_with_little_room(*arguments: object) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500, 1_500))
+    homing(*arguments)
+
+
+def call(log: Path, function: Callable[..., None], *arguments: object) -> tuple[int, str]:
+    """Exit code and last line of stderr of a command."""
+    process = start(function, *arguments, stderr=log)
+    process.join(IN_TIME)
+    return process.exitcode, (log.read_text().splitlines() or [""])[-1]
+
+
+def test_a_cache_whose_disk_is_full_in_mid_scan_is_one_sentence_and_goes_on_when_there_is_room(recipe, tmp_path):
+    command = ("scan", recipe, f"output.cache={tmp_path / 'cache'}", "--quiet")
+    code, told = call(tmp_path / "log", _scan_with_little_room, *command)
+    assert (code, told.startswith(f"homing: {tmp_path / 'cache'}")) == (1, True), told
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.suffix == ".tmp"]
+    assert call(tmp_path / "log-2", homing, *command) == (0, "")
+    assert not any(path.exists() for path in left)
+    assert [path.suffix for path in (tmp_path / "cache").rglob("*.npy")] != []
+
+
+def test_a_file_name_that_is_no_text_is_one_sentence(recipe, tmp_path, finished_run):
+    pool = tmp_path / "pool"
+    shutil.copytree(finished_run.parent / "target", pool)
+    odd = Path(os.fsdecode(os.fsencode(pool / "bar" / "x") + b"\xff\xfe.png"))
+    shutil.copy(next((pool / "bar").iterdir()), odd)
+    code, told = call(tmp_path / "log", homing, "validate", recipe, f"data.target.path={pool}", "--quiet")
+    assert (code, told) == (3, "")
+    code, told = call(tmp_path / "log", homing, "run", recipe, f"data.target.path={pool}", "--output", tmp_path / "run")
+    assert code == 3
+    assert told.endswith(r"the name 'x\udcff\udcfe.png' is not UTF-8; rename the file or folder")
+    code, told = call(tmp_path / "log", homing, "predict", finished_run, odd, "--quiet")
+    assert code == 3
+    assert told.endswith(r"x\udcff\udcfe.png: the name is not UTF-8; rename the file or folder")
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_a_working_folder_that_is_gone_is_one_sentence(recipe, tmp_path):

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from homing.threads import settle_threads, usable_cores
-from processes import group_of
+from processes import group_of, start
+from small_run import draw_problem, small_recipe
 
 
 def test_cores_follow_the_affinity():
@@ -51,3 +54,28 @@ def test_the_program_sets_them_before_torch_is_loaded_and_the_library_does_not()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stderr.strip() == "PASSIVE"
+
+
+def _rate_in_threads(recipe: str, folder: Path, threads: int) -> None:
+    import torch
+
+    from homing.flow import run
+    from homing.recipe.reading import parse_recipe
+
+    torch.set_num_threads(threads)
+    run(parse_recipe(recipe), folder / f"run-{threads}", quiet=True)
+    assert torch.get_num_threads() == threads
+
+
+def test_one_and_two_threads_find_the_same_rates_where_a_pool_has_fewer_rows_than_features(tmp_path):
+    """The projection of such features is not unique by itself: rounding must not choose it."""
+    settings = ("training.epochs=0", "training.steps=null", "output.cache=none", "model.image_size=64")
+    recipe = small_recipe(draw_problem(tmp_path / "pools"), *settings).to_yaml()
+    for threads in (1, 2):
+        process = start(_rate_in_threads, recipe, tmp_path, threads, stderr=tmp_path / "err")
+        process.join(120)
+        assert process.exitcode == 0, (tmp_path / "err").read_text()
+    one, two = (pq.read_table(tmp_path / f"run-{threads}" / "rates.parquet").to_pandas() for threads in (1, 2))
+    assert one.sample_id.tolist() == two.sample_id.tolist()
+    assert one.rate.std() > 0.01, "uniform rates show nothing"
+    assert (one.rate - two.rate).abs().max() < 1e-4

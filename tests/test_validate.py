@@ -154,23 +154,23 @@ def test_bad_images_of_the_other_pools_are_told_where_one_is_missing(root):
 
 def test_what_each_pool_was_read_as_is_said(root):
     (root / "source" / "notes.txt").write_text("x")
-    (root / "source" / "cat" / "photo.heic").write_bytes(b"x")
+    (root / "source" / "cat" / "photo.dng").write_bytes(b"x")
     lines = findings_of(root).lines()
     assert "  classes: 'cat', 'dog', 'emu'" in lines
     assert (
         "  source: image folder; label from the folder directly in the pool, id from the path of the file;"
-        " not read: 1 .heic, 1 .txt"
+        " not read: 1 .dng, 1 .txt"
     ) in lines
 
 
 def test_files_that_are_no_images_by_their_name_are_a_warning_where_they_may_be_pictures(root):
     (root / "source" / "notes.txt").write_text("x")
     assert findings_of(root).warnings == ["target: no image of 'emu'"]
-    (root / "source" / "cat" / "photo.heic").write_bytes(b"x")
+    (root / "source" / "cat" / "photo.dng").write_bytes(b"x")
     (root / "source" / "dog" / "scan").write_bytes(b"x")
     warning = findings_of(root).warnings[0]
     assert warning.startswith("source: 2 files were left out, for they are no images by their names:")
-    assert "1 without a suffix (first: 'dog/scan'), 1 .heic (first: 'cat/photo.heic')" in warning
+    assert "1 without a suffix (first: 'dog/scan'), 1 .dng (first: 'cat/photo.dng')" in warning
 
 
 def test_classes_that_differ_by_case_or_outer_space_only_are_told_with_their_code_points(root):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 
-from processes import ended, group_of, start
+from processes import ended, group_of, homing, start
+from small_run import draw_problem, small_recipe
 
 
 def _wait(folder: Path) -> None:
@@ -41,3 +44,23 @@ def test_the_stop_of_the_process_that_keeps_the_store_ends_the_others(tmp_path):
     assert group[1].exitcode == 75
     (line,) = (tmp_path / "err-1").read_text().splitlines()
     assert line.startswith("homing: process 1: process 0 of 2, or what launched them all, does not answer")
+
+
+def _run_alone(recipe: Path, folder: Path) -> None:
+    from homing.training import trackers
+
+    trackers._ARRIVAL = timedelta(seconds=2)
+    homing("run", recipe, "--output", folder, "--quiet")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_whose_group_never_arrives_says_so_and_ends(tmp_path, rank):
+    (tmp_path / "recipe.yaml").write_text(small_recipe(draw_problem(tmp_path / "pools")).to_yaml())
+    own = group_of(2)[rank]
+    process = start(_run_alone, tmp_path / "recipe.yaml", tmp_path / "run", stderr=tmp_path / "err", **own)
+    assert ended(process, 60), "waits for ever"
+    assert process.exitcode == 2
+    told = (tmp_path / "err").read_text()
+    assert f"process {rank} of 2 did not find the others within 2 s" in told
+    assert told.count("homing: ") == 1
+    assert "Traceback" not in told

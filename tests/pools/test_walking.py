@@ -71,11 +71,11 @@ def test_what_operating_systems_leave_behind_is_nothing_in_pools_and_predictions
 
 def test_files_of_other_kinds_are_counted_by_their_suffix(tmp_path):
     draw_pool(tmp_path, {"cat": 1})
-    for name in ("a.heic", "b.HEIC", "scan", "notes.txt"):
+    for name in ("a.dng", "b.DNG", "scan", "notes.txt"):
         (tmp_path / "cat" / name).write_bytes(b"x")
     listing = list_images(tmp_path)
-    assert listing.skipped == {".heic": 2, "": 1, ".txt": 1}
-    assert listing.example[".heic"] == "cat/a.heic"
+    assert listing.skipped == {".dng": 2, "": 1, ".txt": 1}
+    assert listing.example[".dng"] == "cat/a.dng"
 
 
 @pytest.mark.parametrize("suffix", ["jpe", "avif", "jp2", "JFIF", "tiff", "webp", "gif", "pbm"])

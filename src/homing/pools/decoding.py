@@ -217,7 +217,7 @@ def _loaded(image: Image.Image, at_least: int | None) -> _Picture:
 
 def _orientation(image: Image.Image) -> int:
     """1 to 8, as EXIF has it; 1 where a damaged block says nothing of the pixels."""
-    exif = image.info.get("exif", b"")
+    exif = image.info.get("exif") or b""  # pillow-heif has None
     if len(exif) > _LONGEST_EXIF or len(image.info.get("Raw profile type exif", "")) > 2 * _LONGEST_EXIF:
         return 1
     try:

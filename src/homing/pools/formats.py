@@ -77,7 +77,7 @@ def _other_kind(data: bytes) -> str:
         if data.startswith(start):
             return f" ({kind})"
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-        return " (HEIC: pip install pillow-heif)"
+        return " (HEIC: pip install 'homing[heic]')"
     return ""
 
 

@@ -57,7 +57,9 @@ def tracking_accelerator(names: Sequence[str], folder: Path) -> Accelerator:
         )
         torch.empty(1, device=accelerator.device)  # it is there
     except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
-        raise RecipeError(_why_not(error)) from error
+        refused = RecipeError(_why_not(error))
+        refused.shared = not isinstance(error, dist.DistError)  # each that is alone has to say so itself
+        raise refused from error
     if accelerator.num_processes > 1:
         set_timeout = getattr(dist, "set_timeout", distributed_c10d._set_pg_timeout)  # public from torch 2.14 on
         set_timeout(_PATIENCE)
