@@ -125,7 +125,11 @@ def test_the_cache_command_shows_and_clears(problem, tmp_path):
     reweight(problem, tmp_path / "run", f"output.cache={tmp_path / 'cache'}", "rates.descriptors=[]")
     arguments = ["cache", "--folder", str(tmp_path / "cache"), "--json"]
     shown = json.loads(CliRunner().invoke(app, arguments).stdout)
-    assert (shown["entries"], shown["removed"]) == (1, 0)
+    assert {kind: of_kind["entries"] for kind, of_kind in shown["kinds"].items()} == {
+        "facts of pools": 1,
+        "features": 1,
+    }
+    assert (shown["entries"], shown["removed"]) == (2, 0)
     assert shown["bytes"] > 0
-    assert json.loads(CliRunner().invoke(app, [*arguments, "--clear"]).stdout)["removed"] == 1
+    assert json.loads(CliRunner().invoke(app, [*arguments, "--clear"]).stdout)["removed"] == 2
     assert json.loads(CliRunner().invoke(app, arguments).stdout)["entries"] == 0

@@ -6,9 +6,10 @@ import ast
 import inspect
 from types import ModuleType
 
-from homing.pools import colour, decoding, formats, pixels, prepared
+from homing.pools import colour, decoding, formats, lost_pixels, pixels, prepared
 
 SCRIPT = "preprocess.py"
+_MODULES = (lost_pixels, formats, colour, pixels, decoding, prepared)
 _HEAD = '''"""Pictures as this model was trained on them. Needs Pillow and numpy.
 
     from preprocess import prepare, read_description
@@ -31,7 +32,7 @@ def preprocessing_script() -> str:
     """Text of `preprocess.py`: the modules that decode, one after the other, in one namespace."""
     imports: dict[str, set[str]] = {}  # what is imported from a module; nothing for the module itself
     bodies, names = [], set[str]()
-    for module in (formats, colour, pixels, decoding, prepared):
+    for module in _MODULES:
         body, found = _parts_of(module, imports)
         assert not names & found, f"two modules that decode both define {names & found}"
         names |= found
@@ -59,6 +60,8 @@ def _parts_of(module: ModuleType, imports: dict[str, set[str]]) -> tuple[str, se
             named.add(node.name)
         if isinstance(node, ast.ImportFrom) and not str(node.module).startswith(("homing", "__")):
             imports.setdefault(f"from {node.module} import", set()).update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("homing.pools."):
+            assert node.module in {other.__name__ for other in _MODULES}, f"{node.module} decodes too"
         elif isinstance(node, ast.Import):
             imports.setdefault(ast.unparse(node), set())
         if is_import or is_head or "__all__" in named:
