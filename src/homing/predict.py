@@ -20,7 +20,7 @@ from homing.evaluation.metrics import confusion, metrics, per_class
 from homing.models.inputs import batches_of
 from homing.models.saved import SavedModel, open_model
 from homing.outputs.safe_names import safe_cell, safe_path_cell
-from homing.pools.images import BadImage, Images, told_blank
+from homing.pools.images import BadImage, Images, describe_blank
 from homing.pools.pool import ImageStore
 from homing.pools.reading import read_pool
 from homing.pools.unlabelled import find_images
@@ -94,7 +94,7 @@ def predict(
         file.writelines(write(answer, names, saved.classes))
         bad += answer.bad
         blank += answer.blank
-    _tell_blank(blank, names, progress)
+    _warn_of_blank(blank, names, progress)
     return bad, len(names)
 
 
@@ -121,8 +121,8 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
     bad = [item for answer in parts for item in answer.bad]
     rows = torch.from_numpy(np.concatenate([answer.rows for answer in parts]))
     if bad and (recipe.data.on_bad_image == "error" or not len(rows)):
-        raise DataError(f"{data.path}: {told(bad, len(pool))}")
-    _tell_blank([row for answer in parts for row in answer.blank], pool.ids, progress)
+        raise DataError(f"{data.path}: {describe_bad(bad, len(pool))}")
+    _warn_of_blank([row for answer in parts for row in answer.blank], pool.ids, progress)
     logits = torch.cat([answer.logits for answer in parts])
     return {
         **metrics(logits, labels[rows]),
@@ -134,7 +134,7 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
     }
 
 
-def told(bad: Sequence[BadImage], total: int) -> str:
+def describe_bad(bad: Sequence[BadImage], total: int) -> str:
     """Bad images in a message: how many, and up to 20 by name."""
     lines = [
         f"{len(bad):,} of {total:,} images cannot be read",
@@ -174,9 +174,9 @@ def _answers(
         images.close()
 
 
-def _tell_blank(blank: Sequence[int], names: Sequence[str], progress: Progress) -> None:
+def _warn_of_blank(blank: Sequence[int], names: Sequence[str], progress: Progress) -> None:
     if blank:
-        progress.say(f"warning: {told_blank([names[row] for row in blank], len(names))}")
+        progress.say(f"warning: {describe_blank([names[row] for row in blank], len(names))}")
 
 
 def _in_order(answer: Answer) -> Iterator[tuple[int, list[float] | None, str]]:

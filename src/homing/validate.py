@@ -16,7 +16,7 @@ from homing.errors import DataError, HomingError, RecipeError
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_names import quoted
-from homing.pools.images import BadImage, Images, told_blank
+from homing.pools.images import BadImage, Images, describe_blank
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
 from homing.preparing import build_backbone, rehearse
@@ -170,11 +170,11 @@ def _summary(pool: Pool, path: str) -> dict[str, Any]:
 
 
 def _tell_bad(recipe: Recipe, pools: Mapping[str, Pool], bad: list[BadImage], findings: Findings) -> None:
-    told = [f"{item.name}: {item.reason}" for item in bad]
+    messages = [f"{item.name}: {item.reason}" for item in bad]
     if not _drops(recipe):
-        findings.errors += told
+        findings.errors += messages
         return
-    findings.warnings += told
+    findings.warnings += messages
     rows, start = np.array([item.row for item in bad], np.int64), 0
     for role, pool in pools.items():
         if np.count_nonzero((rows >= start) & (rows < start + len(pool))) == len(pool):
@@ -209,7 +209,7 @@ def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> 
     with progress.stage("read images", len(images)) as advance:
         bad, blank = images.find_odd(advance)
     images.close()
-    return bad, [told_blank([names[row] for row in blank], len(images))] if blank else []
+    return bad, [describe_blank([names[row] for row in blank], len(images))] if blank else []
 
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     """Entry point: errors become one message on stderr and the exit code of their kind."""
     settle_streams()
     if warning := settle_group(os.environ):
-        _tell(f"warning: {warning}")
+        _complain(f"warning: {warning}")
     settle_threads(os.environ)
     leave(_run())
 
@@ -43,16 +43,16 @@ def _run() -> int:
         sys.stdout.flush()
     except HomingError as error:
         if is_main() and str(error):
-            _tell(f"homing: {error}")
+            _complain(f"homing: {error}")
         elif not error.shared and not is_main():  # nobody else will tell it
-            _tell(f"homing: process {os.environ['RANK']}: {str(error).splitlines()[0]}")
+            _complain(f"homing: process {os.environ['RANK']}: {str(error).splitlines()[0]}")
         return error.exit_code
     except typer.Exit as exit_request:
         return exit_request.exit_code
     except typer.Abort:
         return 130
     except OSError as error:  # a full disk, a folder without permission
-        _tell("\n".join([f"homing: {_told(error)}", *getattr(error, "__notes__", ())]))
+        _complain("\n".join([f"homing: {_described(error)}", *getattr(error, "__notes__", ())]))
         return 1
     except Exception as error:
         if not _is_usage_error(error):
@@ -62,7 +62,7 @@ def _run() -> int:
     return code
 
 
-def _tell(text: str) -> None:
+def _complain(text: str) -> None:
     print(in_lines(text), file=sys.stderr)
 
 
@@ -78,7 +78,7 @@ def _check_working_folder() -> None:
         raise RecipeError(f"the working folder cannot be found ({error.strerror}); change to one that exists") from None
 
 
-def _told(error: OSError) -> str:
+def _described(error: OSError) -> str:
     """Where it happened, and what; the system's number says nothing to people."""
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 

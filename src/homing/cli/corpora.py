@@ -59,7 +59,7 @@ def score(
         raise RecipeError(f"{output}: exists already; give another --output, or replace a file with --overwrite")
     if not output.parent.is_dir():
         raise RecipeError(f"{output.parent}: no such folder; make it first")
-    from homing.predict import told
+    from homing.predict import describe_bad
     from homing.progress import Progress
     from homing.recipe.schema import PoolSpec
     from homing.score import score as score_images
@@ -68,7 +68,7 @@ def score(
     bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
     answer(f"{output}: {summary['num_samples']:,} rates, mean {summary['mean_rate']:.3f}", summary, as_json)
     if bad:
-        raise DataError(f"{told(bad, summary['num_samples'])}\nthey have rate 0; all others were rated")
+        raise DataError(f"{describe_bad(bad, summary['num_samples'])}\nthey have rate 0; all others were rated")
 
 
 def cache(

@@ -40,8 +40,8 @@ def predict(
 
         check_output(output, [path for path in images if path.is_dir()])
     chosen = form or ("jsonl" if output is not None and output.suffix in (".jsonl", ".ndjson") else "csv")
+    from homing.predict import describe_bad
     from homing.predict import predict as predict_images
-    from homing.predict import told
     from homing.progress import Progress
 
     with _rows_to(output) as file:
@@ -51,7 +51,7 @@ def predict(
             f"{output}: {total:,} images, {len(bad):,} of them cannot be read" if bad else f"{output}: {total:,} images"
         )
     if bad:
-        raise DataError(f"{told(bad, total)}\nall others were predicted; these have rows that say why")
+        raise DataError(f"{describe_bad(bad, total)}\nall others were predicted; these have rows that say why")
 
 
 def evaluate(

@@ -176,11 +176,11 @@ class Planner:
         # a fold of the evaluation leaves fewer images than the recipe's folds were chosen for
         folds = settings.folds if len(target) == whole else min(settings.folds, len(target))
         with self.session.stage("learn rates", 1.0) as advance:
-            told = self.session.stoppable(advance)
+            step = self.session.stoppable(advance)
 
             def report(share: float) -> None:
                 nonlocal done
-                told(share - done)
+                step(share - done)
                 done = share
 
             evidence = self.evidence(target)

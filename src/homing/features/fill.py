@@ -66,13 +66,13 @@ class Filler:
         self.store.lease.hold_all()
         before = self.pictures.images.states(rows)
         time.sleep(_TICK)
-        known, told = self.store.known(), found.digests.copy() if expected is None else expected
+        known, digests = self.store.known(), found.digests.copy() if expected is None else expected
         batches = self._batches(rows, known)
         while done < len(rows):
             with self.store.writer() as shard:
                 for values, loaded in batches:
                     some = slice(done, done + len(loaded.rows))
-                    part = self._place(shard, values, loaded, known, before[some], told[some])
+                    part = self._place(shard, values, loaded, known, before[some], digests[some])
                     found.put(np.arange(some.start, some.stop), part)
                     done, passed = some.stop, passed + int(loaded.good.sum())
                     advance(len(loaded.rows))
@@ -108,7 +108,7 @@ class Filler:
         loaded: Loaded,
         known: Known | None,
         before: Bytes,
-        told: Bytes,
+        digests: Bytes,
     ) -> Places:
         """Write a batch to a shard; where its rows lie now."""
         unchanged = (loaded.states == before).all(1)
@@ -123,7 +123,7 @@ class Filler:
         part.digests = np.ascontiguousarray(loaded.digests[:, :16])
         if known is not None and elsewhere.any():
             part.put(np.flatnonzero(elsewhere), known.find(loaded.digests[elsewhere]))
-        expected = (part.digests == told).all(1)
+        expected = (part.digests == digests).all(1)
         # bytes that could not be had may be there the next time: nothing is remembered of them
         noted = np.flatnonzero(loaded.digests.any(1) & (~elsewhere | states.any(1) & ~expected))
         back = {int(row): position for position, row in enumerate(noted)}

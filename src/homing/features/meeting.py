@@ -99,13 +99,13 @@ def meet(accelerator: Accelerator, folder: Path) -> Iterator[Meeting]:
     if num == 1:
         yield Meeting(folder, 0, 1)
         return
-    told = [f"meeting-{uuid.uuid4().hex}", host()]
+    shared = [f"meeting-{uuid.uuid4().hex}", host()]
     if rank == 0:
-        (folder / told[0]).mkdir()
-    broadcast_object_list(told)
-    place = folder / told[0]
+        (folder / shared[0]).mkdir()
+    broadcast_object_list(shared)
+    place = folder / shared[0]
     meeting, ended = Meeting(place, rank, num), threading.Event()
-    _check_shared(place, rank, told[1])
+    _check_shared(place, rank, shared[1])
     alive = threading.Thread(target=_give_signs, args=(meeting.path("alive", rank), ended), daemon=True)
     alive.start()
     try:

@@ -17,7 +17,7 @@ from torch import nn
 from homing.errors import DataError, Interrupted, RecipeError
 from homing.features.fill import Filler
 from homing.features.places import Places
-from homing.features.scan import Scan, found_in, look_up, tell_blank
+from homing.features.scan import Scan, found_in, look_up, warn_of_blank
 from homing.features.shards import Bytes, Kind
 from homing.features.store import Store
 from homing.models.inputs import ImageInputs
@@ -119,7 +119,7 @@ def scan_with_ray(
         for one in locals().get("waiting", {}):
             ray.cancel(one, force=True)
         marker.unlink(missing_ok=True)
-    tell_blank(places, rows, pictures, progress)
+    warn_of_blank(places, rows, pictures, progress)
     return found_in(places, rows, pictures, store, passed)
 
 

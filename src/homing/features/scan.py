@@ -25,7 +25,7 @@ from homing.features.view import StoredRows
 from homing.interrupts import stoppable
 from homing.models.inputs import ImageInputs
 from homing.models.parts import classifier_of
-from homing.pools.images import BadImage, told_blank
+from homing.pools.images import BadImage, describe_blank
 from homing.pools.order import Rows
 from homing.progress import Progress
 
@@ -102,12 +102,12 @@ def scan(
         mine = share_of(todo, others.rank, others.num)
         filler = Filler(store, pictures, model, accelerator.device, precision, batch_size)
         with progress.stage(title, len(todo)) as advance:
-            told = stoppable(advance, stop_asked)
-            found, passed = filler.fill(rows[mine], lambda count: told(count * others.num), places.digests[mine])
+            report = stoppable(advance, stop_asked)
+            found, passed = filler.fill(rows[mine], lambda count: report(count * others.num), places.digests[mine])
         places, passed = _together(places, todo, found, passed, store, others)
     if not passed and len(rows):
         progress.say(f"{title}: {len(rows):,} images were scanned before")
-    tell_blank(places, rows, pictures, progress)
+    warn_of_blank(places, rows, pictures, progress)
     return replace(found_in(places, rows, pictures, store, passed), missing=todo)
 
 
@@ -156,7 +156,7 @@ def scan_part(
     filler = Filler(store, pictures, model, device or pictures.device, precision, batch_size)
     with progress.stage(f"scan part {number} of {count}", len(missing)) as advance:
         found, passed = filler.fill(mine[missing], stoppable(advance, stop_asked), places.digests[missing])
-    tell_blank(found, mine[missing], pictures, progress)
+    warn_of_blank(found, mine[missing], pictures, progress)
     return passed
 
 
@@ -202,11 +202,11 @@ def _together(
     return places, total
 
 
-def tell_blank(places: Places, rows: Rows, pictures: ImageInputs, progress: Progress) -> None:
+def warn_of_blank(places: Places, rows: Rows, pictures: ImageInputs, progress: Progress) -> None:
     """Say which of the images that were decoded just now are of one colour."""
     if places.blank:
         names = [pictures.images.names[int(row)] for row in rows[sorted(places.blank)]]
-        progress.say(f"warning: {told_blank(names, len(rows))}")
+        progress.say(f"warning: {describe_blank(names, len(rows))}")
 
 
 def found_in(places: Places, rows: Rows, pictures: ImageInputs, store: Store, passed: int) -> Scan:

@@ -124,12 +124,12 @@ class ShardWriter:
 
 def _write_index(path: Path, about: dict[str, Any], columns: dict[str, pa.Array], reasons: dict[int, str]) -> None:
     count = len(columns["position"])
-    told = (
+    reasons = (
         pa.array([reasons.get(place) for place in range(count)], pa.string())
         if reasons
         else pa.nulls(count, pa.string())
     )
-    table = pa.table(columns | {"reason": told}).replace_schema_metadata({"homing": json.dumps(about)})
+    table = pa.table(columns | {"reason": reasons}).replace_schema_metadata({"homing": json.dumps(about)})
     with open_whole(path) as file:
         parquet.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
 

@@ -106,7 +106,7 @@ def decode(
     Raises:
         DataError: Not an image, truncated, empty or too large; says which.
     """
-    with _told():
+    with _as_data_error():
         picture = _read(data, max_pixels, canvas)
         short = min(picture.size)
         size = (picture.size[0] * canvas // short, picture.size[1] * canvas // short)
@@ -131,7 +131,7 @@ def open_rgb(data: bytes, max_pixels: int, at_least: int | None = None) -> Image
     Raises:
         DataError: As of `decode`.
     """
-    with _told():
+    with _as_data_error():
         picture = _read(data, max_pixels, at_least)
         return picture.in_srgb(picture.image)
 
@@ -147,7 +147,7 @@ def is_nearly_constant(canvas: npt.NDArray[np.uint8]) -> bool:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_data_error() -> Iterator[None]:
     """Whatever goes wrong in a decoder becomes one sentence."""
     try:
         yield

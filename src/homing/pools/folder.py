@@ -162,8 +162,8 @@ def _without_leftovers(table: Columns, metadata: Path) -> tuple[Columns, list[st
     if not leftover.any():
         return table, []
     first = names[int(np.flatnonzero(leftover)[0])]
-    told = f"{metadata.name}: {leftover.sum():,} rows name what an operating system left behind (first: {first!r})"
-    return table.take(np.flatnonzero(~leftover)), [f"{told} and were left out"]
+    warning = f"{metadata.name}: {leftover.sum():,} rows name what an operating system left behind (first: {first!r})"
+    return table.take(np.flatnonzero(~leftover)), [f"{warning} and were left out"]
 
 
 def _reader(table: Columns, name: str) -> Callable[[], Texts]:

@@ -65,7 +65,7 @@ class Loaded:
         return [row for row, canvas in zip(rows, self.canvases, strict=True) if is_nearly_constant(canvas)]
 
 
-def told_blank(names: Sequence[str], total: int) -> str:
+def describe_blank(names: Sequence[str], total: int) -> str:
     """One sentence on images that are of one colour; names: of them, at least one."""
     return (
         f"{len(names):,} of {total:,} images are black, or of one colour as good as throughout (first:"

@@ -128,8 +128,8 @@ def _told_of_splits(pool: Pool, spec: PoolSpec) -> Pool:
         values = [value for value in pool.columns[name].unique() if value]
         if len(values) > 1 and all(map(is_split_name, values)):
             (read_as,) = pool.read_as
-            told = f"rows of all splits ({quoted(values)} in the column {name!r}) were read as one pool"
-            pool = replace(pool, read_as=(replace(read_as, warnings=(*read_as.warnings, told)),))
+            warning = f"rows of all splits ({quoted(values)} in the column {name!r}) were read as one pool"
+            pool = replace(pool, read_as=(replace(read_as, warnings=(*read_as.warnings, warning)),))
     return pool
 
 

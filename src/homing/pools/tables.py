@@ -111,9 +111,9 @@ class Table:
 
     def _image_columns(self) -> list[str]:
         schema = self.parts[0].schema
-        told = [name for name in schema.names if _says_image(self.features.get(name))]
-        if told:
-            return told
+        images = [name for name in schema.names if _says_image(self.features.get(name))]
+        if images:
+            return images
         return [field.name for field in schema if _looks_like_image(field)]
 
 
@@ -206,17 +206,17 @@ def _table(root: Path, kind: str, parts: list[Part], features: Mapping[str, Any]
     first = parts[0].schema
     if len(set(first.names)) < len(first.names):
         raise DataError(f"{root}: a column occurs twice; columns: {quoted(first.names)}")
-    told = _told_features(first) or features
+    features = _stated_features(first) or features
     for part in parts[1:]:
-        if set(part.schema.names) != set(first.names) or _told_features(part.schema) != _told_features(first):
+        if set(part.schema.names) != set(first.names) or _stated_features(part.schema) != _stated_features(first):
             raise DataError(
                 f"{root}: {part.path.name} has other columns ({', '.join(part.schema.names)}) or classes than"
                 f" {parts[0].path.name} ({', '.join(first.names)}); the files of one pool have the same"
             )
-    return Table(root, kind, tuple(parts), told, warnings)
+    return Table(root, kind, tuple(parts), features, warnings)
 
 
-def _told_features(schema: pa.Schema) -> dict[str, Any]:
+def _stated_features(schema: pa.Schema) -> dict[str, Any]:
     """What Hugging Face datasets wrote of each column into a schema's metadata."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]

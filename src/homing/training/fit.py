@@ -178,9 +178,9 @@ def predict(session: Session, material: Material, model: nn.Module, rows: Rows, 
     accelerator, parts = session.accelerator, []
     mine = rows[accelerator.process_index :: accelerator.num_processes]
     with torch.inference_mode(), session.stage("  evaluate", len(mine)) as advance:
-        told, batches = session.stoppable(advance), list(batches_of(mine, _BATCH))
+        report, batches = session.stoppable(advance), list(batches_of(mine, _BATCH))
         for batch, images in zip(batches, material.inputs.evaluating(batches), strict=True):
             with autocast(session.device, precision):
                 parts.append(trained(images).float().cpu())
-            told(len(batch))
+            report(len(batch))
     return gather_shares(parts, len(rows), accelerator)

@@ -29,7 +29,7 @@ def rehearse_scan(model: nn.Module, preprocessing: Preprocessing, device: torch.
     Raises:
         RecipeError: It cannot be.
     """
-    with _told(f"model.backbone: no image of {preprocessing.size} pixels can be put through it"):
+    with _refusing(f"model.backbone: no image of {preprocessing.size} pixels can be put through it"):
         feature_width(model, preprocessing, device, precision)
 
 
@@ -70,14 +70,14 @@ def rehearse_step(
     set_training_mode(tried, settings.batch_norm)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), _counted(tried) as kept:
-        with _told(f"model.backbone: no step can be taken with images of {preprocessing.size} pixels"):
+        with _refusing(f"model.backbone: no step can be taken with images of {preprocessing.size} pixels"):
             with autocast(device, settings.precision):
                 labels = torch.zeros(len(images), dtype=torch.int64, device=device)
                 _, losses = losses_of(tried, images, labels)
             losses.mean().backward()  # type: ignore[no-untyped-call]
         if observed is not None:
             _observe(tried, images, labels, settings, "all" if trainable == "head" else observed)
-        with _told(f"training.optimizer: no step can be taken with {settings.optimizer!r}"):
+        with _refusing(f"training.optimizer: no step can be taken with {settings.optimizer!r}"):
             optimizer.step()
     _check_memory(model, tried, optimizer, kept[0] / len(images), settings, device)
 
@@ -85,7 +85,7 @@ def rehearse_step(
 def _observe(tried: nn.Module, images: Tensor, labels: Tensor, settings: Settings, scope: str) -> None:
     alignment = Alignment(tried, scope=scope)
     direction = {name: parameter.detach() for name, parameter in tried.named_parameters() if parameter.requires_grad}
-    with _told("rates.method: alignments cannot be taken with this model.backbone"):
+    with _refusing("rates.method: alignments cannot be taken with this model.backbone"):
         with alignment.observe(direction), autocast(images.device, settings.precision):
             _, losses = losses_of(tried, images, labels)
             losses.mean().backward()  # type: ignore[no-untyped-call]
@@ -99,7 +99,7 @@ def _made_up(preprocessing: Preprocessing, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _refusing(what: str) -> Iterator[None]:
     """Whatever goes wrong in another's model or optimizer becomes one sentence."""
     try:
         yield

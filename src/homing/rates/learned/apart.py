@@ -22,7 +22,7 @@ from homing.rates.learned.likeness import target_likeness
 from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.rate_model import DESCRIPTORS, Setting, candidate_settings, log_prior, weight_ladder
 from homing.rates.learned.scorer import fit_scorer
-from homing.rates.learned.work import told
+from homing.rates.learned.work import reporting
 
 
 def rates_apart(
@@ -66,7 +66,7 @@ def rates_apart(
     domains = Evidence(source_features, nobody, target_features, unlabelled, num_classes=1)
     names = tuple(name for name in descriptors if source_labels is not None or name == "target_likeness")
     setting = likeliest_setting(names, domains.num_source, domains.num_target, target_weight)
-    work = told(progress, device, together=together)
+    work = reporting(progress, device, together=together)
     labels = nobody if source_labels is None else source_labels
     if pool is None:
         asked = labels if "label_consistency" in names else None

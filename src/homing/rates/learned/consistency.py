@@ -124,8 +124,10 @@ def pool_consistency(evidence: Evidence, seed: int, work: Work = ALONE) -> Consi
         work.part(0.53, 0.55),
     )
     probes = agreed(sample.fit(right, probes, None, work.part(0.55, 0.85)), work)
-    told = _out_of_fold(evidence, probes, fold, partial(_told, noise=noise), 3, work.part(0.85, 1))
-    return Consistency(told[0], told[1], noise, told[2].to(torch.int32), probes.mean(dim=0), probes=probes, fold=fold)
+    scores = _out_of_fold(evidence, probes, fold, partial(_label_scores, noise=noise), 3, work.part(0.85, 1))
+    return Consistency(
+        scores[0], scores[1], noise, scores[2].to(torch.int32), probes.mean(dim=0), probes=probes, fold=fold
+    )
 
 
 def label_consistency(
@@ -172,15 +174,15 @@ def label_consistency(
     assert probes is not None
     probes = agreed(probes, work)
     asked = match > NO_MATCH
-    told = _out_of_fold(evidence, probes, fold, partial(_told, noise=pool.noise), 3, work.part(0.8, 1), asked)
-    own = match * told[0].exp() + (1 - match) * pool.log_probability.exp()
+    scores = _out_of_fold(evidence, probes, fold, partial(_label_scores, noise=pool.noise), 3, work.part(0.8, 1), asked)
+    own = match * scores[0].exp() + (1 - match) * pool.log_probability.exp()
     own = own.clamp_(min=torch.finfo(own.dtype).tiny).log_()
-    right = match * told[1] + (1 - match) * pool.right
+    right = match * scores[1] + (1 - match) * pool.right
     return replace(
         pool,
         log_probability=torch.where(asked, own, pool.log_probability),
         right=torch.where(asked, right, pool.right),
-        best=torch.where(asked & (match > 0.5), told[2].to(torch.int32), pool.best),
+        best=torch.where(asked & (match > 0.5), scores[2].to(torch.int32), pool.best),
         lean_probe=probes.mean(dim=0),
     )
 
@@ -223,7 +225,7 @@ class _Sample:
         return _out_of_fold(self._drawn, probes, self._fold, answer, num_answers, replace(work, together=False))
 
 
-def _told(log_probs: Tensor, labels: Tensor, *, noise: Tensor) -> Tensor:
+def _label_scores(log_probs: Tensor, labels: Tensor, *, noise: Tensor) -> Tensor:
     """`[3, M]`: the own label's log-probability, that it is right, and the likeliest class."""
     right = right_from_clean(log_probs.exp(), labels, noise)
     return torch.stack([own_class(log_probs, labels), right, log_probs.argmax(dim=1).to(log_probs)])

@@ -16,7 +16,7 @@ from homing.rates.learned.blocks import FeatureBlocks
 from homing.rates.learned.consistency import Consistency, neutral_consistency, pool_consistency
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.projection import Projection, fit_projection
-from homing.rates.learned.work import ALONE, Work, told
+from homing.rates.learned.work import ALONE, Work, reporting
 
 WIDTH = 128
 """Principal components that probes work on."""
@@ -78,7 +78,7 @@ def pool_facts(
     Raises:
         DataError: As `Evidence`.
     """
-    return find_pool_facts(features, labels, num_classes, seed, told(progress, device, together=together))
+    return find_pool_facts(features, labels, num_classes, seed, reporting(progress, device, together=together))
 
 
 def find_pool_facts(

@@ -28,7 +28,7 @@ from homing.rates.learned.rate_model import (
     rates_of,
 )
 from homing.rates.learned.scorer import fit_scorer
-from homing.rates.learned.work import told
+from homing.rates.learned.work import reporting
 
 __all__ = ["JUDGED_ROWS", "NOTHING", "WIDTH", "doubted_labels", "learn_rates"]
 
@@ -77,7 +77,7 @@ def learn_rates(
     """
     names = _checked(descriptors, folds, target_weight)
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
-    work = told(progress, device, together=together)
+    work = reporting(progress, device, together=together)
     if pool is None:
         labels = evidence.source_labels if "label_consistency" in names else None
         pool = find_pool_facts(evidence.source_features, labels, evidence.num_classes, seed, work.part(0, 0.3))

@@ -41,7 +41,9 @@ ALONE = Work()
 """Work that nobody watches, on the CPU."""
 
 
-def told(tell: Callable[[float], None] | None, device: torch.device | str = "cpu", *, together: bool = False) -> Work:
+def reporting(
+    tell: Callable[[float], None] | None, device: torch.device | str = "cpu", *, together: bool = False
+) -> Work:
     """Work that tells how far it is; shares that would fall by a rounding are told as they were."""
     if tell is None:
         return Work(device=torch.device(device), together=together)
