@@ -40,9 +40,12 @@ class Study:
     evidence: Evidence
     test_features: Tensor  # [M, D]
     test_labels: Tensor  # [M]
+    pool: Tensor  # rows of the bank, [N]
+    target: Tensor  # [n]
+    test: Tensor  # [M]
 
 
-def draw_study(scenario: Scenario, bank: FeatureBank, seed: int) -> Study:
+def draw_study(scenario: Scenario, bank: FeatureBank, seed: int, pool_size: int = POOL_SIZE) -> Study:
     """Split the bank into target, pool and test, hide the needles and corrupt labels."""
     generator = torch.Generator().manual_seed(seed)
     domain = _shuffled(bank.rows_of(scenario.target), generator)
@@ -52,7 +55,7 @@ def draw_study(scenario: Scenario, bank: FeatureBank, seed: int) -> Study:
     target, left = domain[is_target], domain[~is_target]
     num_hidden = round(scenario.needle * len(left))
     hidden, test = left[:num_hidden], left[num_hidden:]
-    others = _shuffled(bank.rows_of(*scenario.sources), generator)[: POOL_SIZE - num_hidden]
+    others = _shuffled(bank.rows_of(*scenario.sources), generator)[: max(0, pool_size - num_hidden)]
     pool = _shuffled(torch.cat([hidden, others]), generator)
     labels, clean = _with_wrong_labels(
         bank.labels[pool], scenario.noise, len(bank.class_names), generator, scenario.mixed_up
@@ -66,7 +69,7 @@ def draw_study(scenario: Scenario, bank: FeatureBank, seed: int) -> Study:
         matches=torch.isin(pool, hidden),
         clean=clean,
     )
-    return Study(evidence, bank.features[test], bank.labels[test])
+    return Study(evidence, bank.features[test], bank.labels[test], pool, target, test)
 
 
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:

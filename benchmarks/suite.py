@@ -105,7 +105,7 @@ def _reduced(study: Study) -> Study:
     """The study on its pool's leading principal components, projected once for all methods and probes."""
     test = replace(study.evidence, target_features=study.test_features, target_labels=study.test_labels)
     reduced = study.evidence.projected(PROBE_WIDTH)
-    return Study(reduced, test.projected(PROBE_WIDTH).target_features, study.test_labels)
+    return replace(study, evidence=reduced, test_features=test.projected(PROBE_WIDTH).target_features)
 
 
 def _score(study: Study, method: str, seed: int) -> Run:

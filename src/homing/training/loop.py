@@ -73,9 +73,13 @@ class FineTuning:
         self.accelerator, self.online, self.names, self._make_keys = accelerator, online, names, keys
         self.optimizer = optimizer_of(model, settings)
         self.schedule = build_schedule(
-            self.optimizer, settings.schedule, num_steps=settings.num_steps, warmup=settings.warmup
+            self.optimizer,
+            settings.schedule,
+            num_steps=settings.num_steps,
+            warmup=settings.warmup,
+            final=settings.final_rate,
         )
-        self.average = running_average(model, settings.ema)
+        self.average = running_average(model, settings)
         self.model = over_processes(model, accelerator)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if online is not None:

@@ -48,21 +48,24 @@ def optimizer_of(model: nn.Module, settings: Settings) -> optim.Optimizer:
         ) from error
 
 
-def build_schedule(optimizer: optim.Optimizer, name: str, *, num_steps: int, warmup: float) -> Scheduler:
+def build_schedule(
+    optimizer: optim.Optimizer, name: str, *, num_steps: int, warmup: float, final: float = 0.01
+) -> Scheduler:
     """The learning rate as a pure function of the step: `schedule.step_update(step)` before each step.
 
     Args:
         optimizer: Its peak learning rates are those it holds now.
-        name: cosine (to 1 % of the peak) or constant.
+        name: cosine or constant.
         num_steps: Of the whole run.
         warmup: Share of the steps with a linear rise.
+        final: Where cosine ends, as a share of the peak.
     """
     rise = round(warmup * num_steps)
     peak = max(group["lr"] for group in optimizer.param_groups)
     shared = {"warmup_t": rise, "warmup_lr_init": peak * 0.01, "warmup_prefix": True, "t_in_epochs": False}
     if name == "constant":
         return StepLRScheduler(optimizer, decay_t=num_steps + rise + 1, decay_rate=1.0, **shared)
-    return CosineLRScheduler(optimizer, t_initial=max(2, num_steps - rise), lr_min=peak * 0.01, **shared)
+    return CosineLRScheduler(optimizer, t_initial=max(2, num_steps - rise), lr_min=peak * final, **shared)
 
 
 def optimizer_to_plain(optimizer: optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

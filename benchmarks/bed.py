@@ -1,0 +1,247 @@
+"""The targeting suite, bed: the last stage fine-tuned on cached activations of its trunk, seconds a run.
+
+Each method plans as in a run and trains in the program's own loop, at the same steps; only the trunk's outputs are read
+from a bank of a centre view and some augmented ones. Decisions rest on pairs of runs: scenario by scenario, seed by
+seed. Settings are decided on seeds from 100 on; the suite reports the others. Resumable: what has its row is not done
+again.
+
+    HOMING_DATA=... python benchmarks/bed.py --cache DIR --seeds 5 --results FILE
+    HOMING_DATA=... python benchmarks/bed.py --cache DIR --first-seed 100 --seeds 1 --methods hierarchical \
+        --set learning_rate=5e-4 --results FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from activations import ActivationBank, LastStage, backbone, load_activations
+from pairs import print_pairs
+from scenarios import Scenario, Study, all_scenarios, draw_study
+from torch import Tensor, nn
+from torch.nn import functional
+
+from homing.evaluation.baselines import BASELINES
+from homing.methods import METHODS
+from homing.models.inputs import Visit
+from homing.pools.order import Rows
+from homing.rates.learned.plan import RatePlan
+from homing.rates.online.reweighting import WeightNet
+from homing.training.guide import Guide, Observer
+from homing.training.head import probe_head
+from homing.training.loop import FineTuning
+from homing.training.online import Online, OnlineRates, OnlineSettings
+from homing.training.plan import Phase, TrainingPlan, num_steps_of
+from homing.training.reweighting import Reweighting
+from homing.training.step import Settings
+
+POOL_SIZE = 1500
+EPOCHS = 2.0
+BATCH_SIZE = 32
+NOMINAL_WEIGHT = 10.0
+NAMES = (
+    "source_only",
+    "target_only",
+    "pooled",
+    "pooled_oversampled",
+    "sequential",
+    "density_ratio",
+    "l2rw",
+    "meta_weight_net",
+    "instance",
+    "hierarchical",
+    "oracle",
+)
+KEY = ("scenario", "seed", "method")
+
+
+class StageInputs:
+    """Activations by row of a study: source, then target, then test; training takes some of the views."""
+
+    def __init__(self, bank: ActivationBank, rows: Tensor, views: list[int]) -> None:
+        self.bank, self.rows, self.views = bank, rows, torch.tensor(views)
+
+    def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
+        """An augmented view of each row of each visit, another one at each of its visits."""
+        for visit in visits:
+            views = self.views[torch.from_numpy((visit.epoch + visit.copies) % len(self.views))]
+            yield self.bank.activations[self.rows[visit.rows], views].float()
+
+    def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
+        """The centre view of each row."""
+        return (self.bank.activations[self.rows[batch], 0].float() for batch in batches)
+
+
+class StudyFeatures:
+    """Features by row of a study."""
+
+    def __init__(self, bank: ActivationBank, rows: Tensor) -> None:
+        self.bank, self.rows_of_bank = bank, rows
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """float32 [m, D]."""
+        return self.bank.features[self.rows_of_bank[rows]]
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    changes = dict(item.split("=", 1) for item in arguments.set)
+    scenarios = [scenario for scenario in all_scenarios() if arguments.only in scenario.name]
+    model, _ = backbone()
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        for scenario in scenarios:
+            run_missing(scenario, seed, arguments.methods, model, changes, arguments.cache, arguments.results)
+    print_pairs(read_rows(arguments.results))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for scanned activations")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(NAMES))
+    parser.add_argument("--only", default="", help="scenarios whose name holds this")
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="of the loop, or views")
+    return parser.parse_args()
+
+
+def run_missing(
+    scenario: Scenario,
+    seed: int,
+    methods: list[str],
+    model: nn.Module,
+    changes: dict[str, str],
+    cache: Path,
+    results: Path,
+) -> None:
+    """Draw one study and add the row of each method that has none."""
+    there = {(*(row[part] for part in KEY), json.dumps(row["changes"])) for row in read_rows(results)}
+    missing = [method for method in methods if (scenario.name, seed, method, json.dumps(changes)) not in there]
+    if not missing:
+        return
+    bank = load_activations(scenario.bank, cache)
+    study = draw_study(scenario, bank, seed, POOL_SIZE)
+    for method in missing:
+        began = time.perf_counter()
+        row = dict(zip(KEY, (scenario.name, seed, method), strict=True)) | {"changes": changes}
+        row |= fitted(study, bank, model, method, seed, changes)
+        add(row | {"seconds": round(time.perf_counter() - began, 1)}, results)
+        print(*(row[part] for part in KEY), row["accuracy"], row["nll"], file=sys.stderr, flush=True)
+
+
+def fitted(
+    study: Study, bank: ActivationBank, model: nn.Module, method: str, seed: int, changes: dict[str, str]
+) -> dict[str, object]:
+    """Plan a method, train by the plan and look at the test once; its start is scored too."""
+    evidence, kind = study.evidence, METHODS[method]
+    planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
+    plan = planner(evidence, seed=seed, target_weight=None)
+    training = training_plan(plan, method)
+    rows = torch.cat([study.pool, study.target])
+    labels = torch.cat([evidence.source_labels, evidence.target_labels])
+    net = LastStage(model, evidence.num_classes)
+    views = json.loads(changes.get("views", "[1, 2, 3, 4]"))
+    inputs = StageInputs(bank, torch.cat([rows, study.test]), views)
+    head_phase = training.phases[-1]
+    probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, head_phase)
+    start = scores(net, study, bank)
+    steps = num_steps_of(EPOCHS, None, evidence.num_source + NOMINAL_WEIGHT * evidence.num_target, BATCH_SIZE)
+    settings = settings_of(steps // training.passes, seed, changes)
+    accelerator = Accelerator(cpu=True)
+    online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings)
+    FineTuning(net, inputs, labels, training, settings, accelerator, online=online).run()
+    return {**scores(net, study, bank), **{f"start_{name}": value for name, value in start.items()}, "phi": plan.phi}
+
+
+def training_plan(plan: RatePlan, method: str) -> TrainingPlan:
+    """As a run's planner makes it."""
+    kind = METHODS[method]
+    if kind.source_share:
+        ones, nothing = torch.ones_like(plan.rates), torch.zeros_like(plan.rates)
+        phases = (
+            Phase(ones, 0.0, kind.source_share),
+            Phase(nothing, plan.target_weight, 1 - kind.source_share),
+        )
+        return TrainingPlan(phases, kind.apply or "sample")
+    return TrainingPlan((Phase(plan.rates.float(), plan.target_weight),), kind.apply or "sample", online=kind.online)
+
+
+def settings_of(num_steps: int, seed: int, changes: dict[str, str]) -> Settings:
+    """The program's own for a last stage, but for what is changed."""
+    values = {"num_steps": num_steps, "batch_size": BATCH_SIZE, "learning_rate": 1e-3, "seed": seed}
+    changed = {name: yaml.safe_load(value) for name, value in changes.items() if name != "views"}
+    return Settings(**values | changed)
+
+
+def online_of(
+    training: TrainingPlan,
+    inputs: StageInputs,
+    labels: Tensor,
+    num_classes: int,
+    accelerator: Accelerator,
+    settings: Settings,
+) -> Online | None:
+    """What learns of single samples while training, as in a run."""
+    if training.online is None:
+        return None
+    keeps, num_source = training.online == "instance", len(training.phases[0].rates)
+    guide = Guide(
+        inputs,
+        labels,
+        num_source,
+        accelerator,
+        batch_size=settings.batch_size // 4,
+        refresh_every=8 if keeps else 1,
+        preconditioned=keeps,
+        seed=settings.seed,
+    )
+    observer = Observer(guide)
+    if keeps:
+        return OnlineRates(OnlineSettings(), observer, num_classes)
+    return Reweighting(observer, WeightNet(settings.seed) if training.online == "meta_weight_net" else None)
+
+
+@torch.inference_mode()
+def scores(net: nn.Module, study: Study, bank: ActivationBank) -> dict[str, float]:
+    """Accuracy in percent and mean negative log-likelihood in nats, on the test."""
+    net.eval()
+    parts = study.test.split(256)
+    logits = torch.cat([net(bank.activations[part, 0].float()) for part in parts])
+    return {
+        "accuracy": round(100 * float((logits.argmax(1) == study.test_labels).float().mean()), 2),
+        "nll": round(float(functional.cross_entropy(logits, study.test_labels)), 4),
+    }
+
+
+def read_rows(results: Path) -> list[dict]:
+    return json.loads(results.read_text())["rows"] if results.exists() else []
+
+
+def add(row: dict, results: Path) -> None:
+    """Keep a row; another process may have added its own meanwhile, so the file is read again."""
+    content = {
+        "command": "HOMING_DATA=... python benchmarks/bed.py --cache DIR --results FILE",
+        "hardware": f"{platform.machine()}, 1 thread",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "pool": POOL_SIZE,
+        "epochs": EPOCHS,
+        "rows": [*read_rows(results), row],
+    }
+    results.parent.mkdir(parents=True, exist_ok=True)
+    temporary = results.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.rename(results)
+
+
+if __name__ == "__main__":
+    main()
