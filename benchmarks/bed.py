@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import Accelerator
 from activations import ActivationBank, LastStage, backbone, load_activations
 from pairs import print_pairs
@@ -179,7 +178,7 @@ def training_plan(plan: RatePlan, method: str) -> TrainingPlan:
 def settings_of(num_steps: int, seed: int, changes: dict[str, str]) -> Settings:
     """The program's own for a last stage, but for what is changed."""
     values = {"num_steps": num_steps, "batch_size": BATCH_SIZE, "learning_rate": 1e-3, "seed": seed}
-    changed = {name: yaml.safe_load(value) for name, value in changes.items() if name != "views"}
+    changed = {name: json.loads(value) for name, value in changes.items() if name != "views"}
     return Settings(**values | changed)
 
 

@@ -15,6 +15,10 @@ NOMINAL_WEIGHT = 10.0
 """How often a target image counts for the number of steps, where the recipe leaves its weight to be judged."""
 
 
+AVERAGE_LAST = 0.7
+"""Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
+
+
 def plan_settings(recipe: Recipe) -> PlanSettings:
     """How methods plan."""
     truth, rates = recipe.data.truth, recipe.rates
@@ -58,7 +62,17 @@ def training_settings(recipe: Recipe, num_steps: int) -> Settings:
     values["learning_rate"] = training.learning_rate or default_learning_rate(
         recipe.model.trainable, recipe.model.head_init
     )
+    values["average_last"] = average_of(recipe)
     return Settings(num_steps=num_steps, seed=recipe.seed, **values)
+
+
+def average_of(recipe: Recipe) -> float:
+    """Share of the last steps whose weights are averaged; none where weights at random still have far to go."""
+    training, model = recipe.training, recipe.model
+    if training.average_last is not None:
+        return training.average_last
+    begins_at_random = model.head_init == "random" if model.trainable == "head" else model.weights == "none"
+    return 0.0 if begins_at_random or training.ema is not None else AVERAGE_LAST
 
 
 def augmentation_of(recipe: Recipe) -> CropFlipColor | None:

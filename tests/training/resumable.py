@@ -45,6 +45,7 @@ def resumable(
     num_steps: int = NUM_STEPS,
     resume: bool = True,
     learning_rate: float = 0.01,
+    average_last: float = 0.0,
     order: list[int] | None = None,
     target_share: float = 0.0,
     **more,
@@ -62,6 +63,7 @@ def resumable(
         num_steps: Of the training.
         resume: Whether to go on from what is in the folder.
         learning_rate: Peak.
+        average_last: Share of the last phase's steps whose weights are averaged; 0: an exponential average of all.
         order: Rows of the pool that are the source, in this order; default: the first 27.
         target_share: Share of the steps, the last ones, that train on the target alone.
         more: For `Checkpoints`.
@@ -105,7 +107,8 @@ def resumable(
             optimizer="adamw" if kind != "still" else "momentum",
             learning_rate=learning_rate,
             batch_norm="train" if kind == "bn" else "frozen",
-            ema=0.9,
+            ema=None if average_last else 0.9,
+            average_last=average_last,
         ),
         accelerator,
         online=online,

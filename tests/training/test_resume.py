@@ -88,6 +88,27 @@ def test_the_average_is_that_of_all_steps_with_its_rising_decay(whole):
     torch.testing.assert_close(steps[-1]["ema"][name].double(), average, rtol=1e-5, atol=1e-6)  # fp32 sums
 
 
+@pytest.mark.parametrize("target_share", [0.0, 0.5])
+def test_the_last_weights_of_the_last_phase_are_averaged_all_alike(pictures, tmp_path, target_share):
+    settings = {"average_last": 0.5, "target_share": target_share, "keep": 99}
+    tuning = resumable("still", pictures, tmp_path / "whole", **settings)
+    tuning.run()
+    begins = NUM_STEPS - round(0.5 * (NUM_STEPS - round((1 - target_share) * NUM_STEPS) if target_share else NUM_STEPS))
+    saved = [tmp_path / "whole" / "checkpoints" / f"step-{step:06d}" for step in range(begins + 1, NUM_STEPS + 1)]
+    steps = [load_checkpoint(folder).tensors["model"] for folder in saved]
+    assert 1 < len(steps) < NUM_STEPS
+    for name, value in tuning.raw_model.state_dict().items():
+        mean = torch.stack([step[name].double() for step in steps]).mean(dim=0)
+        torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-6)
+    middle = saved[1]  # cut within what is averaged
+    shutil.copytree(middle, tmp_path / "cut" / "checkpoints" / middle.name)
+    again = resumable("still", pictures, tmp_path / "cut", **settings)
+    again.run()
+    assert all(
+        torch.equal(value, again.raw_model.state_dict()[name]) for name, value in tuning.raw_model.state_dict().items()
+    )
+
+
 def _state(tuning):
     return tuning.state().copied()
 

@@ -61,6 +61,11 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             ("training", "accumulate"),
             f"training.accumulate ({parts:g}) is larger than training.batch_size ({batch:g})",
         )
+    if get("training", "ema", None) is not None and _number(get("training", "average_last", 0)) > 0:
+        yield (
+            ("training", "average_last"),
+            "training.average_last and training.ema are two averages of the same weights; give one of them",
+        )
     method, baselines = get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
     methods = [method, *(baselines if isinstance(baselines, list | tuple) else ())]
     mixes = _number(get("training", "mixup", 0)) > 0

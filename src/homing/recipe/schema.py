@@ -209,7 +209,10 @@ class Training(Section):
         None, description="rate factor a layer, from the top"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="bound of the gradient's norm")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the base learning rate")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine",
+        description="of the learning rate; cosine ends at 1 % of it, and at 30 % where the last weights are averaged",
+    )
     warmup: Share = Field(0.1, description="share of the steps with a rising learning rate")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast; rates stay in fp32")
     target_weight: Annotated[float, Field(ge=0)] | None = Field(
@@ -220,8 +223,13 @@ class Training(Section):
     )
     mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha; only with rates.method: uniform")
     augmentation: AugmentationOrNone = Field(Augmentation(), description="or none")
+    average_last: Share | None = Field(
+        None,
+        description="share of the steps, at the end, whose weights are averaged, which are then judged and saved;"
+        " default: 0.7, and 0 where all weights begin at random or ema is given",
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="decay of a running average of the weights, which is then judged and saved; default: none"
+        None, description="decay of an exponential average of the weights, in place of average_last; default: none"
     )
     workers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="threads that decode images; default: as many as the process has cores"

@@ -23,7 +23,7 @@ from homing.training.divergence import divergence
 from homing.training.effective import EffectiveSize
 from homing.training.epoch import Batch, Epoch, ExpectedVisits, draw_counts, open_epoch
 from homing.training.online import Online
-from homing.training.optimizer import build_schedule, optimizer_from_plain, optimizer_of, optimizer_to_plain
+from homing.training.optimizer import build_schedule, final_rate, optimizer_from_plain, optimizer_of, optimizer_to_plain
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally, telling_what_is_saved
 from homing.training.row_map import RowMap, row_keys
@@ -77,9 +77,9 @@ class FineTuning:
             settings.schedule,
             num_steps=settings.num_steps,
             warmup=settings.warmup,
-            final=settings.final_rate,
+            final=final_rate(settings),
         )
-        self.average = running_average(model, settings)
+        self.average = running_average(model, settings, plan.last_phase_start(settings.num_steps))
         self.model = over_processes(model, accelerator)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if online is not None:

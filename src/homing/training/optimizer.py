@@ -30,6 +30,14 @@ def default_learning_rate(trainable: str, head_init: str) -> float:
     return _OF_A_RANDOM_HEAD if (trainable, head_init) == ("head", "random") else _LEARNING_RATES[trainable]
 
 
+def final_rate(settings: Settings) -> float:
+    """Where the learning rate ends, as a share of its peak.
+
+    Weights that are averaged need no rest: they differ as long as steps are large, and their mean lies between them.
+    """
+    return 0.3 if settings.average_last else 0.01
+
+
 def optimizer_of(model: nn.Module, settings: Settings) -> optim.Optimizer:
     """A timm optimizer over the parameters that are trained.
 

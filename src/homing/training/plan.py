@@ -54,6 +54,10 @@ class TrainingPlan:
                 return phase, round(reached * num_steps)
         return self.phases[-1], num_steps
 
+    def last_phase_start(self, num_steps: int) -> int:
+        """The step at which the last phase begins."""
+        return round(sum(phase.share for phase in self.phases[:-1]) * num_steps)
+
     def digest(self) -> str:
         """sha256 of all that the plan says, 64 hexadecimal digits."""
         return self._digest

@@ -28,7 +28,6 @@ class Settings:
     clip_norm: float | None = None
     schedule: str = "cosine"
     warmup: float = 0.1
-    final_rate: float = 0.01
     precision: str = "fp32"
     batch_norm: str = "frozen"
     mixup: float = 0.0
