@@ -220,6 +220,11 @@ class Training(Section):
     )
     mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha; only with rates.method: uniform")
     augmentation: AugmentationOrNone = Field(Augmentation(), description="or none")
+    views: Annotated[int, Field(ge=0, le=1000)] = Field(
+        4,
+        description="last_stage: views of each image, the centre and augmented ones, that go through the frozen layers"
+        " once and are trained on in turn; 0: every visit is augmented anew and goes through all layers",
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="decay of a running average of the weights, which is then judged and saved; default: none"
     )
@@ -310,6 +315,8 @@ class Recipe(Section):
             and self.training.augmentation != "none"
         ):
             found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
+        if self.model.trainable != "last_stage" and "views" in _changed(self.training):
+            found.append(f"training.views: no effect with model.trainable: {self.model.trainable}")
         if self.data.test is not None and "folds" in _changed(self.evaluation):
             found.append("evaluation.folds: no effect, data.test is given")
         unlabelled = isinstance(self.data.target, PoolSpec) and self.data.target.labels == "none"
