@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -107,3 +108,92 @@ def test_what_is_learned_online_is_the_same(pool, tmp_path, method):
     pictures, start = trained(pool, "test_vit", online=method)
     ours, _ = trained(pool, "test_vit", tmp_path, online=method)
     assert difference(ours, pictures, start) < 1e-4
+
+
+def activations_of(pool, folder, **changed) -> Activations:
+    model = small_model("test_efficientnet").to(memory_format=torch.channels_last)
+    return kept(model, pictures_of(pool, CropFlipColor()), folder, augments=True, **changed)
+
+
+def test_a_visit_sees_the_same_whatever_else_was_asked_for_before(pool, tmp_path):
+    """To the last bit: what a resumed training computes anew is what the first attempt had kept."""
+    visits = [
+        Visit(1, np.array([3, 9, 20]), np.array([0, 1, 4])),
+        Visit(2, np.array([9, 3]), np.array([0, 0])),
+        Visit(2, np.arange(33), np.zeros(33, np.int64)),
+    ]
+    ours, later = activations_of(pool, tmp_path), activations_of(pool, tmp_path)
+    first = list(ours.training(visits))
+    for visit, expected in zip(reversed(visits), reversed(first), strict=True):
+        assert torch.equal(next(later.training(iter([visit]))), expected)
+    whole = next(ours.evaluating([np.arange(33)]))
+    assert torch.equal(next(later.evaluating(iter([np.array([32, 0])]))), whole[[32, 0]])
+    ours.close()
+    later.close()
+
+
+def test_views_are_the_centre_and_augmented_copies_in_turn(pool, tmp_path):
+    ours, row = activations_of(pool, tmp_path), np.array([5])
+    centre = next(ours.evaluating([row]))
+    seen = [next(ours.training([Visit(epoch, row, row * 0)])) for epoch in range(2 * VIEWS)]
+    assert torch.equal(seen[0], centre)
+    assert all(torch.equal(seen[epoch], seen[epoch + VIEWS]) for epoch in range(VIEWS))
+    assert len({float(one.sum()) for one in seen}) == VIEWS
+    assert torch.equal(next(ours.training([Visit(1, row, row * 0 + 1)])), seen[2])
+    augmented = next(ours.pictures.training([Visit(0, row, row * 0)]))
+    assert torch.allclose(seen[1], ours.cut.activations(ours.model.eval(), augmented, "fp32"), atol=1e-5)
+    ours.close()
+
+
+def test_each_view_goes_through_the_trunk_once(pool, tmp_path):
+    ours, passed = activations_of(pool, tmp_path), []
+    handle = ours.model.conv_stem.register_forward_pre_hook(lambda module, inputs: passed.append(len(inputs[0])))
+    visits = [Visit(epoch, np.arange(27), np.zeros(27, np.int64)) for epoch in range(4 * VIEWS)]
+    assert len(list(ours.training(visits))) == len(visits)
+    assert passed == [64, 64]  # 3 views of 27 rows, the last batch filled up
+    handle.remove()
+    ours.close()
+
+
+def test_where_the_disk_is_full_the_same_is_computed_anew(pool, tmp_path):
+    for features in ("float32", "float16"):
+        ours, full = (activations_of(pool, tmp_path, features=features) for _ in range(2))
+        full.shelf.is_full = True
+        visits = [Visit(1, np.arange(33), np.arange(33) % 5)]
+        assert torch.equal(next(ours.training(visits)), next(full.training(visits)))
+        assert not full.shelf.has(np.arange(33)).any()
+        ours.close()
+        full.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "why"),
+    [
+        ("test_resnet", {"batch_norm": "train"}, "training.batch_norm: train"),
+        ("test_resnet", {"mixup": 0.2}, "training.mixup mixes pictures"),
+        ("test_vit_relpos", {}, "its last stage takes more than one tensor"),
+        ("test_resnet", {"max_bytes": 1000}, r"output.cache_gb \(1e-06\); output.features: float16 halves it"),
+    ],
+)
+def test_where_nothing_can_be_kept_one_sentence_says_why(pool, tmp_path, name, changed, why):
+    said: list[str] = []
+    model = small_model(name, **({"img_size": 64} if "vit" in name else {}))
+    assert kept(model, pictures_of(pool), tmp_path, said, **changed) is None
+    assert len(said) == 1
+    assert re.search(f"^the last stage is trained on pictures anew at every visit: .*{why}", said[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_as_many_views_are_kept_as_the_limit_allows(pool, tmp_path):
+    said: list[str] = []
+    model, pictures = small_model("test_resnet"), pictures_of(pool, CropFlipColor())
+    one_view = len(pool) * 192 * 4 * 4 * 4
+    found = {}
+    for limit in (1.9, 2.5, 4.1):
+        ours = kept(model, pictures, tmp_path, said, augments=True, max_bytes=int(limit * one_view), views=4)
+        found[limit] = ours and ours.views
+        if ours:
+            ours.close()
+    assert found == {1.9: None, 2.5: 2, 4.1: 4}
+    assert said[1].startswith("training.views: 2 are kept, not 4: one view of 33 images takes")
+    assert len(said) == 2

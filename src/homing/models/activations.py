@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import IO
 
 import numpy as np
@@ -84,7 +83,7 @@ class Activations:
         """Take note of what the trunk gives while the whole model is asked, until `note` says of which rows."""
 
         def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._seen.append(inputs[0].float().cpu())
+            self._seen.append(inputs[0].float().cpu().clone())  # what follows may write over it
 
         handle = self.model.get_submodule(self.cut.place).register_forward_pre_hook(see)
         try:
@@ -118,23 +117,25 @@ class Activations:
         values = torch.from_numpy(stored).float()
         missing = np.flatnonzero(~good)  # where the disk is full
         for some, computed in self._computed(rows[missing], views[missing]):
-            values[torch.from_numpy(missing[some])] = computed.permute(self.cut.axes)
+            stored = self.shelf.rounded(computed.permute(self.cut.axes).numpy())
+            values[torch.from_numpy(missing[some])] = torch.from_numpy(stored).float()
         return values.permute(*np.argsort(self.cut.axes).tolist()).to(self.pictures.device)
 
     def _computed(self, rows: Rows, views: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Positions in some rows and views, and the activations of these, float32 [m, ...] on the CPU."""
         if not len(rows):
             return
-        centred, augmented = (list(batches_of(np.flatnonzero(some), _BATCH)) for some in (views == 0, views > 0))
-        images = chain(
-            self.pictures.evaluating(rows[some] for some in centred),
-            self.pictures.training(Visit(0, rows[some], views[some] - 1) for some in augmented),
-        )
+        centres_first = batches_of(np.argsort(views > 0, kind="stable"), _BATCH)
+        batches = [(some[views[some] == 0], some[views[some] > 0]) for some in centres_first]
+        centred = self.pictures.evaluating(rows[some] for some, _ in batches if len(some))
+        augmented = self.pictures.training(Visit(0, rows[some], views[some] - 1) for _, some in batches if len(some))
         training = self.model.training
         self.model.eval()
         try:
-            for some, batch in zip([*centred, *augmented], images, strict=True):
-                filled = torch.cat([batch, *[batch[-1:]] * (_BATCH - len(batch))])
+            for parts in batches:
+                images = [next(of) for of, some in zip((centred, augmented), parts, strict=True) if len(some)]
+                some = np.concatenate(parts)
+                filled = torch.cat([*images, *[images[-1][-1:]] * (_BATCH - len(some))])
                 yield some, self.cut.activations(self.model, filled, self.precision)[: len(some)].cpu()
         finally:
             self.model.train(training)

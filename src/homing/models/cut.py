@@ -114,7 +114,7 @@ def cut_of(model: nn.Module, images: Tensor, precision: str = "fp32") -> Cut:
         seen = cut.activations(model, images, precision)
         tail = cut.tail(model)
         with torch.inference_mode(), autocast(images.device, precision):
-            whole, ours = model(images), _tried(tail, seen)
+            whole, ours = model(images), _tried(tail, seen.clone())
         if whole.shape != ours.shape or not torch.equal(whole, ours):
             raise CannotCut("its last stage sees more than what the stage before it gives")
         set_training_mode(model, "frozen")

@@ -51,7 +51,7 @@ class Shelf:
 
     def put(self, numbers: Numbers, values: npt.NDArray[Any]) -> None:
         """Write some arrays [m, *shape]; where that fails, nothing is written any more."""
-        stored = np.ascontiguousarray(_fitting(values, self.dtype)).reshape(len(numbers), -1)
+        stored = np.ascontiguousarray(self.rounded(values)).reshape(len(numbers), -1)
         try:
             for number, row in zip(numbers.tolist(), stored, strict=True):
                 if self.is_full:
@@ -72,6 +72,13 @@ class Shelf:
                 good[place] = count == self.row_bytes and _sum_of(row) == self._sums[number]
         return out, good
 
+    def rounded(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values as they come back from here."""
+        if self.dtype == values.dtype:
+            return values
+        most = np.finfo(self.dtype).max
+        return np.where(np.isfinite(values), np.clip(values, -most, most), values).astype(self.dtype)
+
     def _write(self, data: bytes, offset: int) -> None:
         while data:
             written = os.pwrite(self.file.fileno(), data, offset)
@@ -81,10 +88,3 @@ class Shelf:
 def _sum_of(row: npt.NDArray[Any]) -> int:
     """A checksum that is never 0."""
     return zlib.crc32(row.view(np.uint8).data) | 1
-
-
-def _fitting(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if dtype == values.dtype:
-        return values
-    most = np.finfo(dtype).max
-    return np.where(np.isfinite(values), np.clip(values, -most, most), values).astype(dtype)
