@@ -40,6 +40,7 @@ class Trainings:
         self.fit = flow.fit
 
     def __call__(self, *arguments):
+        """Fit, by the clock."""
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             return self.fit(*arguments)

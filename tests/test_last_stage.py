@@ -13,7 +13,12 @@ from homing.progress import Progress
 from homing.recipe.schema import PoolSpec
 from small_run import draw_problem, small_recipe
 
-RECIPE = ("model.trainable=last_stage", "model.backbone=test_efficientnet", "evaluation.baselines=[pooled]")
+RECIPE = (
+    "model.trainable=last_stage",
+    "model.backbone=test_efficientnet",
+    "training.target_weight=4",
+    "evaluation.baselines=[pooled]",
+)
 
 
 @pytest.fixture(scope="module")

@@ -135,11 +135,13 @@ def test_a_visit_sees_the_same_whatever_else_was_asked_for_before(pool, tmp_path
 def test_views_are_the_centre_and_augmented_copies_in_turn(pool, tmp_path):
     ours, row = activations_of(pool, tmp_path), np.array([5])
     centre = next(ours.evaluating([row]))
-    seen = [next(ours.training([Visit(epoch, row, row * 0)])) for epoch in range(2 * VIEWS)]
+    seen = [next(ours.training([Visit(0, row, row * 0 + copy)])) for copy in range(2 * VIEWS)]
     assert torch.equal(seen[0], centre)
-    assert all(torch.equal(seen[epoch], seen[epoch + VIEWS]) for epoch in range(VIEWS))
+    assert all(torch.equal(seen[copy], seen[copy + VIEWS]) for copy in range(VIEWS))
     assert len({float(one.sum()) for one in seen}) == VIEWS
-    assert torch.equal(next(ours.training([Visit(1, row, row * 0 + 1)])), seen[2])
+    for epoch, view in ((1, 0), (2, 1), (3, 1), (4, 2), (2 * VIEWS, 0)):  # two epochs each, of a single copy
+        assert torch.equal(next(ours.training([Visit(epoch, row, row * 0)])), seen[view])
+    assert torch.equal(next(ours.training([Visit(2, row, row * 0 + 1)])), seen[2])
     augmented = next(ours.pictures.training([Visit(0, row, row * 0)]))
     assert torch.allclose(seen[1], ours.cut.activations(ours.model.eval(), augmented, "fp32"), atol=1e-5)
     ours.close()
@@ -148,7 +150,7 @@ def test_views_are_the_centre_and_augmented_copies_in_turn(pool, tmp_path):
 def test_each_view_goes_through_the_trunk_once(pool, tmp_path):
     ours, passed = activations_of(pool, tmp_path), []
     handle = ours.model.conv_stem.register_forward_pre_hook(lambda module, inputs: passed.append(len(inputs[0])))
-    visits = [Visit(epoch, np.arange(27), np.zeros(27, np.int64)) for epoch in range(4 * VIEWS)]
+    visits = [Visit(epoch, np.arange(27), np.zeros(27, np.int64)) for epoch in range(8 * VIEWS)]
     assert len(list(ours.training(visits))) == len(visits)
     assert passed == [64, 64]  # 3 views of 27 rows, the last batch filled up
     handle.remove()

@@ -21,6 +21,9 @@ _BATCH = 64
 depend on what else is in the batch."""
 _WINDOW = 512  # rows whose missing activations are computed together, ahead of their use
 
+_EPOCHS_A_VIEW = 2
+"""Epochs before a row's turn comes to its next view: whatever went through the trunk is trained on twice at least."""
+
 Asked = tuple[Rows, Rows]
 """Rows and the view of each."""
 
@@ -60,9 +63,8 @@ class Activations:
         self._seen: deque[Tensor] = deque()
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
-        """The activations of each visit. Of a row, copies and epochs take one view after the other."""
-        asked = ((visit.rows, (visit.epoch + visit.copies) % self.views) for visit in visits)
-        return self._served(asked)
+        """The activations of each visit. Of a row, the copies of an epoch take one view after the other."""
+        return self._served((visit.rows, self._views_of(visit)) for visit in visits)
 
     def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
         """The activations of each batch without augmentation."""
@@ -97,6 +99,9 @@ class Activations:
         self._keep(rows, np.zeros_like(rows), self._seen.popleft()[: len(rows)])
 
     # ---- how -----------------------------------------------------------------------------------------------------
+
+    def _views_of(self, visit: Visit) -> Rows:
+        return np.asarray((visit.epoch // _EPOCHS_A_VIEW + visit.copies) % self.views)
 
     def _served(self, asked: Iterable[Asked]) -> Iterator[Tensor]:
         for window in _windows(asked):

@@ -254,10 +254,14 @@ class Output(Section):
         "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"
     )
     features: Literal["float32", "float16"] = Field(
-        "float32", description="how features are stored; float16: half as large, rounded to three digits"
+        "float32",
+        description="how features, and activations that last_stage is trained on, are stored; float16: half as large,"
+        " rounded to three digits",
     )
     cache_gb: Annotated[float, Field(ge=0)] = Field(
-        4.0, description="size of that cache, GB; what was unused for longest goes first"
+        4.0,
+        description="size of that cache, GB; what was unused for longest goes first. Activations that last_stage is"
+        " trained on may take as much again while the run lasts",
     )
 
 
