@@ -144,14 +144,22 @@ def test_frozen_parts_do_not_move(problem, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "backbone", "apply"), [("hierarchical", "test_resnet", "sample"), ("instance", "test_vit", "weight")]
+    ("method", "backbone", "apply", "trainable"),
+    [
+        ("hierarchical", "test_resnet", "sample", "all"),
+        ("instance", "test_vit", "weight", "all"),
+        ("instance", "test_efficientnet", "sample", "last_stage"),
+    ],
 )
-def test_resuming_ends_where_the_uninterrupted_run_does_bit_for_bit(problem, tmp_path, method, backbone, apply):
+def test_resuming_ends_where_the_uninterrupted_run_does_bit_for_bit(
+    problem, tmp_path, method, backbone, apply, trainable
+):
     recipe = small_recipe(
         problem,
         f"rates.method={method}",
         f"rates.apply={apply}",
         f"model.backbone={backbone}",
+        f"model.trainable={trainable}",
         "rates.observe_every=2",
         "training.steps=20",  # over several epochs
         "output.checkpoint_every=3",

@@ -15,10 +15,12 @@ from torch import nn
 from homing.errors import DataError, RecipeError
 from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
+from homing.features.fill import Witness
 from homing.features.forward import feature_width
 from homing.features.key import canvas_facts, feature_facts
 from homing.features.scan import Scan, scan
 from homing.features.store import Store
+from homing.models.activations import Activations
 from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms
@@ -30,10 +32,11 @@ from homing.pools.problem import ROLES, Problem, open_problem
 from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.terminal import in_a_line
+from homing.training.activations import keep_activations
 from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
 from homing.training.rehearsal import rehearse_scan, rehearse_step
-from homing.unpacking import augmentation_of, needs_features, observes, training_settings
+from homing.unpacking import augmentation_of, keeping_of, needs_features, observes, training_settings
 
 _LISTED = 20
 _BLOCK = 8_192  # rows
@@ -68,6 +71,8 @@ class Prepared:
     ) -> None:
         for store in self.stores:
             store.close()
+        if self.material.activations is not None:
+            self.material.activations.close()
         self.material.pictures.images.close()
 
     def facts(self, recipe: Recipe, session: Session) -> RunFacts:
@@ -94,14 +99,10 @@ class Prepared:
         material = self.material
         model, _, _ = build_backbone(recipe, material.problem.num_outputs, session.device)
         adapt_to(model, material.pictures, target)
-        found, store = _scan(recipe, session, model, material.pictures)
-        return replace(
-            self,
-            material=replace(
-                material, model=model, features=found.features if needs_features(recipe) else None, kept=store.folder
-            ),
-            stores=(store,),
-        )
+        found, store, activations = _scan(recipe, session, model, material.pictures)
+        features = found.features if needs_features(recipe) else None
+        changed = replace(material, model=model, features=features, kept=store.folder, activations=activations)
+        return replace(self, material=changed, stores=(store,))
 
 
 def prepare(recipe: Recipe, session: Session) -> Prepared:
@@ -124,8 +125,10 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     if recipe.training.batch_norm == "adapt":
         adapt_to(model, pictures, problem.target_rows)
     canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
-    found, store = _scan(recipe, session, model, pictures)
+    found, store, activations = _scan(recipe, session, model, pictures)
     kept, dropped = leave_out(problem, found, pictures, session, drop=recipe.data.on_bad_image == "drop")
+    if found.bad and activations is not None:
+        activations.select(np.setdiff1d(np.arange(len(problem)), [item.row for item in found.bad]))
     features: FeatureBlocks | None = None
     if needs_features(recipe):
         gone = [item.row for item in found.bad]
@@ -133,7 +136,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         if found.num_passed:  # what lay there was looked at when it was scanned
             on_main(session.accelerator, lambda: check_finite(features, kept))
     head_only = recipe.model.trainable == "head"
-    material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder)
+    material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder, activations)
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
     return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases))
 
@@ -302,15 +305,27 @@ def open_store(
     return open_first(fitting, facts, shape=(width,), dtype=dtype, say=say)
 
 
-def _scan(recipe: Recipe, session: Session, model: nn.Module, pictures: ImageInputs) -> tuple[Scan, Store]:
-    """Features of every row, or where nothing looks at them only whether each picture can be read."""
+def _scan(
+    recipe: Recipe, session: Session, model: nn.Module, pictures: ImageInputs
+) -> tuple[Scan, Store, Activations | None]:
+    """Features of every row, or where nothing looks at them only whether each picture can be read.
+
+    On the way the activations in front of the last stage are kept, where it is trained on them.
+    """
     wanted = model if needs_features(recipe) else None
+    kept: list[Activations] = []
 
     def opened(caches: Sequence[FeatureCache]) -> Store:
         return open_store(recipe, session, wanted, pictures, caches)
 
+    def witness(store: Store) -> Activations | None:
+        activations = keep_activations(session, model, pictures, store.folder, keeping_of(recipe))
+        kept[:] = [] if activations is None else [activations]
+        return None if wanted is None else activations
+
     caches, precision = caches_of(recipe, session.shared or session.folder), recipe.training.precision
-    return _scan_into(caches, opened, session, pictures, "scan", wanted, precision)
+    found, store = _scan_into(caches, opened, session, pictures, "scan", wanted, precision, witness)
+    return found, store, kept[0] if kept else None
 
 
 def _scan_into(
@@ -321,6 +336,7 @@ def _scan_into(
     title: str,
     model: nn.Module | None = None,
     precision: str = "fp32",
+    witness: Callable[[Store], Witness | None] = lambda store: None,
 ) -> tuple[Scan, Store]:
     """A scan of every row into the first cache that takes it; one whose disk is full takes nothing."""
     store = opened(caches)
@@ -337,11 +353,12 @@ def _scan_into(
             progress=session.progress,
             stop_asked=session.stop_asked,
             title=title,
+            witness=witness(store),
         )
     except OSError as error:
         store.close()
         if not others or session.accelerator.num_processes > 1:
             raise
         session.progress.say(f"warning: {store.folder} cannot be written to ({error.strerror or error})")
-        return _scan_into(others, opened, session, pictures, title, model, precision)
+        return _scan_into(others, opened, session, pictures, title, model, precision, witness)
     return found, store

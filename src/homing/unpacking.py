@@ -6,6 +6,7 @@ from homing.evaluation.planning import PlanSettings
 from homing.methods import METHODS
 from homing.pools.augmentation import CropFlipColor
 from homing.recipe.schema import Recipe
+from homing.training.activations import Keeping
 from homing.training.fit import FitSettings
 from homing.training.online import OnlineSettings
 from homing.training.optimizer import default_learning_rate
@@ -79,6 +80,20 @@ def augmentation_of(recipe: Recipe) -> CropFlipColor | None:
     """How training pictures stray from their canvas."""
     wanted = recipe.training.augmentation
     return None if isinstance(wanted, str) else CropFlipColor(**wanted.model_dump())
+
+
+def keeping_of(recipe: Recipe) -> Keeping:
+    """How activations in front of the last stage are kept."""
+    training, output = recipe.training, recipe.output
+    return Keeping(
+        views=training.views if recipe.trains and recipe.model.trainable == "last_stage" else 0,
+        augments=augmentation_of(recipe) is not None,
+        features=output.features,
+        max_bytes=int(output.cache_gb * 1e9),
+        precision=training.precision,
+        batch_norm=training.batch_norm,
+        mixup=training.mixup,
+    )
 
 
 def needs_features(recipe: Recipe) -> bool:

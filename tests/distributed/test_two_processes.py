@@ -15,12 +15,15 @@ from homing.flow import run
 from small_run import draw_problem, small_recipe
 
 
-@pytest.mark.parametrize("method", ["hierarchical", "instance"])
-def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "trainable"), [("hierarchical", "all"), ("instance", "all"), ("instance", "last_stage")]
+)
+def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method, trainable):
     problem = draw_problem(tmp_path / "pools")
     overrides = (
         f"rates.method={method}",
         "model.backbone=test_vit",
+        f"model.trainable={trainable}",
         "training.batch_size=7",
         "training.accumulate=2",
         "training.optimizer=momentum",  # Adam would blow up the rounding of gradients that are zero (key biases)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,18 @@ from homing.pools.order import Rows
 _TICK = 0.02  # seconds: clocks of file systems are no finer, so a later change is seen only after so long
 
 
+class Witness(Protocol):
+    """Keeps what a model computes on the way to the features."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Look on while batches go through the model."""
+        ...
+
+    def note(self, rows: Rows) -> None:
+        """Which rows the next batch that was seen begins with, int64; it may have been filled up."""
+        ...
+
+
 class Filler:
     """Scans rows into a store.
 
@@ -34,6 +47,7 @@ class Filler:
         device: Where the model is.
         precision: fp32 or bf16.
         batch_size: Images at a time.
+        witness: Sees the forward passes, and is told which rows are in each.
     """
 
     def __init__(
@@ -44,8 +58,9 @@ class Filler:
         device: torch.device,
         precision: str,
         batch_size: int,
+        witness: Witness | None = None,
     ) -> None:
-        self.store, self.pictures, self.model = store, pictures, model
+        self.store, self.pictures, self.model, self.witness = store, pictures, model, witness
         self.device, self.precision, self.batch_size = device, precision, batch_size
 
     def fill(self, rows: Rows, advance: Callable[[int], None], expected: Bytes | None = None) -> tuple[Places, int]:
@@ -95,9 +110,12 @@ class Filler:
         self.model.eval()
         width, dtype = self.store.kind.shape, self.store.kind.dtype
         try:
-            examined = self.pictures.examining(parts, seen)
-            for features, loaded in forward(self.model, examined, self.device, self.precision, self.batch_size):
-                yield (np.empty((0, *width), dtype) if features is None else _stored(features, dtype)), loaded
+            examined, witness = self.pictures.examining(parts, seen), self.witness
+            with nullcontext() if witness is None else witness.watching():
+                for features, loaded in forward(self.model, examined, self.device, self.precision, self.batch_size):
+                    if witness is not None and features is not None:
+                        witness.note(loaded.rows[loaded.good])
+                    yield (np.empty((0, *width), dtype) if features is None else _stored(features, dtype)), loaded
         finally:
             self.model.train(training)
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.errors import RecipeError
-from homing.features.fill import Filler
+from homing.features.fill import Filler, Witness
 from homing.features.forward import features_of
 from homing.features.meeting import Meeting, meet
 from homing.features.places import BAD, UNKNOWN, Places
@@ -73,6 +73,7 @@ def scan(
     progress: Progress | None = None,
     stop_asked: Callable[[], bool] = lambda: False,
     title: str = "scan",
+    witness: Witness | None = None,
 ) -> Scan:
     """Features of each row, without augmentation: from the store, and of what is missing there from the images.
 
@@ -90,6 +91,7 @@ def scan(
         progress: Told of the stage.
         stop_asked: Whether to stop; what was done until then is kept.
         title: Of the stage.
+        witness: Looks on while images go through the model.
 
     Raises:
         DataError: Processes do not share the store's folder, or another process failed.
@@ -100,7 +102,7 @@ def scan(
         places = _planned(pictures, rows, store, others, verify)
         todo = places.missing()
         mine = share_of(todo, others.rank, others.num)
-        filler = Filler(store, pictures, model, accelerator.device, precision, batch_size)
+        filler = Filler(store, pictures, model, accelerator.device, precision, batch_size, witness)
         with progress.stage(title, len(todo)) as advance:
             report = stoppable(advance, stop_asked)
             found, passed = filler.fill(rows[mine], lambda count: report(count * others.num), places.digests[mine])

@@ -44,7 +44,7 @@ _ours: set[str] = set()  # names of what this process is at work on
 @contextmanager
 def open_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write to under another name; flushed and renamed where the block ends well, else removed."""
-    with _unfinished(path) as unfinished:
+    with under_other_name(path) as unfinished:
         with unfinished.open("wb") as file:
             yield file
             file.flush()
@@ -68,7 +68,7 @@ def folder_whole(path: Path, *, into_existing: bool = False) -> Iterator[Path]:
     Raises:
         OSError: Something else lies at `path`.
     """
-    with _unfinished(path) as unfinished:
+    with under_other_name(path) as unfinished:
         unfinished.mkdir(parents=True)
         yield unfinished
         _flush_tree(unfinished)
@@ -182,7 +182,7 @@ def host() -> str:
 
 
 @contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
+def under_other_name(path: Path) -> Iterator[Path]:
     """A name beside `path` that is free; what lies there in the end is removed."""
     remove_leftovers(path.parent)
     kept = path.name.encode()[:100].decode(errors="ignore")  # names end at 255 bytes

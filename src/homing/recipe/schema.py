@@ -228,6 +228,11 @@ class Training(Section):
         description="share of the steps, at the end, whose weights are averaged, which are then judged and saved;"
         " default: 0.7, and 0 where all weights begin at random or ema is given",
     )
+    views: Annotated[int, Field(ge=0, le=1000)] = Field(
+        4,
+        description="last_stage: views of each image, the centre and augmented ones, that go through the frozen layers"
+        " once and are trained on in turn; 0: every visit is augmented anew and goes through all layers",
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="decay of an exponential average of the weights, in place of average_last; default: none"
     )
@@ -257,10 +262,14 @@ class Output(Section):
         "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"
     )
     features: Literal["float32", "float16"] = Field(
-        "float32", description="how features are stored; float16: half as large, rounded to three digits"
+        "float32",
+        description="how features, and activations that last_stage is trained on, are stored; float16: half as large,"
+        " rounded to three digits",
     )
     cache_gb: Annotated[float, Field(ge=0)] = Field(
-        4.0, description="size of that cache, GB; what was unused for longest goes first"
+        4.0,
+        description="size of that cache, GB; what was unused for longest goes first. Activations that last_stage is"
+        " trained on may take as much again while the run lasts",
     )
 
 
@@ -318,6 +327,8 @@ class Recipe(Section):
             and self.training.augmentation != "none"
         ):
             found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
+        if self.model.trainable != "last_stage" and "views" in _changed(self.training):
+            found.append(f"training.views: no effect with model.trainable: {self.model.trainable}")
         if self.data.test is not None and "folds" in _changed(self.evaluation):
             found.append("evaluation.folds: no effect, data.test is given")
         unlabelled = isinstance(self.data.target, PoolSpec) and self.data.target.labels == "none"

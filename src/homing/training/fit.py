@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from homing.models.inputs import Inputs, RowsOf, batches_of
-from homing.models.parts import autocast, classifier_of, keep_outputs, set_trainable
+from homing.models.parts import autocast, keep_outputs, set_trainable
 from homing.pools.order import Rows
 from homing.rates.online.reweighting import WeightNet
 from homing.session import Session
@@ -108,7 +108,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         assert material.features is not None
         probe_head(model, material.features, rows, material.labels[rows], phase, split=split)
     set_trainable(model, shared.trainable)
-    trained = classifier_of(model) if material.head_only else model
+    trained = material.trained_part(model)
     inputs, labels = RowsOf(material.inputs, rows), material.labels[rows]
     observed = None
     if one.plan.online is not None:
@@ -173,7 +173,7 @@ def _checkpoints(session: Session, shared: FitSettings, one: Fit) -> Checkpoints
 
 def predict(session: Session, material: Material, model: nn.Module, rows: Rows, *, precision: str) -> Tensor:
     """Logits of some rows, float32 [len(rows), C] on the CPU, in every process."""
-    trained = classifier_of(model) if material.head_only else model
+    trained = material.trained_part(model)
     trained.eval()
     accelerator, parts = session.accelerator, []
     mine = rows[accelerator.process_index :: accelerator.num_processes]

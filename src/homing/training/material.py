@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from homing.models.activations import Activations
 from homing.models.backbone import Preprocessing
 from homing.models.inputs import FeatureInputs, ImageInputs, Inputs
+from homing.models.parts import classifier_of
 from homing.pools.order import Rows
 from homing.pools.problem import Problem
 from homing.pools.texts import Texts
@@ -68,6 +70,7 @@ class Material:
         features: What the model's head sees of each row; None where nothing of the run looks at features.
         head_only: Whether nothing but the head is trained.
         kept: Folder of the features' store, in which what follows from them may be kept.
+        activations: What the frozen trunk makes of the pictures, where the last stage is trained on that; else None.
     """
 
     problem: Problem
@@ -78,6 +81,7 @@ class Material:
     features: FeatureBlocks | None
     head_only: bool
     kept: Path
+    activations: Activations | None = None
 
     @cached_property
     def labels(self) -> Tensor:
@@ -88,9 +92,15 @@ class Material:
     def inputs(self) -> Inputs:
         """What the trained part is fed."""
         if not self.head_only:
-            return self.pictures
+            return self.pictures if self.activations is None else self.activations
         assert self.features is not None
         return FeatureInputs(self.features, self.pictures.device)
+
+    def trained_part(self, model: nn.Module) -> nn.Module:
+        """The part of a copy of the model that `inputs` are for: its parameters are the copy's own."""
+        if self.head_only:
+            return classifier_of(model)
+        return model if self.activations is None else self.activations.cut.tail(model)
 
     @property
     def split(self) -> int | None:
