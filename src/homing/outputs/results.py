@@ -14,7 +14,13 @@ from homing.evaluation.metrics import confusion, metrics, per_class
 from homing.evaluation.paired import Interval, paired_intervals
 from homing.memory import peak_rss_mb
 from homing.outputs.facts import RunFacts
-from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
+from homing.outputs.pool_warnings import (
+    label_warnings,
+    mixed_up_warnings,
+    overlap_warnings,
+    repeated_warning,
+    target_warnings,
+)
 from homing.pools.ambiguities import ambiguities
 from homing.rates.learned.plan import effective_sample_size
 
@@ -151,14 +157,16 @@ def data_warnings(facts: RunFacts) -> list[str]:
             f"{len(facts.bad):,} images could not be read and were left out; results.json lists them under dropped."
         )
     labelled = target_warnings(problem) if problem.has_target_labels else []
+    if facts.repeated:
+        found.append(repeated_warning(facts.repeated))
     return [*ambiguities(problem.by_role), *found, *labelled, *overlap_warnings(problem)]
 
 
 def describe_data(problem: Problem) -> dict[str, Any]:
     """Sizes and digests of the pools, and the classes in the order of the model's outputs."""
-    roles = dict(zip(("source", "target", "test"), problem.pools, strict=False))
     described: dict[str, Any] = {
-        role: {"name": pool.name, "num_samples": len(pool), "digest": pool.digest()} for role, pool in roles.items()
+        role: {"name": pool.name, "num_samples": len(pool), "digest": pool.digest()}
+        for role, pool in problem.by_role.items()
     }
     return {"test": None, **described, "classes": list(problem.classes)}
 
