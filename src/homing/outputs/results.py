@@ -21,6 +21,7 @@ from homing.outputs.pool_warnings import (
     repeated_warning,
     target_warnings,
 )
+from homing.outputs.unlabelled_files import describe_unlabelled, guess_warnings
 from homing.pools.ambiguities import ambiguities
 from homing.rates.learned.plan import effective_sample_size
 
@@ -47,7 +48,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
     """The content of `results.json`."""
     main = outcomes[0]
     gradients = int(main.fitted.visits.sum())
-    return described(facts, main.method.rates, main.fitted.rates) | {
+    return described(facts, main.method.rates, main.fitted.rates, main.fitted.guessed[1]) | {
         "headline": "unmeasured",
         "target": None,
         "cost": cost(facts, seconds, source_gradients=gradients)
@@ -63,7 +64,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
 
 def collect_rates_only(facts: RunFacts, plan: RatePlan, seconds: float) -> dict[str, Any]:
     """The same of a run that stopped after the rates."""
-    return described(facts, plan, plan.rates) | {
+    return described(facts, plan, plan.rates, torch.zeros(0)) | {
         "headline": "none",
         "target": None,
         "cost": cost(facts, seconds, source_gradients=0),
@@ -96,9 +97,12 @@ def _gain(ours: Tensor, theirs: Tensor, labels: Tensor, seed: int) -> Interval:
     return paired_intervals(ours[None], theirs[None], labels, seed=seed)["accuracy"]
 
 
-def described(facts: RunFacts, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
-    """What `results.json` says of any run: what was asked, of which data, and the rates."""
-    asked = facts.asked
+def described(facts: RunFacts, plan: RatePlan, rates: Tensor, guessed_visits: Tensor) -> dict[str, Any]:
+    """What `results.json` says of any run: what was asked, of which data, the rates, and the unlabelled images."""
+    asked, problem = facts.asked, facts.problem
+    unlabelled = None
+    if plan.guesses is not None and problem.unlabelled is not None:
+        unlabelled = describe_unlabelled(problem.unlabelled, plan, problem.classes, facts.repeated, guessed_visits)
     return {
         "version": version("homing"),
         "recipe_sha256": asked.recipe_sha256,
@@ -109,7 +113,8 @@ def described(facts: RunFacts, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
             "effective_sample_size": effective_sample_size(rates),
             "phi": plan.phi,
         },
-        "data": describe_data(facts.problem),
+        "unlabelled": unlabelled,
+        "data": describe_data(problem),
         "dropped": [{"image": item.name, "reason": item.reason} for item in facts.bad],
         "judged": plan.judged,
         "versions": versions(),
@@ -146,7 +151,7 @@ def warnings_of(facts: RunFacts, main: Outcome) -> list[str]:
 def plan_warnings(facts: RunFacts, plan: RatePlan) -> list[str]:
     """What the rates have to say, of the source and of the target's labels."""
     mixed_up = mixed_up_warnings(plan, facts.problem.source_classes)
-    return [*plan.warnings, *mixed_up, *label_warnings(plan, facts.problem)]
+    return [*plan.warnings, *mixed_up, *label_warnings(plan, facts.problem), *guess_warnings(plan)]
 
 
 def data_warnings(facts: RunFacts) -> list[str]:
