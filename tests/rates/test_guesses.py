@@ -89,16 +89,33 @@ def test_features_that_are_not_finite_are_told(known):
 
 
 def test_what_to_label_is_uncertain_of_the_domain_and_spread(known):
-    evidence, _, projection, features, _ = known
-    found = guesses_of(known, features)
-    copies = torch.cat([features, features])  # each picture twice: one of them is enough
-    doubled = type(found)(**{name: torch.cat([values, values]) for name, values in found.tensors().items()})
-    wanted = wanted_labels(doubled, copies, evidence.target_features, projection, count=20)
-    rows = torch.tensor([row for row, _ in wanted])
-    assert len(rows.unique()) == len((rows % len(features)).unique()) == 20
-    assert found.match[rows % len(features)].min() > found.match[OURS:].mean()
-    assert found.right[rows % len(features)].mean() < found.right[:OURS].mean()
+    features = torch.cat([known[3], known[3]])  # each picture twice: one of them is enough
+    once = guesses_of(known, known[3])
+    found = type(once)(**{name: torch.cat([values, values]) for name, values in once.tensors().items()})
+    wanted = wanted_labels(found, features, known[2], count=20)
+    rows = torch.tensor([row for row, _ in wanted]) % len(known[3])
+    assert len(rows.unique()) == 20
+    assert (rows < OURS).float().mean() > 0.9
+    assert once.right[rows].mean() < once.right[:OURS].mean()
     scores = [score for _, score in wanted]
     assert scores == sorted(scores, reverse=True)
-    assert 0 < scores[-1] <= scores[0] <= 1
-    assert len(wanted_labels(guesses_of(known, features[:3]), features[:3], evidence.target_features, projection)) == 3
+    assert scores[-1] > 0
+    assert sum(scores) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(1, 1), (3, 3), (25, 20)])
+def test_of_a_few_images_all_are_wanted(known, count, chosen):
+    features = known[3][:count]
+    assert len(wanted_labels(guesses_of(known, features), features, known[2])) == chosen
+
+
+def test_images_of_which_all_guesses_are_sure_are_wanted_too(known):
+    found = guesses_of(known, known[3])
+    sure = type(found)(found.labels, torch.ones_like(found.right), found.match, found.rates)
+    rows = [row for row, _ in wanted_labels(sure, known[3], known[2])]
+    assert len(set(rows)) == len(rows) == 20
+
+
+def test_images_that_are_all_alike_are_wanted_once(known):
+    features = known[3][:1].repeat(40, 1)
+    assert len(wanted_labels(guesses_of(known, features), features, known[2])) == 1

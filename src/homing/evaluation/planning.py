@@ -226,7 +226,7 @@ class Planner:
             seed=self.session.seed,
             work=reporting(progress, self.session.device, together=True),
         )
-        wanted = wanted_labels(guesses, unlabelled, evidence.target_features, pool.projection)
+        wanted = wanted_labels(guesses, unlabelled, pool.projection, seed=self.session.seed)
         progress(1.0)
         return replace(plan, guesses=guesses, wanted=wanted)
 

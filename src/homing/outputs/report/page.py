@@ -27,7 +27,7 @@ from homing.outputs.report.verdict import points, reference, scores, verdict
 if TYPE_CHECKING:
     import jinja2
 
-ROLES = ("source", "target", "test", "unlabelled")
+_ROLES = ("source", "target", "test", "unlabelled")
 _NO_FIGURE = {
     "none": "Rates only: nothing was trained, so nothing was measured",
     "unmeasured": "Nothing was measured: no image of the target's domain has a label",
@@ -253,7 +253,7 @@ def _run_itself(run: RunFolder) -> dict[str, Any]:
     results = run.results
     data = mapping(results.get("data"))
     facts = [(key, results.get(key)) for key in ("version", "method", "seed", "recipe_sha256")]
-    facts += [(f"{role}_digest", mapping(data.get(role)).get("digest")) for role in ROLES]
+    facts += [(f"{role}_digest", mapping(data.get(role)).get("digest")) for role in _ROLES]
     seconds = number(mapping(results.get("cost")).get("seconds"))
     return {
         "facts": [(name.replace("_", " "), show(value)) for name, value in facts if value is not None],

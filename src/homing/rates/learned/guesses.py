@@ -6,9 +6,9 @@ class is as frequent as the guesses say. What is not of the domain, or cannot be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ LEAST_TRUST = 0.01
 """Below it an image is left out: it would be drawn once in a hundred epochs of the target."""
 
 _FITTED_ROWS = 25_000
+_LIKELY_SHARE = 0.95  # of a customer's own images that are of the customer's domain
+_EM_STEPS = 100
 _TEMPERATURES = torch.logspace(-1.5, 1.0, 51)
 
 
@@ -67,9 +69,10 @@ def guess_labels(
 ) -> Guesses:
     """Guess by a probe of source and target as they are trained on.
 
-    A logistic regression with the learned rates leans to the target. How sure it may be is found on images of the
-    target that it has not seen, and whether an image is of the target's domain by a classifier of target against
-    unlabelled that has not seen it (`likeness.py`).
+    A logistic regression with the learned rates leans to the target; how sure it may be is found on images of the
+    target that it has not seen. An image is of the target's domain as far as two classifiers find it so: one of target
+    against unlabelled that has not seen it, and one of target against source (`likeness.py`). Foreign images that are
+    like the source are told by the second, others by the first.
 
     Args:
         evidence: Features and labels of source and target.
@@ -85,10 +88,14 @@ def guess_labels(
     """
     reduced = evidence.projected_by(projection)
     images = MappedFeatures(as_blocks(unlabelled), projection, projection.width)
-    probe, temperature = _calibrated_probe(reduced, rates, target_weight, seed, work.part(0, 0.6))
-    labels, right = _most_probable(images, partial(log_probabilities, weights=temperature * probe))
+    rows, drawn = reduced.drawn(_FITTED_ROWS, weights=rates.clamp(min=1e-3))
+    probe, temperature = _calibrated_probe(drawn, rates[rows], target_weight, seed, work.part(0, 0.4))
+    likeness = target_likeness(drawn, seed, work.part(0.4, 0.7)).probe
+    likeness = torch.zeros(len(probe)) if likeness is None else likeness
+    found = _of_blocks(images, lambda features: _answers(features, temperature * probe, likeness))
+    labels, right = found[0].long(), found[1]
     domain = Evidence(images, labels, reduced.target_features, reduced.target_labels, num_classes=evidence.num_classes)
-    match = target_likeness(domain, seed, work.part(0.6, 1)).match
+    match = target_likeness(domain, seed, work.part(0.7, 1)).match * _share_and_match(found[2])
     return Guesses(labels, right, match, guess_rates(evidence, labels, right, match, target_weight))
 
 
@@ -118,13 +125,12 @@ def guess_rates(evidence: Evidence, labels: Tensor, right: Tensor, match: Tensor
 
 
 def _calibrated_probe(
-    evidence: Evidence, rates: Tensor, target_weight: float, seed: int, work: Work
+    drawn: Evidence, rates: Tensor, target_weight: float, seed: int, work: Work
 ) -> tuple[Tensor, float]:
     """`[D + 1, C]` log-odds of the classes, and the factor on them at which held-out target images are likeliest."""
-    rows, drawn = evidence.drawn(_FITTED_ROWS, weights=rates.clamp(min=1e-3))
-    mass = rates[rows] if drawn.masses is None else rates[rows] * drawn.masses
-    num_target, folds = evidence.num_target, min(FOLDS, evidence.num_target)
-    held_out = list(held_out_folds(evidence.target_labels, folds, seed)) if folds > 1 and target_weight else []
+    mass = rates if drawn.masses is None else rates * drawn.masses
+    num_target, folds = drawn.num_target, min(FOLDS, drawn.num_target)
+    held_out = list(held_out_folds(drawn.target_labels, folds, seed)) if folds > 1 and target_weight else []
     target = torch.full((1 + len(held_out), num_target), float(target_weight))
     for weights, fold in zip(target[1:], held_out, strict=True):
         weights[fold] = 0.0
@@ -132,14 +138,14 @@ def _calibrated_probe(
         with_bias(torch.cat([drawn.held, drawn.target_features])),
         torch.cat([drawn.source_labels, drawn.target_labels]),
         torch.cat([mass.expand(len(target), -1), target], dim=1),
-        evidence.num_classes,
+        drawn.num_classes,
         ridge=GUESS_RIDGE,
         work=work,
     )
-    scores = torch.zeros(num_target, evidence.num_classes)
+    scores = torch.zeros(num_target, drawn.num_classes)
     for probe, fold in zip(probes[1:], held_out, strict=True):
-        scores[fold] = log_probabilities(with_bias(evidence.target_features[fold]), probe)
-    return probes[0], _temperature(scores, evidence.target_labels) if held_out else 1.0
+        scores[fold] = log_probabilities(with_bias(drawn.target_features[fold]), probe)
+    return probes[0], _temperature(scores, drawn.target_labels) if held_out else 1.0
 
 
 def _temperature(scores: Tensor, labels: Tensor) -> float:
@@ -155,12 +161,31 @@ def _temperature(scores: Tensor, labels: Tensor) -> float:
     return float(_TEMPERATURES[((1 - wrong) * own + wrong * others).argmax()])
 
 
-def _most_probable(images: FeatureBlocks, log_probs: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """`[U]` the likeliest class of each image and its probability, block by block."""
-    right, labels = torch.empty(len(images)), torch.empty(len(images), dtype=torch.int64)
+def _answers(features: Tensor, probe: Tensor, likeness: Tensor) -> Tensor:
+    """`[3, m]` the likeliest class, its probability, and the log density ratio of target to source."""
+    inputs = with_bias(features)
+    found = log_probabilities(inputs, probe).max(dim=1)
+    return torch.stack([found.indices.float(), found.values.exp(), inputs @ likeness])
+
+
+def _of_blocks(images: FeatureBlocks, answer: Callable[[Tensor], Tensor]) -> Tensor:
+    """`[3, U]` of all images, block by block."""
+    found = torch.empty(3, len(images))
     for part in slices(len(images), BLOCK_ROWS):
         features = images.rows(part)
         check_finite(features, "unlabelled", part.start)
-        found = log_probs(with_bias(features)).max(dim=1)
-        right[part], labels[part] = found.values.exp(), found.indices
-    return labels, right
+        found[:, part] = answer(features)
+    return found
+
+
+def _share_and_match(log_ratio: Tensor) -> Tensor:
+    """`[U]` probability that each is of the target's domain and not of the source's, given log density ratios.
+
+    The share of the former is the likeliest one (EM, Saerens et al. 2002). Where source and target are alike, ratios
+    say nothing, and the share that it began with stays.
+    """
+    share = _LIKELY_SHARE
+    for _ in range(_EM_STEPS):
+        match = torch.sigmoid(log_ratio + math.log(share / (1 - share)))
+        share = min(max(float(match.mean()), 1e-4), 1 - 1e-4)
+    return match
