@@ -6,15 +6,19 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from digit_pools import save_digits
 from homing.errors import CheckpointError, DataError
 from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
-from homing.recipe.reading import read_recipe
+from homing.quickstart import handwritten, printed
+from homing.recipe.reading import parse_recipe, read_recipe
 from small_run import draw_folder, draw_problem, small_recipe
 
 COLUMNS = ["sample_id", "source", "guess", "probability", "match", "rate", "visits"]
@@ -179,3 +183,27 @@ def test_one_pool_serves_several_targets(tmp_path):
     run(recipe, folder / "run", quiet=True)
     dark, light = (table_of(folder / "run" / name).set_index("sample_id").match for name in ("dark", "light"))
     assert dark.mean() > light.mean()
+
+
+def test_handwritten_digits_among_printed_ones_are_guessed_and_told_from_them(tmp_path):
+    generator = np.random.default_rng(0)
+    scans, digits = handwritten()
+    mine = [(scans[row], int(digits[row])) for row in generator.permutation(len(scans)) if digits[row] < 4]
+    machine = [pair for pair in printed(1_000, generator) if pair[1] < 4]
+    save_digits(tmp_path / "source", machine[:160])
+    save_digits(tmp_path / "target", mine[:24])
+    save_digits(tmp_path / "unlabelled" / "mine", mine[24:104])
+    save_digits(tmp_path / "unlabelled" / "foreign", machine[160:210])
+    tree = {
+        "data": {role: {"path": str(tmp_path / role)} for role in ("source", "target", "unlabelled")},
+        "model": {"backbone": "tf_efficientnet_lite0", "weights": "bundled", "image_size": 48},
+        "training": {"epochs": 0, "workers": 0},
+    }
+    folder = run(parse_recipe(yaml.safe_dump(tree)), tmp_path / "run", quiet=True).folder
+    table = table_of(folder)
+    parts = table.sample_id.str.split("/")
+    is_mine, right = parts.str[0] == "mine", parts.str[1] == table.guess.astype(str)
+    assert right[is_mine].mean() > 0.7
+    assert abs(table.probability[is_mine].mean() - right[is_mine].mean()) < 0.2
+    assert table.match[is_mine].mean() > 0.6 > 0.1 > table.match[~is_mine].mean()
+    assert table.rate[~is_mine].sum() < 0.1 * table.rate.sum()

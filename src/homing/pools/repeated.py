@@ -28,9 +28,11 @@ def repeated_rows(problem: Problem, digests: npt.NDArray[np.uint8]) -> dict[str,
         DataError: None of the unlabelled images that can be read is left.
     """
     rows = problem.unlabelled_rows
+    if not len(rows):
+        return {}
     keys = np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]
     own, starts = keys[rows], dict(zip(problem.by_role, np.cumsum([0, *map(len, problem.pools)]), strict=False))
-    left, found = own != 0, {}
+    left, found = own != 0, dict[str, ProblemRows]()
     for role in (role for role in _BEFORE if role in problem.by_role):
         theirs = keys[starts[role] : starts[role] + len(problem.by_role[role])]
         again = left & np.isin(own, theirs)
@@ -39,7 +41,7 @@ def repeated_rows(problem: Problem, digests: npt.NDArray[np.uint8]) -> dict[str,
     again[np.unique(own, return_index=True)[1]] = False
     found["unlabelled"] = rows[again]
     found = {role: again for role, again in found.items() if len(again)}
-    if len(rows) and found and not (left & ~again).any():
+    if found and not (left & ~again).any():
         raise DataError(
             f"unlabelled: all of its {len(rows):,} images are in the {' or the '.join(found)} too; give others, or"
             " leave data.unlabelled out"
