@@ -39,7 +39,8 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for target in DOMAINS:
             for needle, noise in ((0.0, 0.0), (0.1, 0.2)):
-                rows.append(_study(bank, target, needle, noise, seed))
+                found = _study(bank, target, needle, noise, seed)
+                rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()})
                 print(json.dumps(rows[-1]), file=sys.stderr)
     print(f"{len(rows)} studies")
     for key in (key for key, value in rows[0].items() if isinstance(value, float)):

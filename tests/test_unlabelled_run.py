@@ -17,6 +17,7 @@ from digit_pools import save_digits
 from homing.errors import CheckpointError, DataError
 from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
+from homing.outputs.table import summary
 from homing.quickstart import handwritten, printed
 from homing.recipe.reading import parse_recipe, read_recipe
 from small_run import draw_folder, draw_problem, small_recipe
@@ -87,6 +88,7 @@ def test_what_to_label_next_is_told_and_safe_in_a_spreadsheet(finished):
     listed = finished.results["unlabelled"]["wanted"]
     assert [float(row["score"]) for row in wanted] == [row["score"] for row in listed]
     assert sum(finished.results["unlabelled"]["confidence"]) == 24
+    assert f"label next: {finished.folder / 'labels_wanted.csv'}" in summary(finished.folder, finished.results)
     page = (finished.folder / "report.html").read_text()
     assert "Label these next" in page
     assert listed[0]["sample_id"] in page

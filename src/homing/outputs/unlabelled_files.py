@@ -52,7 +52,7 @@ def write_unlabelled(
     table = pa.table(
         {
             "sample_id": pool.ids.to_arrow(),
-            "source": pa.array(list(pool.sources), pa.string()).cast(category),
+            "source": pool.sources.to_arrow().cast(category),
             "guess": guessed,
             **{name: pa.array(values.float().numpy()) for name, values in numbers.items()},
             "visits": pa.array(visits.numpy(), pa.int32()),
