@@ -50,6 +50,19 @@ def test_a_pool_that_is_foreign_as_a_whole_counts_for_nothing(known):
     assert guesses_of(known, known[3][OURS:]).rates.sum() < 0.05 * FOREIGN
 
 
+def test_images_like_those_of_the_source_count_for_nothing(known):
+    of_source, _ = draw_domain(FOREIGN, 0.0, 0.0, torch.Generator().manual_seed(4))
+    found = guesses_of(known, torch.cat([known[3][:OURS], of_source]))
+    assert found.match[OURS:].mean() < 0.1 < 0.5 < found.match[:OURS].mean()
+
+
+def test_images_of_a_domain_that_the_source_is_of_too_count_as_well():
+    evidence = hidden_matches(seed=5, hidden=400, others=0)
+    ours, _ = draw_domain(OURS, 0.6, 2.0, torch.Generator().manual_seed(6))
+    rates, projection = torch.ones(evidence.num_source), evidence.projection(WIDTH)
+    assert guess_labels(evidence, rates, 5.0, ours, projection=projection).match.mean() > 0.5
+
+
 def test_no_guess_counts_more_than_a_target_image_nor_all_of_them_more_than_the_source(known):
     evidence, plan, _, features, _ = known
     found = guesses_of(known, features)
