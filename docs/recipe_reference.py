@@ -60,7 +60,7 @@ def _options(field: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _allowed(option: dict[str, Any], sections: dict[str, Any]) -> str:
     if "$ref" in option:
-        return "a pool" if option["$ref"].endswith("/PoolSpec") else "a section"
+        return "a pool" if option["$ref"].endswith("Spec") else "a section"
     if "patternProperties" in option:
         return f"a mapping of names, each to {_allowed(next(iter(option['patternProperties'].values())), sections)}"
     if option.get("type") == "array":

@@ -126,7 +126,9 @@ def assert_same(folder: Path, whole: Path) -> None:
 @pytest.mark.parametrize("what", ["compare", "targets"])
 def test_comparisons_and_several_targets_end_as_if_nobody_had_killed_them(tmp_path, what):
     problem = draw_problem(tmp_path / "pools", per_class=8)
-    recipe = yaml.safe_load(small_recipe(problem, "training.steps=6", "output.cache=none").to_yaml())
+    draw_folder(problem / "unlabelled", 3, seed=5, share_dark=0.7)
+    more = ("training.steps=6", "output.cache=none", f"data.unlabelled.path={problem / 'unlabelled'}")
+    recipe = yaml.safe_load(small_recipe(problem, *more).to_yaml())
     if what == "targets":
         draw_folder(problem / "other", 4, seed=9, share_dark=0)
         recipe["data"]["target"] = {"a": {"path": str(problem / "target")}, "b": {"path": str(problem / "other")}}

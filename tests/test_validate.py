@@ -204,3 +204,15 @@ def test_two_unlike_layouts_are_refused_or_told(root):
     assert findings.warnings[0].startswith(
         "source: metadata.csv has no column 'label', so folders were taken for classes ('cat', 'dog')"
     )
+
+
+def test_unlabelled_images_are_described_without_classes(root):
+    draw_pool(root / "unlabelled", {"2024": 2, "train": 1}, seed=9)
+    (root / "unlabelled/train/broken.png").write_bytes(b"text")
+    shutil.copy(root / "test/cat/000.png", root / "unlabelled/known.png")
+    findings = findings_of(root, f"data.unlabelled.path={root / 'unlabelled'}")
+    (error,) = findings.errors
+    assert error.startswith("unlabelled train/broken.png: not a readable image")
+    assert "the same picture is in unlabelled (known.png) and test (cat/000.png)" in findings.warnings
+    assert f"unlabelled: 5 images without labels ({root / 'unlabelled'})" in findings.lines()
+    assert findings.pools["unlabelled"]["num_classes"] == 0

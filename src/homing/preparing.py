@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,7 +28,8 @@ from homing.outputs.facts import Asked, RunFacts
 from homing.outputs.ownership import FEATURES, check_pools
 from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
-from homing.pools.problem import ROLES, Problem, open_problem
+from homing.pools.problem import Problem, open_problem
+from homing.pools.repeated import repeated_rows
 from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.terminal import in_a_line
@@ -54,6 +55,7 @@ class Prepared:
         listed: Digest of each role's pool as it was listed, images that cannot be read among them.
         num_scanned: Images of the source that went through the model in this scan.
         stores: Open while the run lasts.
+        repeated: Role → unlabelled images that were left out because the same pictures are there.
     """
 
     material: Material
@@ -62,6 +64,7 @@ class Prepared:
     listed: dict[str, str]
     num_scanned: int
     stores: tuple[Store, ...]
+    repeated: Mapping[str, int] = field(default_factory=dict)
 
     def __enter__(self) -> Prepared:
         return self
@@ -90,6 +93,7 @@ class Prepared:
             scanned_images=self.num_scanned,
             bad=self.bad,
             dropped=self.dropped,
+            repeated=self.repeated,
         )
 
     def seeing(self, target: Rows, recipe: Recipe, session: Session) -> Prepared:
@@ -126,24 +130,26 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         adapt_to(model, pictures, problem.target_rows)
     canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
     found, store, activations = _scan(recipe, session, model, pictures)
-    kept, dropped = leave_out(problem, found, pictures, session, drop=recipe.data.on_bad_image == "drop")
-    if found.bad and activations is not None:
-        activations.select(np.setdiff1d(np.arange(len(problem)), [item.row for item in found.bad]))
+    repeated = repeated_rows(problem, found.digests)
+    gone = sorted({*(item.row for item in found.bad), *np.concatenate([[], *repeated.values()]).astype(int).tolist()})
+    kept, dropped = leave_out(problem, found, gone, pictures, session, drop=recipe.data.on_bad_image == "drop")
+    if gone and activations is not None:
+        activations.select(np.setdiff1d(np.arange(len(problem)), gone))
     features: FeatureBlocks | None = None
     if needs_features(recipe):
-        gone = [item.row for item in found.bad]
         features = found.keep(np.setdiff1d(np.arange(len(problem)), gone)).features if gone else found.features
         if found.num_passed:  # what lay there was looked at when it was scanned
             on_main(session.accelerator, lambda: check_finite(features, kept))
     head_only = recipe.model.trainable == "head"
     material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder, activations)
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
-    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases))
+    again = {role: len(rows) for role, rows in repeated.items()}
+    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases), again)
 
 
 def digests_of(problem: Problem) -> dict[str, str]:
     """Role → digest of the ids and labels of its pool, in their order."""
-    return {role: pool.identity() for role, pool in zip(ROLES, problem.pools, strict=False)}
+    return {role: pool.identity() for role, pool in problem.by_role.items()}
 
 
 def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:
@@ -153,15 +159,32 @@ def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:
 
 
 def leave_out(
-    problem: Problem, found: Scan, pictures: ImageInputs, session: Session, *, drop: bool
+    problem: Problem, found: Scan, gone: Sequence[int], pictures: ImageInputs, session: Session, *, drop: bool
 ) -> tuple[Problem, tuple[tuple[str, str, str], ...]]:
-    """The problem without what cannot be read, and (id, pool, label) of each row of the source that is gone.
+    """The problem without some rows, and (id, pool, label) of each row of the source that is gone.
+
+    Args:
+        problem: As it was scanned.
+        found: Of the scan.
+        gone: Rows to leave out, ascending; those that cannot be read are among them.
+        pictures: Of the problem's rows; rows are left out here too.
+        session: Told.
+        drop: Whether images that cannot be read may be left out.
 
     Raises:
         DataError: There are such images and they are not to be dropped; lists up to 20.
     """
-    if not found.bad:
+    if not gone:
         return problem, ()
+    if found.bad:
+        _tell_bad(problem, found, session, drop=drop)
+    source = problem.source
+    pictures.images.select(np.setdiff1d(np.arange(len(problem)), gone))
+    dropped = tuple((source.ids[row], source.sources[row], source.labels[row]) for row in gone if row < len(source))
+    return problem.without(gone), dropped
+
+
+def _tell_bad(problem: Problem, found: Scan, session: Session, *, drop: bool) -> None:
     listed = "\n  ".join([in_a_line(f"{item.name}: {item.reason}") for item in found.bad[:_LISTED]])
     more = f"\n  ... and {len(found.bad) - _LISTED:,} more" if len(found.bad) > _LISTED else ""
     if not drop:
@@ -170,10 +193,6 @@ def leave_out(
             f" data.on_bad_image: drop\n  {listed}{more}"
         )
     session.progress.say(f"left out {len(found.bad):,} images that cannot be read:\n  {listed}{more}")
-    gone, source = [item.row for item in found.bad], problem.source
-    pictures.images.select(np.setdiff1d(np.arange(len(problem)), gone))
-    dropped = tuple((source.ids[row], source.sources[row], source.labels[row]) for row in gone if row < len(source))
-    return problem.without(gone), dropped
 
 
 def check_finite(features: FeatureBlocks, problem: Problem) -> None:
@@ -238,7 +257,7 @@ def open_pictures(
         interpolation=preprocessing.interpolation,
         max_pixels=recipe.data.max_pixels,
         cache_gb=recipe.data.cache_gb if keeps else 0.0,
-        cached_first=np.concatenate([problem.target_rows, problem.test_rows]),
+        cached_first=np.concatenate([problem.target_rows, problem.test_rows, problem.unlabelled_rows]),
         workers=recipe.training.workers,
     )
     return ImageInputs(images, preprocessing, augmentation_of(recipe), seed=recipe.seed, device=session.device)

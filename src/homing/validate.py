@@ -16,6 +16,7 @@ from homing.errors import DataError, HomingError, RecipeError
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_names import quoted
+from homing.pools.folder import UNLABELLED
 from homing.pools.images import BadImage, Images, describe_blank
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
@@ -80,10 +81,13 @@ class Findings:
 
 def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:
     """What was read for a role, and as what."""
-    yield f"{role}: {pool['num_samples']:,} images, {pool['num_classes']} classes ({pool['path']})"
-    names = pool["classes"][:_LISTED]
-    more = f", ... {pool['num_classes'] - _LISTED:,} more" if pool["num_classes"] > _LISTED else ""
-    yield f"  classes: {', '.join(map(repr, names))}{more}"
+    if not pool["classes"]:
+        yield f"{role}: {pool['num_samples']:,} images without labels ({pool['path']})"
+    else:
+        yield f"{role}: {pool['num_samples']:,} images, {pool['num_classes']} classes ({pool['path']})"
+        names = pool["classes"][:_LISTED]
+        more = f", ... {pool['num_classes'] - _LISTED:,} more" if pool["num_classes"] > _LISTED else ""
+        yield f"  classes: {', '.join(map(repr, names))}{more}"
     for read in pool["read_as"]:
         used = ", ".join(f"{what} from {column}" for what, column in read["columns"].items())
         skipped = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in read["skipped"].items())
@@ -136,7 +140,9 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
         with findings.noting():
             problem = match_classes(pools, recipe.data, trains=recipe.trains)
             findings.num_outputs = problem.num_outputs
-    specs = {"source": recipe.data.sources, "target": (recipe.data.target_pool,), "test": (recipe.data.test_pool,)}
+    data = recipe.data
+    specs = {"source": data.sources, "target": (data.target_pool,), "test": (data.test_pool,)}
+    specs |= {"unlabelled": (data.unlabelled_pool,)}
     for role, pool in pools.items():
         findings.pools[role] = _summary(pool, ", ".join(spec.path for spec in specs[role] if spec is not None))
     findings.warnings += ambiguities(pools)
@@ -160,11 +166,12 @@ def _summary(pool: Pool, path: str) -> dict[str, Any]:
         {"name": one.name, "kind": one.kind, "columns": dict(one.columns), "skipped": dict(sorted(one.skipped.items()))}
         for one in pool.read_as
     ]
+    classes = [] if pool.classes == (UNLABELLED,) else list(pool.classes)
     return {
         "num_samples": len(pool),
-        "num_classes": len(pool.classes),
+        "num_classes": len(classes),
         "path": path,
-        "classes": list(pool.classes),
+        "classes": classes,
         "read_as": read_as,
     }
 

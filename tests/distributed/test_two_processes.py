@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from homing.flow import run
-from small_run import draw_problem, small_recipe
+from small_run import draw_folder, draw_problem, small_recipe
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,9 @@ def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method, train
         "rates.apply=weight",
         "output.cache=none",  # both scan
     )
+    if method == "hierarchical":  # the one that learns from unlabelled images
+        draw_folder(problem / "unlabelled", 5, seed=5, share_dark=0.6)
+        overrides = (*overrides, f"data.unlabelled.path={problem / 'unlabelled'}")
     recipe = small_recipe(problem, *overrides)
     one, two = tmp_path / "one", tmp_path / "two"
     run(recipe, one, quiet=True)
@@ -48,6 +51,12 @@ def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method, train
     tables = [pq.read_table(folder / "rates.parquet").to_pandas().set_index("sample_id") for folder in (one, two)]
     assert (tables[0].rate - tables[1].rate).abs().max() < 1e-4
     assert (tables[0].visits == tables[1].visits).all()
+    if method == "hierarchical":
+        guessed = [pq.read_table(folder / "unlabelled.parquet").to_pandas() for folder in (one, two)]
+        assert (guessed[0][["sample_id", "guess", "visits"]] == guessed[1][["sample_id", "guess", "visits"]]).all(
+            axis=None
+        )
+        assert (guessed[0].rate - guessed[1].rate).abs().max() < 1e-4
 
 
 def test_two_processes_scan_as_one_does_and_both_leave_out_what_cannot_be_read(tmp_path):

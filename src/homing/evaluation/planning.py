@@ -20,11 +20,14 @@ from homing.pools.order import Rows
 from homing.rates.learned.apart import even_weight, rates_apart
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.facts import PoolFacts, pool_facts
+from homing.rates.learned.guesses import guess_labels
 from homing.rates.learned.learner import learn_rates
 from homing.rates.learned.plan import RatePlan
+from homing.rates.learned.wanted import wanted_labels
+from homing.rates.learned.work import reporting
 from homing.session import Session
 from homing.training.learned import remembered
-from homing.training.material import FeatureBlocks, FirstRows, Material
+from homing.training.material import FeatureBlocks, Material, RowsBetween
 from homing.training.plan import Phase, TrainingPlan
 
 _NAMED = 1_000  # samples that divergence.json lists
@@ -89,8 +92,11 @@ class Planner:
             training, rates = TrainingPlan((first, second), apply), replace(rates, rates=nothing)
         else:
             residual = "instance" if method.plans_by == "learned" and self.settings.residuals else None
-            phase = Phase(rates.rates, rates.target_weight)
-            training = TrainingPlan((phase,), apply, online=method.online or residual)
+            known, more = rates.rates, {}
+            if rates.guesses is not None:
+                known, more = torch.cat([known, rates.guesses.rates]), {"guesses": rates.guesses.labels}
+            phase = Phase(known, rates.target_weight)
+            training = TrainingPlan((phase,), apply, online=method.online or residual, **more)
         return Planned(name, training, rates, time.monotonic() - started)
 
     def rates(self, name: str, target: Rows) -> RatePlan:
@@ -114,7 +120,7 @@ class Planner:
         if self.settings.truth is not None:
             matches, clean = (torch.from_numpy(problem.source.flags(column)) for column in self.settings.truth)
         return Evidence(
-            source_features=FirstRows(features, len(problem.source)),
+            source_features=RowsBetween(features, 0, len(problem.source)),
             source_labels=labels[: len(problem.source)],
             target_features=features.rows(torch.from_numpy(target)),
             target_labels=labels[target],
@@ -132,7 +138,7 @@ class Planner:
             "source": problem.source.identity(),
             "target": problem.target.identity(),
             "fold": fold_digest(target),
-        }
+        } | ({} if problem.unlabelled is None else {"unlabelled": problem.unlabelled.identity()})
 
     # ---- how -----------------------------------------------------------------------------------------------------
 
@@ -165,6 +171,9 @@ class Planner:
         source = self.material.problem.source
         for what, values in {"rates": plan.rates, **plan.descriptors}.items():
             stop_if_not_finite(what, values, lambda row: source.ids[row])
+        if plan.guesses is not None and (unlabelled := self.material.problem.unlabelled) is not None:
+            ids = unlabelled.ids
+            stop_if_not_finite("rates of unlabelled images", plan.guesses.rates, lambda row: ids[row])
         return plan
 
     def _learned(self, target: Rows) -> RatePlan:
@@ -185,17 +194,41 @@ class Planner:
 
             evidence = self.evidence(target)
             has_labels = "label_consistency" in settings.descriptors
-            return learn_rates(
+            pool = self._pool(has_labels, evidence, lambda share: report(0.3 * share))
+            end = 1.0 if self.material.problem.unlabelled is None else 0.9
+            plan = learn_rates(
                 evidence,
                 descriptors=settings.descriptors,
                 folds=folds,
                 target_weight=settings.target_weight,
                 seed=self.session.seed,
-                progress=lambda share: report(0.3 + 0.7 * share),
-                pool=self._pool(has_labels, evidence, lambda share: report(0.3 * share)),
+                progress=lambda share: report(0.3 + (end - 0.3) * share),
+                pool=pool,
                 device=self.session.device,
                 together=True,
             )
+            return self._with_guesses(plan, evidence, pool, lambda share: report(end + (1 - end) * share))
+
+    def _with_guesses(
+        self, plan: RatePlan, evidence: Evidence, pool: PoolFacts, progress: Callable[[float], None]
+    ) -> RatePlan:
+        """The plan with what is thought of the unlabelled images, where there are any."""
+        problem = self.material.problem
+        if problem.unlabelled is None:
+            return plan
+        unlabelled = RowsBetween(self._features(), int(problem.unlabelled_rows[0]), len(problem.unlabelled))
+        guesses = guess_labels(
+            evidence,
+            plan.rates,
+            plan.target_weight,
+            unlabelled,
+            projection=pool.projection,
+            seed=self.session.seed,
+            work=reporting(progress, self.session.device, together=True),
+        )
+        wanted = wanted_labels(guesses, unlabelled, pool.projection, seed=self.session.seed)
+        progress(1.0)
+        return replace(plan, guesses=guesses, wanted=wanted)
 
     def _pool(self, has_labels: bool, evidence: Evidence, progress: Callable[[float], None]) -> PoolFacts:
         """What the source tells by itself, found once for every target, fold and attempt."""
@@ -230,7 +263,7 @@ class Planner:
         elif settings.trains and weight is None:
             weight = even_weight(len(problem.source), len(target))
         return rates_apart(
-            FirstRows(features, len(problem.source)),
+            RowsBetween(features, 0, len(problem.source)),
             torch.from_numpy(problem.source_labels) if settings.source_has_labels else None,
             len(problem.source_classes),
             features.rows(torch.from_numpy(target)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ class RunFacts:
         scanned_images: Source images that went through the backbone.
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
+        repeated: Role → unlabelled images that were left out because the same pictures are there.
     """
 
     folder: Path
@@ -111,3 +113,4 @@ class RunFacts:
     scanned_images: int = 0
     bad: tuple[BadImage, ...] = ()
     dropped: tuple[tuple[str, str, str], ...] = ()
+    repeated: Mapping[str, int] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from homing.outputs.report.pictures import Pictures
 from homing.outputs.results import collect, collect_rates_only, predictions
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
 from homing.outputs.thumbnails import pictures_of
+from homing.outputs.unlabelled_files import write_unlabelled
 
 if TYPE_CHECKING:
     from homing.evaluation.outcome import Outcome
@@ -47,6 +48,7 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
         descriptors["target_alignment"] = main.fitted.alignments
     _write_rates(facts, main.method.rates, main.fitted.rates, descriptors, main.fitted.visits)
     _write_scorer(facts, main.method.rates)
+    _write_unlabelled(facts, main.method.rates, *main.fitted.guessed)
     if facts.problem.is_measured:
         write_whole(folder / "predictions.safetensors", save_tensors(predictions(facts, outcomes)))
     save_model(
@@ -72,6 +74,8 @@ def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict
     """
     _write_rates(facts, plan, plan.rates, plan.descriptors, torch.zeros(len(plan.rates), dtype=torch.int32))
     _write_scorer(facts, plan)
+    if plan.guesses is not None:
+        _write_unlabelled(facts, plan, plan.guesses.rates, torch.zeros_like(plan.guesses.labels))
     results = collect_rates_only(facts, plan, seconds)
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
     write_json(facts.folder / RESULTS, results)
@@ -145,6 +149,13 @@ def _write_rates(
         classes=problem.source_classes,
         dropped=facts.dropped,
     )
+
+
+def _write_unlabelled(facts: RunFacts, plan: RatePlan, rates: Tensor, visits: Tensor) -> None:
+    """Write what is thought of the unlabelled images, where the method learned from them."""
+    pool = facts.problem.unlabelled
+    if plan.guesses is not None and pool is not None:
+        write_unlabelled(facts.folder, pool, plan, facts.problem.classes, rates, visits)
 
 
 def _write_scorer(facts: RunFacts, plan: RatePlan) -> None:

@@ -149,12 +149,18 @@ def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
     listed = "".join(f"\n- {use};" for use in uses).rstrip(";") + "."
     if not uses:
         listed = " for nothing."
+    guessed = results.get("unlabelled")
+    if guessed:
+        end += (
+            f" {guessed['num_counting']:,} of {guessed['num_samples']:,} unlabelled images were trained on as well,"
+            " under guessed labels."
+        )
     return f"Its {target['num_samples']:,} {'labelled ' if is_labelled else ''}images were used{listed}\n\n{end}"
 
 
 def _data(results: dict[str, Any]) -> str:
     lines = ["| role | images | digest of (id, label) pairs |", "|---|---|---|"]
-    for role in ("source", "target", "test"):
+    for role in ("source", "target", "test", "unlabelled"):
         pool = results["data"].get(role)
         if pool:
             lines.append(f"| {role} | {pool['num_samples']:,} | `{pool['digest']}` |")

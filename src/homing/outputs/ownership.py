@@ -25,6 +25,8 @@ _FILES = (
     "results.json",
     "metrics.jsonl",
     "rates.parquet",
+    "unlabelled.parquet",
+    "labels_wanted.csv",
     "report.html",
     "divergence.json",
     "predictions.safetensors",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from homing.pools.class_names import quoted
 from homing.pools.problem import Problem, shared_pictures
@@ -77,10 +77,23 @@ def overlap_warnings(problem: Problem) -> list[str]:
         ("source", "target"): "they count twice",
     }
     found = []
-    for first, second, shared in shared_pictures(problem):
+    labelled = {role: pool for role, pool in problem.by_role.items() if role != "unlabelled"}  # what it shares is gone
+    for first, second, shared in shared_pictures(labelled):
         ours, theirs = shared[0]
         found.append(
             f"{len(shared):,} pictures are both in the {first} and in the {second} (first: {ours} and {theirs}):"
             f" {harm[first, second]}."
         )
     return found
+
+
+def repeated_warning(repeated: Mapping[str, int]) -> str:
+    """That unlabelled images were left out; repeated: role that has them already → how many."""
+    parts = [
+        f"{count:,} occur twice in it" if role == "unlabelled" else f"{count:,} are in the {role} too"
+        for role, count in repeated.items()
+    ]
+    return (
+        f"Unlabelled images were left out because the same pictures are there already: {', '.join(parts)}. Pictures of"
+        " the test never serve, and labels of the others are known."
+    )

@@ -14,7 +14,14 @@ from homing.evaluation.metrics import confusion, metrics, per_class
 from homing.evaluation.paired import Interval, paired_intervals
 from homing.memory import peak_rss_mb
 from homing.outputs.facts import RunFacts
-from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
+from homing.outputs.pool_warnings import (
+    label_warnings,
+    mixed_up_warnings,
+    overlap_warnings,
+    repeated_warning,
+    target_warnings,
+)
+from homing.outputs.unlabelled_files import describe_unlabelled, guess_warnings
 from homing.pools.ambiguities import ambiguities
 from homing.rates.learned.plan import effective_sample_size
 
@@ -41,7 +48,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
     """The content of `results.json`."""
     main = outcomes[0]
     gradients = int(main.fitted.visits.sum())
-    return described(facts, main.method.rates, main.fitted.rates) | {
+    return described(facts, main.method.rates, main.fitted.rates, main.fitted.guessed[1]) | {
         "headline": "unmeasured",
         "target": None,
         "cost": cost(facts, seconds, source_gradients=gradients)
@@ -57,7 +64,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
 
 def collect_rates_only(facts: RunFacts, plan: RatePlan, seconds: float) -> dict[str, Any]:
     """The same of a run that stopped after the rates."""
-    return described(facts, plan, plan.rates) | {
+    return described(facts, plan, plan.rates, torch.zeros(0)) | {
         "headline": "none",
         "target": None,
         "cost": cost(facts, seconds, source_gradients=0),
@@ -90,9 +97,12 @@ def _gain(ours: Tensor, theirs: Tensor, labels: Tensor, seed: int) -> Interval:
     return paired_intervals(ours[None], theirs[None], labels, seed=seed)["accuracy"]
 
 
-def described(facts: RunFacts, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
-    """What `results.json` says of any run: what was asked, of which data, and the rates."""
-    asked = facts.asked
+def described(facts: RunFacts, plan: RatePlan, rates: Tensor, guessed_visits: Tensor) -> dict[str, Any]:
+    """What `results.json` says of any run: what was asked, of which data, the rates, and the unlabelled images."""
+    asked, problem = facts.asked, facts.problem
+    unlabelled = None
+    if plan.guesses is not None and problem.unlabelled is not None:
+        unlabelled = describe_unlabelled(problem.unlabelled, plan, problem.classes, facts.repeated, guessed_visits)
     return {
         "version": version("homing"),
         "recipe_sha256": asked.recipe_sha256,
@@ -103,7 +113,8 @@ def described(facts: RunFacts, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
             "effective_sample_size": effective_sample_size(rates),
             "phi": plan.phi,
         },
-        "data": describe_data(facts.problem),
+        "unlabelled": unlabelled,
+        "data": describe_data(problem),
         "dropped": [{"image": item.name, "reason": item.reason} for item in facts.bad],
         "judged": plan.judged,
         "versions": versions(),
@@ -140,7 +151,7 @@ def warnings_of(facts: RunFacts, main: Outcome) -> list[str]:
 def plan_warnings(facts: RunFacts, plan: RatePlan) -> list[str]:
     """What the rates have to say, of the source and of the target's labels."""
     mixed_up = mixed_up_warnings(plan, facts.problem.source_classes)
-    return [*plan.warnings, *mixed_up, *label_warnings(plan, facts.problem)]
+    return [*plan.warnings, *mixed_up, *label_warnings(plan, facts.problem), *guess_warnings(plan)]
 
 
 def data_warnings(facts: RunFacts) -> list[str]:
@@ -151,14 +162,16 @@ def data_warnings(facts: RunFacts) -> list[str]:
             f"{len(facts.bad):,} images could not be read and were left out; results.json lists them under dropped."
         )
     labelled = target_warnings(problem) if problem.has_target_labels else []
+    if facts.repeated:
+        found.append(repeated_warning(facts.repeated))
     return [*ambiguities(problem.by_role), *found, *labelled, *overlap_warnings(problem)]
 
 
 def describe_data(problem: Problem) -> dict[str, Any]:
     """Sizes and digests of the pools, and the classes in the order of the model's outputs."""
-    roles = dict(zip(("source", "target", "test"), problem.pools, strict=False))
     described: dict[str, Any] = {
-        role: {"name": pool.name, "num_samples": len(pool), "digest": pool.digest()} for role, pool in roles.items()
+        role: {"name": pool.name, "num_samples": len(pool), "digest": pool.digest()}
+        for role, pool in problem.by_role.items()
     }
     return {"test": None, **described, "classes": list(problem.classes)}
 

@@ -100,4 +100,5 @@ def remove_features(folder: Path) -> None:
 
 def _specs(recipe: Recipe) -> list[PoolSpec]:
     data = recipe.data
-    return [*data.sources, data.target_pool, *([data.test_pool] if data.test_pool is not None else [])]
+    pools = (*data.sources, data.target_pool, data.test_pool, data.unlabelled_pool)
+    return [spec for spec in pools if spec is not None]

@@ -27,6 +27,8 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
     else:
         warnings, where = results["warnings"], f"report: {folder / 'report.html'}"
         table = rates_table(results) if results["target"] is None else results_table(results)
+    if results.get("unlabelled"):
+        where += f"; label next: {folder / 'labels_wanted.csv'}"
     return "\n".join([table, *(f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)), "", where])
 
 

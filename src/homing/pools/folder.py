@@ -75,20 +75,15 @@ def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
                 f"{root}: no images; {tables}; give the path of a parquet file, or of the folder it lies in"
             )
         warnings.append(f"{tables}; {_UNREAD}")
+    used = {"id": "the path of the file"}
     if spec.labels == "none":
         labels = Texts.constant(UNLABELLED, len(files))
     else:
-        labels = _folder_labels(files, root)
+        labels, used = _folder_labels(files, root), {"label": "the folder directly in the pool", **used}
         _check_classes(listing, root)
         check_layout(listing, root)
         warnings += layout_doubts(listing)
-    read_as = ReadAs(
-        name,
-        "image folder",
-        {"label": "the folder directly in the pool", "id": "the path of the file"},
-        dict(listing.skipped),
-        tuple(warnings),
-    )
+    read_as = ReadAs(name, "image folder", used, dict(listing.skipped), tuple(warnings))
     return _pool(name, files, labels, FolderImages(root, files), Columns({}), read_as)
 
 

@@ -1,4 +1,4 @@
-"""Source, target and test side by side: one numbering of rows, one class list, one store of images."""
+"""Source, target, test and unlabelled images: one numbering of rows, one class list, one store of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from homing.pools.rows import ProblemRows, StoreRows
 if TYPE_CHECKING:
     from homing.recipe.schema import Data, PoolSpec
 
-ROLES = ("source", "target", "test")
+ROLES = ("source", "target", "test", "unlabelled")
+_PAIRS = (
+    ("target", "test"),
+    ("source", "test"),
+    ("source", "target"),
+    ("unlabelled", "test"),
+    ("unlabelled", "target"),
+)
+"""Roles whose shared pictures are told."""
 _Result = TypeVar("_Result")
 
 
@@ -28,14 +36,15 @@ _Result = TypeVar("_Result")
 class Problem:
     """What is to be learned from what.
 
-    Rows count over source, then target, then test. Attributes:
+    Rows count over source, then target, then test, then unlabelled. Attributes:
         source: The large pool (several pools joined).
         target: Labelled images of the domain that the model is for.
         test: Held-out images of that domain; None where there are none.
         classes: Class names, sorted; the model's outputs are in this order.
-        labels: int64 [source + target + test], position in `classes`, or behind them in `own_classes`; -1 for a target
-            whose labels are missing or play no part; `classes` are the source's then.
+        labels: int64 [rows], position in `classes`, or behind them in `own_classes`; -1 for unlabelled images, and for
+            a target whose labels are missing or play no part; `classes` are the source's then.
         own_classes: Of the source, where they are others than the target's; empty where it shares those.
+        unlabelled: Further images of the target's domain, or what is taken for such; None where there are none.
     """
 
     source: Pool
@@ -44,6 +53,7 @@ class Problem:
     classes: tuple[str, ...]
     labels: ProblemRows
     own_classes: tuple[str, ...] = ()
+    unlabelled: Pool | None = None
 
     @property
     def source_classes(self) -> tuple[str, ...]:
@@ -73,7 +83,7 @@ class Problem:
     @property
     def pools(self) -> tuple[Pool, ...]:
         """The pools in row order."""
-        return (self.source, self.target) if self.test is None else (self.source, self.target, self.test)
+        return tuple(self.by_role.values())
 
     @property
     def source_rows(self) -> ProblemRows:
@@ -91,13 +101,19 @@ class Problem:
         start = len(self.source) + len(self.target)
         return start + np.arange(0 if self.test is None else len(self.test))
 
+    @property
+    def unlabelled_rows(self) -> ProblemRows:
+        """Rows of the unlabelled images, the last ones; empty where there are none."""
+        return np.arange(len(self) - (0 if self.unlabelled is None else len(self.unlabelled)), len(self))
+
     def __len__(self) -> int:
         return sum(map(len, self.pools))
 
     @property
     def by_role(self) -> dict[str, Pool]:
         """The pools by what they are for, in row order."""
-        return dict(zip(ROLES, self.pools, strict=False))
+        pools = zip(ROLES, (self.source, self.target, self.test, self.unlabelled), strict=True)
+        return {role: pool for role, pool in pools if pool is not None}
 
     def joined(self) -> tuple[JoinedImages, StoreRows, RowNames]:
         """One store for all pools, the store's row of each row, and each row's id with its role in front."""
@@ -114,15 +130,21 @@ class Problem:
     def without(self, rows: Iterable[int]) -> Problem:
         """The problem with some rows left out (images that cannot be read)."""
         keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))
-        parts, start = [], 0
-        for pool in self.pools:
+        parts, start = {}, 0
+        for role, pool in self.by_role.items():
             inside = keep[(keep >= start) & (keep < start + len(pool))] - start
             if not len(inside):
                 raise DataError(f"{pool.name}: none of its {len(pool)} images can be read")
-            parts.append(pool.select(inside))
+            parts[role] = pool.select(inside)
             start += len(pool)
-        test = parts[2] if self.test is not None else None
-        return replace(self, source=parts[0], target=parts[1], test=test, labels=self.labels[keep])
+        return replace(
+            self,
+            source=parts["source"],
+            target=parts["target"],
+            test=parts.get("test"),
+            unlabelled=parts.get("unlabelled"),
+            labels=self.labels[keep],
+        )
 
 
 def side_by_side(pools: Mapping[str, Pool]) -> tuple[JoinedImages, StoreRows, RowNames]:
@@ -157,6 +179,8 @@ def read_roles(data: Data) -> tuple[dict[str, Pool], list[str]]:
     }
     if (test := data.test_pool) is not None:
         steps["test"] = lambda: read_pool(test)
+    if (unlabelled := data.unlabelled_pool) is not None:
+        steps["unlabelled"] = lambda: read_pool(unlabelled)
     return _each(steps)
 
 
@@ -179,7 +203,7 @@ def match_classes(pools: Mapping[str, Pool], data: Data, *, trains: bool = True)
     Raises:
         DataError: The target or test has a class that the source lacks, or there is a single class.
     """
-    source, target, test = pools["source"], pools["target"], pools.get("test")
+    source, target, test, unlabelled = pools["source"], pools["target"], pools.get("test"), pools.get("unlabelled")
     unknown = np.full(len(target), -1)
     if not (data.shares_labels or trains):
         labels = [source.label_indices(source.classes), unknown]
@@ -197,11 +221,12 @@ def match_classes(pools: Mapping[str, Pool], data: Data, *, trains: bool = True)
             "test": lambda: (
                 np.empty(0, np.int64) if test is None else test.label_indices(classes, "target" if own else "source")
             ),
+            "unlabelled": lambda: np.full(0 if unlabelled is None else len(unlabelled), -1),
         }
     )
     if wrong:
         raise DataError("\n".join(wrong))
-    return Problem(source, target, test, classes, np.concatenate(list(found.values())), own)
+    return Problem(source, target, test, classes, np.concatenate(list(found.values())), own, unlabelled)
 
 
 def _each(steps: Mapping[str, Callable[[], _Result]]) -> tuple[dict[str, _Result], list[str]]:
@@ -231,19 +256,19 @@ def overlaps(problem: Problem | Mapping[str, Pool], at_most: int = 20) -> list[s
 def shared_pictures(problem: Problem | Mapping[str, Pool]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Pictures that two roles share: (role, role, their ids in each); pairs of roles that share none are left out.
 
-    What was read for its id is not read again; another image of the source only where one of the target or test is as
-    long.
+    What was read for its id is not read again; another image of the source or of the unlabelled only where one of the
+    target or test is as long.
 
     Args:
         problem: Or the pools of some roles.
     """
     roles = problem.by_role if isinstance(problem, Problem) else problem
     lengths: set[int] = set()
-    by_digest = {role: _by_digest(pool, lengths) for role, pool in roles.items() if role != "source"}
-    if "source" in roles:
-        by_digest["source"] = _among(roles["source"], lengths, {key for found in by_digest.values() for key in found})
+    by_digest = {role: _by_digest(pool, lengths) for role, pool in roles.items() if role in ("target", "test")}
+    wanted = {key for found in by_digest.values() for key in found}
+    by_digest |= {role: _among(pool, lengths, wanted) for role, pool in roles.items() if role not in by_digest}
     found = []
-    for first, second in (("target", "test"), ("source", "test"), ("source", "target")):
+    for first, second in _PAIRS:
         ours, theirs = by_digest.get(first, {}), by_digest.get(second, {})
         shared = sorted((ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
         if shared:

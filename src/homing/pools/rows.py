@@ -15,10 +15,10 @@ PoolRows: TypeAlias = npt.NDArray[np.int64]
 StoreRows: TypeAlias = npt.NDArray[np.int64]
 """Rows of an image store, which may hold more than the pool that reads from it (others were left out or joined)."""
 ProblemRows: TypeAlias = npt.NDArray[np.int64]
-"""Rows over source, then target, then test: what features, labels and images are numbered by in a run."""
+"""Rows over source, target, test, then unlabelled: what features, labels and images are numbered by in a run."""
 TargetRows: TypeAlias = npt.NDArray[np.int64]
 """Rows of the target alone, as its folds count them: a problem's row less the length of the source."""
 TrainingRows: TypeAlias = npt.NDArray[np.int64]
-"""Rows of what one training sees: the source, then those target rows that are not held out."""
+"""Rows of what one training sees: the source, the unlabelled where they are guessed, the target rows not held out."""
 SavedRows: TypeAlias = npt.NDArray[np.int64]
 """Rows of a checkpoint or a rates file, which may be of another state of the pool: matched by id, never by number."""

@@ -42,6 +42,7 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if get("data", "source", None) in ([], ()):
         yield ("data", "source"), "data.source is an empty list, give at least one pool"
     yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
+    yield from _conflicts_of_unlabelled(get("data", "unlabelled", None), tree.get("data"))
     trains = _number(get("training", "epochs", 1)) != 0
     yield from _conflicts_of_labels(tree.get("data"), trains)
     if trains:
@@ -167,6 +168,34 @@ def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, s
         yield (
             ("data", "test"),
             f"data.test.{min(unknown)}: there is no target of that name; there are {', '.join(target)}",
+        )
+
+
+def _conflicts_of_unlabelled(unlabelled: Any, data: Any) -> Iterator[tuple[tuple[str, str], str]]:
+    """Labels can be guessed where source and target have them in common."""
+    if unlabelled is None or not isinstance(data, dict):
+        return
+    where = ("data", "unlabelled")
+    target: Any = data.get("target")
+    if not is_one_pool(unlabelled):
+        if is_one_pool(target):
+            yield where, "data.unlabelled names several pools, data.target is one; give one pool, or name targets"
+        elif unknown := set(unlabelled) - set(target):
+            yield (
+                where,
+                f"data.unlabelled.{min(unknown)}: there is no target of that name; there are {', '.join(target)}",
+            )
+    if "none" in _label_kinds(target):
+        yield (
+            where,
+            "data.unlabelled cannot go with data.target.labels: none, guesses are calibrated on a labelled target; give"
+            " all these images as data.target, or label some",
+        )
+    elif kinds := _label_kinds(data.get("source")) - {"shared"}:
+        yield (
+            where,
+            f"data.unlabelled cannot go with data.source.labels: {min(kinds)}, guesses are learned from a source"
+            " that is labelled with the target's classes; leave it out",
         )
 
 

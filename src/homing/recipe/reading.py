@@ -20,7 +20,7 @@ from homing.recipe.yaml_text import TEXT, Loader, is_plain
 
 KeyPath = tuple[str | int, ...]
 _MAX_BYTES = 100_000
-_NAMED = {("data", "target"), ("data", "test")}  # sections that may hold pools by name
+_NAMED = {("data", "target"), ("data", "test"), ("data", "unlabelled")}  # sections that may hold pools by name
 _SHOWN = 80  # characters of a wrong value
 
 
@@ -279,7 +279,7 @@ def _resolve_paths(recipe: Recipe) -> Recipe:
     """Every path absolute, so that the recipe written to the run folder runs from anywhere."""
     data = recipe.data.model_dump(exclude_unset=True)
     pools = list(data["source"]) if isinstance(data["source"], tuple | list) else [data["source"]]
-    for role in ("target", "test"):
+    for role in ("target", "test", "unlabelled"):
         given = getattr(recipe.data, role)
         pools += data[role].values() if isinstance(given, dict) else [data[role]] if given is not None else []
     for pool in pools:

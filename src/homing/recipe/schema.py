@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from homing.methods import MethodName, online_methods
+from homing.methods import METHODS, MethodName, online_methods
 from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
 
 Descriptor = Literal["target_likeness", "label_consistency"]
@@ -40,13 +40,20 @@ class Section(BaseModel):
         return {name: str(value).lower() if name in wrong else value for name, value in tree.items()}
 
 
+_PATH = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
+_NAME = Field(None, description="what to call this pool; default: the last part of its path")
+_SPLIT = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
+_ID_COLUMN = Field(None, description="column with a unique id for each sample")
+_LIMIT = Field(None, description="use only so many samples, drawn by their ids")
+
+
 class PoolSpec(Section):
     """Where labelled images lie."""
 
-    path: Text = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
-    name: str | None = Field(None, description="what to call this pool; default: the last part of its path")
-    split: str | None = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
-    id_column: str | None = Field(None, description="column with a unique id for each sample")
+    path: Text = _PATH
+    name: str | None = _NAME
+    split: str | None = _SPLIT
+    id_column: str | None = _ID_COLUMN
     label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
     labels: Literal["shared", "other", "none"] = Field(
         "shared",
@@ -54,7 +61,21 @@ class PoolSpec(Section):
         " not trained on (target)",
     )
     group_column: str | None = Field(None, description="column by which rates are also reported")
-    limit: Positive | None = Field(None, description="use only so many samples, drawn by their ids")
+    limit: Positive | None = _LIMIT
+
+
+class UnlabelledSpec(Section):
+    """Where unlabelled images lie: a folder of any depth, whose folders' names say nothing, or a table."""
+
+    path: Text = _PATH
+    name: str | None = _NAME
+    split: str | None = _SPLIT
+    id_column: str | None = _ID_COLUMN
+    limit: Positive | None = _LIMIT
+
+    def as_pool(self) -> PoolSpec:
+        """The same as a pool of which no label is asked for."""
+        return PoolSpec(**self.model_dump(), labels="none")
 
 
 class Truth(Section):
@@ -76,9 +97,14 @@ OneOrNamedPools = Annotated[
     Discriminator(lambda value: "one pool" if is_one_pool(value) else "pools by name"),
 ]
 
+OneOrNamedUnlabelled = Annotated[
+    Annotated[UnlabelledSpec, Tag("one pool")] | Annotated[dict[Name, UnlabelledSpec], Tag("pools by name")],
+    Discriminator(lambda value: "one pool" if is_one_pool(value) else "pools by name"),
+]
+
 
 class Data(Section):
-    """The three roles of data."""
+    """The roles of data."""
 
     source: OneOrMorePools = Field(description="the large pool, or a list of pools")
     target: OneOrNamedPools = Field(
@@ -87,12 +113,19 @@ class Data(Section):
     test: OneOrNamedPools | None = Field(
         None, description="held-out target images (by the targets' names); without it: cross-validation"
     )
+    unlabelled: OneOrNamedUnlabelled | None = Field(
+        None,
+        description="unlabelled images of that domain, trained on under guessed labels as far as these can be trusted;"
+        " one pool for all targets, or pools by the targets' names",
+    )
     on_bad_image: Literal["error", "drop"] = Field("error", description="stop, or leave out, count and list")
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(  # beyond it Pillow itself refuses
         64_000_000, description="a larger picture counts as bad"
     )
     cache_gb: Annotated[float, Field(ge=0)] = Field(
-        2.0, description="memory for decoded images, GB: target and test first, then as much of the source as fits"
+        2.0,
+        description="memory for decoded images, GB: target, test and unlabelled first, then as much of the source as"
+        " fits",
     )
     cache: Literal["memory", "disk"] = Field(
         "memory", description="disk: decoded images are also kept beside the features, for every epoch and later runs"
@@ -110,6 +143,12 @@ class Data(Section):
         """The one test, where there is any."""
         assert not isinstance(self.test, dict)
         return self.test
+
+    @property
+    def unlabelled_pool(self) -> PoolSpec | None:
+        """The one pool of unlabelled images, where there is any."""
+        assert not isinstance(self.unlabelled, dict)
+        return None if self.unlabelled is None else self.unlabelled.as_pool()
 
     @property
     def shares_labels(self) -> bool:
@@ -296,14 +335,29 @@ class Recipe(Section):
         """Whether anything is trained; with `training.epochs: 0` the run stops after the rates."""
         return self.training.epochs != 0
 
+    @property
+    def learns_from_unlabelled(self) -> bool:
+        """Whether anything of the run makes use of unlabelled images, where there are any."""
+        learned = any(METHODS[name].plans_by == "learned" for name in (self.rates.method, *self.evaluation.baselines))
+        return learned and self.training.target_weight != 0
+
+    def _why_unlabelled_is_idle(self) -> str:
+        if self.training.target_weight == 0:
+            return (
+                "no effect with training.target_weight: 0, an unlabelled image counts as much as a target image at most"
+            )
+        return f"no effect with rates.method: {self.rates.method}; hierarchical alone learns from unlabelled images"
+
     def by_target(self) -> dict[str, Recipe]:
         """A recipe of its own for each target by name; empty where the recipe has one target without a name."""
         if isinstance(self.data.target, PoolSpec):
             return {}
         tests = self.data.test if isinstance(self.data.test, dict) else {}
+        unlabelled = self.data.unlabelled
         recipes = {}
         for name, pool in self.data.target.items():
-            data = self.data.model_copy(update={"target": pool, "test": tests.get(name)})
+            own = unlabelled.get(name) if isinstance(unlabelled, dict) else unlabelled
+            data = self.data.model_copy(update={"target": pool, "test": tests.get(name), "unlabelled": own})
             recipes[name] = self.model_copy(update={"name": f"{self.name[:60]} {name[:39]}", "data": data})
         return recipes
 
@@ -331,6 +385,8 @@ class Recipe(Section):
             found.append(f"training.views: no effect with model.trainable: {self.model.trainable}")
         if self.data.test is not None and "folds" in _changed(self.evaluation):
             found.append("evaluation.folds: no effect, data.test is given")
+        if self.data.unlabelled is not None and not self.learns_from_unlabelled:
+            found.append(f"data.unlabelled: {self._why_unlabelled_is_idle()}")
         unlabelled = isinstance(self.data.target, PoolSpec) and self.data.target.labels == "none"
         if self.trains and unlabelled and self.training.target_weight is not None:
             found.append("training.target_weight: no effect, the target has no labels and is not trained on")

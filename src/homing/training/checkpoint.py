@@ -142,7 +142,7 @@ def check_identity(path: Path, saved: object, own: Mapping[str, str], *, allow_c
         )
 
 
-_OF_POOLS = ("source", "target", "fold", "rates")  # parts of an identity that follow from the pools
+_OF_POOLS = ("source", "target", "unlabelled", "fold", "rates")  # parts of an identity that follow from the pools
 REMEDY = "Remove this checkpoint's folder to resume from the one before it, or start again with --overwrite"
 
 

@@ -6,7 +6,6 @@ import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +65,8 @@ class FitSettings:
 class Fitted:
     """A fine-tuned model, the final rates and what they cost. rates, visits: [N]; alignments: [N] or None.
 
-    gradients: of single images, over all passes, target and guide among them.
+    gradients: of single images, over all passes, target and guide among them. guessed: rates and visits of the
+    unlabelled images, [U] each; empty where the method does not train on them.
     """
 
     model: nn.Module
@@ -74,6 +74,7 @@ class Fitted:
     visits: Tensor
     alignments: Tensor | None
     gradients: int
+    guessed: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,20 @@ class Fit:
 
 def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> Fitted:
     """Fine-tune a copy of the pristine model."""
-    rows, split = np.concatenate([material.problem.source_rows, one.target]), material.split
+    guesses, split = one.plan.guesses, material.split
+    rows, num_source = material.rows_of(one.target, guessed=len(guesses) > 0), len(material.problem.source)
+    labels = material.labels[rows]
+    labels[num_source : num_source + len(guesses)] = guesses
     model = copy.deepcopy(material.model)
     if shared.head_init == "probe":
         # two sets of classes start where each of them counts: of phases in turn the last has no source
         last = one.plan.phases[-1]
         phase = last if split is None else replace(last, rates=one.plan.phases[0].rates)
         assert material.features is not None
-        probe_head(model, material.features, rows, material.labels[rows], phase, split=split)
+        probe_head(model, material.features, rows, labels, phase, split=split)
     set_trainable(model, shared.trainable)
     trained = material.trained_part(model)
-    inputs, labels = RowsOf(material.inputs, rows), material.labels[rows]
+    inputs = RowsOf(material.inputs, rows)
     observed = None
     if one.plan.online is not None:
         observed = _online(session, material, inputs, labels, shared, one)
@@ -124,16 +128,25 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         checkpoints=_checkpoints(session, shared, one),
         record=_record(session, shared, one.name),
         names=lambda row: material.problem.id_of(int(rows[row])),
-        keys=lambda: row_keys(material.ids_of(one.target), len(material.problem.source)),
+        keys=lambda: row_keys(material.ids_of(one.target, guessed=len(guesses) > 0), num_source, len(guesses)),
         split=split,
+        num_guessed=len(guesses),
         stop_asked=session.stop_asked,
     )
     with session.stage(one.title, one.settings.num_steps) as advance:
         tuning.run(advance)
     if split is not None:
         keep_outputs(model, split)
-    visits = tuning.visits[: len(material.problem.source)]
-    return Fitted(model, tuning.rates_now(), visits, tuning.alignments(), tuning.gradients())
+    known, guessed = slice(num_source), slice(num_source, num_source + len(guesses))
+    rates, alignments = tuning.rates_now(), tuning.alignments()
+    return Fitted(
+        model,
+        rates[known],
+        tuning.visits[known],
+        None if alignments is None else alignments[known],
+        tuning.gradients(),
+        (rates[guessed], tuning.visits[guessed]),
+    )
 
 
 def _online(
@@ -144,7 +157,7 @@ def _online(
     guide = Guide(
         inputs,
         labels,
-        len(material.problem.source),
+        len(one.plan.phases[0].rates),
         session.accelerator,
         batch_size=shared.guide_batch_size or max(1, one.settings.batch_size // 4),
         refresh_every=shared.guide_refresh_every if keeps else 1,

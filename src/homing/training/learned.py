@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from homing.errors import CheckpointError, Interrupted
+from homing.rates.learned.guesses import Guesses
 from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.scorer import Scorer
 from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
 from homing.training.distributed import on_main
 
-_PLAIN = ("target_weight", "phi", "judged", "warnings", "doubted", "source_share")  # what JSON can hold of a plan
+_PLAIN = ("target_weight", "phi", "judged", "warnings", "source_share")  # what JSON can hold of a plan
+_PAIRS = ("doubted", "wanted")  # lists of pairs
 
 
 def remembered(
@@ -89,18 +92,21 @@ def _learned_by_all(accelerator: Accelerator, learn: Callable[[], RatePlan]) -> 
 def _to_checkpoint(plan: RatePlan, identity: dict[str, str]) -> Checkpoint:
     own = {"rates": plan.rates} | ({} if plan.suggested is None else {"suggested": plan.suggested})
     scorer = {} if plan.scorer is None else {"scorer": plan.scorer.tensors()}
-    state = {name: getattr(plan, name) for name in _PLAIN}
-    return Checkpoint({"plan": own, "descriptors": plan.descriptors, **scorer}, {**state, "identity": identity})
+    guesses = {} if plan.guesses is None else {"guesses": plan.guesses.tensors()}
+    state = {name: getattr(plan, name) for name in (*_PLAIN, *_PAIRS)} | {"identity": identity}
+    return Checkpoint({"plan": own, "descriptors": plan.descriptors, **scorer, **guesses}, state)
 
 
 def _to_plan(saved: Checkpoint) -> RatePlan:
     own, state = saved.tensors["plan"], saved.state
-    plain = {name: state[name] for name in _PLAIN if name != "doubted"}
+    plain = {name: state[name] for name in _PLAIN}
+    pairs: dict[str, Any] = {name: [(row, other) for row, other in state.get(name, ())] for name in _PAIRS}
     return RatePlan(
         **plain,
+        **pairs,
         rates=own["rates"],
         descriptors=saved.tensors["descriptors"],
         suggested=own.get("suggested"),
-        doubted=[(row, other) for row, other in state["doubted"]],
         scorer=Scorer.from_tensors(saved.tensors["scorer"]) if "scorer" in saved.tensors else None,
+        guesses=Guesses(**saved.tensors["guesses"]) if "guesses" in saved.tensors else None,
     )

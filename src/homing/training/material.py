@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,10 +36,11 @@ class FeatureBlocks(Protocol):
 
 
 @dataclass(frozen=True)
-class FirstRows:
-    """The first rows of other features: the source's, of all rows of a problem."""
+class RowsBetween:
+    """Rows of other features that follow one another: those of the source, or the unlabelled, of a whole problem."""
 
     features: FeatureBlocks
+    start: int
     count: int
 
     @property
@@ -53,8 +55,8 @@ class FirstRows:
         """Features of a slice or of rows int64 [m]; float32 [m, D] on the CPU."""
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(self.count)
-            return self.features.rows(slice(start, stop))
-        return self.features.rows(rows)
+            return self.features.rows(slice(self.start + start, self.start + stop))
+        return self.features.rows(self.start + rows)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,14 @@ class Material:
         """Where outputs of the source's own classes begin; None where source and target share theirs."""
         return len(self.problem.classes) if self.problem.own_classes else None
 
-    def ids_of(self, target: Rows) -> Texts:
-        """Ids of what one training sees: the source, then these rows of the target (of the problem, int64)."""
-        source = self.problem.source
-        return Texts.concat([source.ids, self.problem.target.ids.take(target - len(source))])
+    def rows_of(self, target: Rows, *, guessed: bool) -> Rows:
+        """Rows of the problem that one training sees, int64: source, unlabelled where they are guessed, then target."""
+        problem = self.problem
+        unlabelled = problem.unlabelled_rows if guessed else np.empty(0, np.int64)
+        return np.concatenate([problem.source_rows, unlabelled, target])
+
+    def ids_of(self, target: Rows, *, guessed: bool) -> Texts:
+        """Ids of these rows in their pools."""
+        source, unlabelled = self.problem.source, self.problem.unlabelled
+        between = [unlabelled.ids] if guessed and unlabelled is not None else []
+        return Texts.concat([source.ids, *between, self.problem.target.ids.take(target - len(source))])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 
@@ -15,7 +16,8 @@ class Phase:
     """A stretch of the training with fixed masses.
 
     Attributes:
-        rates: Rate of each source sample, float32 [N], >= 0, mean 1 where the source counts at all.
+        rates: Rate of each source sample, >= 0, mean 1 where the source counts at all; behind them those of the
+            unlabelled images, where their labels are guessed; float32 [N + U].
         target_weight: Times an epoch takes each target image, >= 0.
         share: Of the steps, (0, 1]; the shares of all phases add up to 1.
     """
@@ -34,11 +36,13 @@ class TrainingPlan:
         apply: sample (draw samples in proportion to their rate) or weight (weight their loss by it).
         online: What is learned while training: instance (a rate of each sample), l2rw (weights of each step's samples),
             meta_weight_net (a net from loss to weight); None: nothing.
+        guesses: Class that each unlabelled image is trained as, int64 [U]; empty where none of them is trained on.
     """
 
     phases: Sequence[Phase]
     apply: str = "sample"
     online: str | None = None
+    guesses: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def passes(self) -> int:
@@ -68,6 +72,7 @@ class TrainingPlan:
         for phase in self.phases:
             digest.update(f"{phase.share} {phase.target_weight}".encode())
             digest.update(phase.rates.float().contiguous().numpy().data)
+        digest.update(self.guesses.contiguous().numpy().data)  # nothing, where there are none
         return digest.hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +33,23 @@ _RECENT = 20  # steps
 
 
 class Tally:
-    """Mean loss and accuracy of source and target samples since the last row of metrics, kept on the device."""
+    """Mean loss and accuracy of the samples of each role since the last row of metrics, kept on the device.
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, 3, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    Args:
+        device: Of the training.
+        roles: What rows of each number are called.
+    """
+
+    def __init__(self, device: torch.device, roles: Sequence[str] = ("source", "target")) -> None:
+        self.roles = tuple(roles)
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        self.sums = torch.zeros(len(roles), 3, dtype=kind, device=device)
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._recent: deque[Tensor] = deque(maxlen=_RECENT)
 
-    def add(self, losses: Tensor, logits: Tensor, labels: Tensor, is_source: Tensor) -> None:
-        """Note one part of a step. losses, labels, is_source: [B]; logits: [B, C]."""
-        self._pending.append((losses.detach(), logits.detach().argmax(1) == labels, is_source))
+    def add(self, losses: Tensor, logits: Tensor, labels: Tensor, role: Tensor) -> None:
+        """Note one part of a step. losses, labels: [B]; logits: [B, C]; role: int64 [B], number of each row's role."""
+        self._pending.append((losses.detach(), logits.detach().argmax(1) == labels, role))
 
     def last_finite(self) -> Tensor:
         """Whether all losses of the step at hand are finite; bool scalar on the device."""
@@ -63,9 +70,9 @@ class Tally:
         """Count the step at hand."""
         if self._pending:
             self._recent.append(torch.cat([losses for losses, _, _ in self._pending]).mean())
-        for losses, correct, is_source in self._pending:
-            for place, chosen in enumerate((is_source, ~is_source)):
-                mass = chosen.to(self.sums.dtype)
+        for losses, correct, role in self._pending:
+            for place in range(len(self.roles)):
+                mass = (role == place).to(self.sums.dtype)
                 self.sums[place] += torch.stack([(losses * mass).sum(), (correct * mass).sum(), mass.sum()])
         self._pending.clear()
 
@@ -84,8 +91,9 @@ class Tally:
         """The means over all processes, and a fresh start."""
         values = self.over_processes(accelerator).tolist()
         self.sums = torch.zeros_like(self.sums)
-        row: dict[str, float | None] = {"loss": _ratio(values[0][0] + values[1][0], values[0][2] + values[1][2])}
-        for name, (loss, correct, count) in zip(("source", "target"), values, strict=True):
+        whole, _, num = map(sum, zip(*values, strict=True))
+        row: dict[str, float | None] = {"loss": _ratio(whole, num)}
+        for name, (loss, correct, count) in zip(self.roles, values, strict=True):
             row |= {f"{name}_loss": _ratio(loss, count), f"{name}_accuracy": _ratio(correct, count)}
         return row
 

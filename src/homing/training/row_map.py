@@ -12,14 +12,20 @@ from torch import Tensor
 from homing.rates.table_file import check_unique, digests_of, match
 
 
-def row_keys(ids: Sequence[str], num_source: int) -> Tensor:
-    """A 128-bit digest of each row's role and id, int64 [rows, 2]; the source's rows come first.
+def row_keys(ids: Sequence[str], num_source: int, num_unlabelled: int = 0) -> Tensor:
+    """A 128-bit digest of each row's role and id, int64 [rows, 2].
 
     Args:
         ids: Of all rows; columns of Arrow (`to_arrow()`) are read in pieces.
         num_source: Rows of the source, the first ones.
+        num_unlabelled: Rows of the unlabelled, behind them; those of the target come last.
     """
-    parts = (keys_of(ids, "source", stop=num_source), keys_of(ids, "target", start=num_source))
+    target = num_source + num_unlabelled
+    parts = (
+        keys_of(ids, "source", stop=num_source),
+        keys_of(ids, "unlabelled", start=num_source, stop=target),
+        keys_of(ids, "target", start=target),
+    )
     return torch.from_numpy(check_unique(np.concatenate(parts), ids))
 
 

@@ -46,7 +46,12 @@ def constant_size(metrics: list[dict[str, Any]], method: str) -> float | None:
 
 
 def _loss(own: list[dict[str, Any]]) -> list[Line]:
-    names = (("source_loss", "source, weighted by rate"), ("target_loss", "target"), ("loss", "what is minimised"))
+    names = (
+        ("source_loss", "source, weighted by rate"),
+        ("target_loss", "target"),
+        ("loss", "what is minimised"),
+        ("unlabelled_loss", "unlabelled, under guesses"),
+    )
     return _known(_line(own, column, label, series) for series, (column, label) in enumerate(names))
 
 

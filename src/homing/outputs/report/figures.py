@@ -121,6 +121,31 @@ def histogram(key: str, rate: Floats, summary: RateSummary, *, is_small: bool) -
     return Picture("How the rates are spread", svg, text)
 
 
+def share_figure(key: str, title: str, counts: Floats, x_label: str, y_label: str) -> Picture:
+    """Draw how many images fall into each part of the way from 0 to 1, parts of equal width.
+
+    Args:
+        key: Prefix of the ids in the drawing.
+        title: Heading.
+        counts: Of each part, from the lowest, shape (parts,).
+        x_label: What goes from 0 to 1, in percent.
+        y_label: What is counted.
+    """
+    import matplotlib
+
+    edges = np.linspace(0, 100, len(counts) + 1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas()
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", alpha=0.9, color=_SERIES[0])
+        axes.set_xlim(0, 100)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        _plain_ticks(axes, x_log=False)
+        svg = to_svg(figure, key)
+    upper = float(counts[len(counts) // 2 :].sum())
+    return Picture(title, svg, f"{upper:,.0f} of {float(counts.sum()):,.0f} {y_label} lie above 50 %.")
+
+
 def lift_figure(key: str, curve: LiftCurve, title: str, *, is_small: bool) -> Picture:
     """Draw the mean rate along the ranks of one descriptor."""
     import matplotlib

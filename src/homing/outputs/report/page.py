@@ -21,11 +21,13 @@ from homing.outputs.report.pictures import Pictures, choose, doubtful_rows, gall
 from homing.outputs.report.plane import density_figure, map_figures, scatter_of
 from homing.outputs.report.rates import density, group_table, lift_curve, ranked_rows, summarize
 from homing.outputs.report.tables import class_scores, confusion, cost, duration, flatten, judged, phi_rows, show
+from homing.outputs.report.unlabelled import unlabelled
 from homing.outputs.report.verdict import points, reference, scores, verdict
 
 if TYPE_CHECKING:
     import jinja2
 
+_ROLES = ("source", "target", "test", "unlabelled")
 _NO_FIGURE = {
     "none": "Rates only: nothing was trained, so nothing was measured",
     "unmeasured": "Nothing was measured: no image of the target's domain has a label",
@@ -122,6 +124,7 @@ def _context(run: RunFolder, pictures: Pictures) -> dict[str, Any]:
         **_rate_numbers(run),
         **_galleries(run, pictures),
         **_rate_model(run),
+        "unlabelled": unlabelled(run.results),
         **_run_itself(run),
         "curves": curves(run.metrics, str(run.results.get("method", ""))),
         "constant_size": constant_size(run.metrics, str(run.results.get("method", ""))),
@@ -250,7 +253,7 @@ def _run_itself(run: RunFolder) -> dict[str, Any]:
     results = run.results
     data = mapping(results.get("data"))
     facts = [(key, results.get(key)) for key in ("version", "method", "seed", "recipe_sha256")]
-    facts += [(f"{role}_digest", mapping(data.get(role)).get("digest")) for role in ("source", "target", "test")]
+    facts += [(f"{role}_digest", mapping(data.get(role)).get("digest")) for role in _ROLES]
     seconds = number(mapping(results.get("cost")).get("seconds"))
     return {
         "facts": [(name.replace("_", " "), show(value)) for name, value in facts if value is not None],

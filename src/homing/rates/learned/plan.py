@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from homing.rates.learned.guesses import Guesses
     from homing.rates.learned.scorer import Scorer
 
 
@@ -26,6 +27,8 @@ class RatePlan:
         scorer: Gives rates to rows that were not there, by the same descriptors and numbers.
         suggested: `[N]` int64, the class that fits each row best; its own label unless that is probably wrong.
         doubted: Target images that the held-out folds find to be of another class: row of the target, that class.
+        guesses: What is thought of unlabelled images, which are trained on by it; None where there are none.
+        wanted: Unlabelled images whose labels would tell most, the best first, each with its score in 0..1.
         source_share: Share of the steps that train on the whole source alone, before the rates hold.
     """
 
@@ -37,6 +40,8 @@ class RatePlan:
     warnings: list[str] = field(default_factory=list)
     suggested: Tensor | None = None
     doubted: list[tuple[int, int]] = field(default_factory=list)
+    guesses: Guesses | None = None
+    wanted: list[tuple[int, float]] = field(default_factory=list)
     source_share: float = 0.0
     scorer: Scorer | None = None
 
