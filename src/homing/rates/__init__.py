@@ -1,6 +1,7 @@
 """The heart: what each source sample is worth to the target.
 
-Alignments, direction and table need torch alone; `learn_rates` needs scikit-learn too, and imports it when first used.
+Alignments, direction, table and sampler need torch alone; `learn_rates` needs scikit-learn too, and imports it when
+first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from homing.rates.alignment.error import AlignmentError
 from homing.rates.alignment.observe import Alignment, Coverage
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.plan import RatePlan
+from homing.rates.sampler import RateBatchSampler, RateSampler
 from homing.rates.table import RateTable
 from homing.rates.table_rows import gather_updates
 
@@ -22,7 +24,9 @@ __all__ = [
     "Coverage",
     "Direction",
     "Evidence",
+    "RateBatchSampler",
     "RatePlan",
+    "RateSampler",
     "RateTable",
     "gather_updates",
     "learn_rates",
