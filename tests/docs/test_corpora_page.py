@@ -65,7 +65,7 @@ def test_a_sampler_takes_rows_by_rate(ran, monkeypatch):
     page = run("sampler")
     rows = torch.cat(list(page["loader"]))
     assert len(rows) == 24
-    assert page["weights"].min() >= 0
+    assert len(page["sampler"]) == 24
 
 
 def test_sample_weights_of_scikit_learn(ran, monkeypatch):

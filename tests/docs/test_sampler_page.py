@@ -37,6 +37,15 @@ def _in_two(name: str, folder: Path) -> None:
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
 
 
+def _resumed(name: str, folder: Path) -> None:
+    """The Trainer once more, from its checkpoint in the second epoch."""
+    _in_two(name, folder)
+    BLOCKS["trainer"] = BLOCKS["trainer"].replace("trainer.train()", "trainer.train('trainer/checkpoint-15')")
+    rest = run("trainer")["seen"]
+    seen = json.loads((folder / f"{os.environ['RANK']}.json").read_text())
+    assert rest == [[], seen[1][3 * 8 :]]  # an epoch has 12 steps
+
+
 def counts_of(epoch, num_samples):
     sampler = RateSampler(run("setup")["rates"], num_samples, seed=0, rank=0, world_size=1)
     sampler.set_epoch(epoch)
@@ -49,7 +58,7 @@ def test_every_block_is_run():
 
 @pytest.mark.parametrize("name", SHARED)
 def test_two_processes_make_each_visit_once(name, tmp_path):
-    together(_in_two, 2, name, tmp_path)
+    together(_resumed if name == "trainer" else _in_two, 2, name, tmp_path)
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     num_samples = ROWS // 16 * 16 if name in ("accelerate", "trainer") else ROWS
     for epoch in (0, 1):

@@ -1,7 +1,7 @@
 """The heart: what each source sample is worth to the target.
 
-Alignments, direction, table and sampler need torch alone; `learn_rates` needs scikit-learn too, and imports it when
-first used.
+Alignments, direction, table and sampler need torch alone; `learn_rates` and `RateLearner` need scikit-learn too, and
+import it when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from homing.rates.table import RateTable
 from homing.rates.table_rows import gather_updates
 
 if TYPE_CHECKING:
+    from homing.rates.estimator import RateLearner
     from homing.rates.learned.learner import learn_rates
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Direction",
     "Evidence",
     "RateBatchSampler",
+    "RateLearner",
     "RatePlan",
     "RateSampler",
     "RateTable",
@@ -34,7 +36,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`learn_rates`, when it is first asked for."""
+    """`learn_rates` and `RateLearner`, when they are first asked for."""
+    if name == "RateLearner":
+        from homing.rates.estimator import RateLearner
+
+        return RateLearner
     if name == "learn_rates":
         from homing.rates.learned.learner import learn_rates
 
