@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from homing.evaluation.metrics import confusion, metrics, per_class
@@ -15,6 +13,7 @@ from homing.evaluation.paired import Interval, paired_intervals
 from homing.memory import peak_rss_mb
 from homing.outputs.facts import RunFacts
 from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, overlap_warnings, target_warnings
+from homing.outputs.provenance import describe_data, versions
 from homing.pools.ambiguities import ambiguities
 from homing.rates.learned.plan import effective_sample_size
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from homing.evaluation.outcome import Outcome
     from homing.pools.problem import Problem
     from homing.rates.learned.plan import RatePlan
-
-_LIBRARIES = ("torch", "timm", "datasets", "accelerate", "scikit-learn")
 
 
 def predictions(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
@@ -103,7 +100,7 @@ def described(facts: RunFacts, plan: RatePlan, rates: Tensor) -> dict[str, Any]:
             "effective_sample_size": effective_sample_size(rates),
             "phi": plan.phi,
         },
-        "data": describe_data(facts.problem),
+        "data": describe_data(facts.problem.pools, facts.problem.classes),
         "dropped": [{"image": item.name, "reason": item.reason} for item in facts.bad],
         "judged": plan.judged,
         "versions": versions(),
@@ -140,7 +137,7 @@ def warnings_of(facts: RunFacts, main: Outcome) -> list[str]:
 def plan_warnings(facts: RunFacts, plan: RatePlan) -> list[str]:
     """What the rates have to say, of the source and of the target's labels."""
     mixed_up = mixed_up_warnings(plan, facts.problem.source_classes)
-    return [*plan.warnings, *mixed_up, *label_warnings(plan, facts.problem)]
+    return [*plan.warnings, *mixed_up, *label_warnings(plan, facts.problem.target, facts.problem.classes)]
 
 
 def data_warnings(facts: RunFacts) -> list[str]:
@@ -152,18 +149,3 @@ def data_warnings(facts: RunFacts) -> list[str]:
         )
     labelled = target_warnings(problem) if problem.has_target_labels else []
     return [*ambiguities(problem.by_role), *found, *labelled, *overlap_warnings(problem)]
-
-
-def describe_data(problem: Problem) -> dict[str, Any]:
-    """Sizes and digests of the pools, and the classes in the order of the model's outputs."""
-    roles = dict(zip(("source", "target", "test"), problem.pools, strict=False))
-    described: dict[str, Any] = {
-        role: {"name": pool.name, "num_samples": len(pool), "digest": pool.digest()} for role, pool in roles.items()
-    }
-    return {"test": None, **described, "classes": list(problem.classes)}
-
-
-def versions() -> dict[str, str]:
-    """What ran, and on what."""
-    found = {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
-    return {**found, "platform": platform.platform(), "threads": str(torch.get_num_threads())}

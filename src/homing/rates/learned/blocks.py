@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -54,9 +53,13 @@ class HeldFeatures:
 
 @dataclass(frozen=True)
 class ArrayFeatures:
-    """Features in an array of NumPy, which may be a file that is mapped into memory: `[N, D]`, any type of numbers."""
+    """Features in an array of NumPy, a file that is mapped into memory, or whatever rows are taken from as from these.
 
-    features: npt.NDArray[Any]
+    Attributes:
+        features: `[N, D]`, any type of numbers.
+    """
+
+    features: Any
 
     @property
     def shape(self) -> tuple[int, int]:
