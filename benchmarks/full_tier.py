@@ -109,7 +109,8 @@ def add(row: dict, results: Path) -> None:
 
 def row_of(material, outcome, scan: float) -> dict:
     from homing.evaluation.metrics import metrics
-    from homing.outputs.results import judged_labels, versions
+    from homing.outputs.provenance import versions
+    from homing.outputs.results import judged_labels
 
     scores = metrics(outcome.logits, judged_labels(material.problem, material.labels))
     rates, pool, plan = outcome.fitted.rates, material.problem.source, outcome.method.rates

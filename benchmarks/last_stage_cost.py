@@ -24,7 +24,7 @@ import torch
 from layout import Scenario, lay_out, others
 
 from homing import flow
-from homing.outputs.results import versions
+from homing.outputs.provenance import versions
 from homing.recipe.reading import read_recipe, shipped_recipes
 
 SCENARIO = Scenario("personalize", "cartoon", others("cartoon"), 0.1, 0.2, pool=1500)

@@ -20,6 +20,7 @@ ELSEWHERE = {
 TOLD_ELSEWHERE = {
     "alignments.md": "test_alignments_page.py",
     "corpora.md": "test_corpora_page.py",
+    "sampler.md": "test_sampler_page.py",
     "scale.md": "test_scale_page.py",
 }
 STORIES = ["README.md", "docs/tutorial.md", "docs/cookbook.md", "docs/python.md", "docs/data.md"]

@@ -53,8 +53,8 @@ def test_labels_that_the_folds_contradict_are_listed_by_name(tmp_path):
     problem = problem_of(tmp_path, {"cat": 5, "dog": 5, "emu": 5}, {"cat": 2})
     few = RatePlan(torch.ones(18), 1.0, doubted=[(0, 1), (5, 2)])
     many = RatePlan(torch.ones(18), 1.0, doubted=[(7, 0), (0, 1), (5, 2)])
-    assert label_warnings(few, problem) == []
-    (warning,) = label_warnings(many, problem)
+    assert label_warnings(few, problem.target, problem.classes) == []
+    (warning,) = label_warnings(many, problem.target, problem.classes)
     assert warning.startswith(
         "The target's folds disagree with 3 of its 15 labels: dog/002.png (dog, rather cat), cat/000.png (cat, rather"
     )

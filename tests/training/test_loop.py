@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from homing.errors import DivergedError, Interrupted
 from homing.models.parts import batch_norms
-from homing.pools.order import EpochOrder
+from homing.rates.order import EpochOrder
 from homing.training.plan import Phase, TrainingPlan
 from homing.training.step import Settings
 

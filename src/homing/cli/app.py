@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from homing.cli import corpora, models, runs, scanning
+from homing.cli import corpora, models, rating, runs, scanning
 from homing.cli.streams import settle_streams
 from homing.errors import HomingError, RecipeError
 from homing.launch import is_main, leave, settle_group
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verbs in (runs, scanning, models, corpora):
+for verbs in (runs, scanning, rating, models, corpora):
     verbs.register(app)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from homing.pools.class_names import quoted
+from homing.pools.pool import Pool
 from homing.pools.problem import Problem, shared_pictures
 from homing.rates.learned.plan import RatePlan
 
@@ -34,17 +35,17 @@ def target_warnings(problem: Problem) -> list[str]:
     return found
 
 
-def label_warnings(plan: RatePlan, problem: Problem) -> list[str]:
-    """Where more of the target's labels are doubted by its own folds than hard images alone would explain."""
-    target, doubted = problem.target, plan.doubted
+def label_warnings(plan: RatePlan, target: Pool, classes: Sequence[str]) -> list[str]:
+    """Where more of the target's labels are doubted by its own folds than hard samples alone would explain."""
+    doubted = plan.doubted
     if len(doubted) <= DOUBTED_SHARE * len(target):
         return []
     listed = ", ".join(
-        f"{target.ids[row]} ({target.labels[row]}, rather {problem.classes[other]})" for row, other in doubted[:LISTED]
+        f"{target.ids[row]} ({target.labels[row]}, rather {classes[other]})" for row, other in doubted[:LISTED]
     )
     return [
         f"The target's folds disagree with {len(doubted)} of its {len(target)} labels: {listed}"
-        f"{', ...' if len(doubted) > LISTED else ''}. Look at these images: rates are judged by the target's labels,"
+        f"{', ...' if len(doubted) > LISTED else ''}. Look at these: rates are judged by the target's labels,"
         " and wrong ones mislead them more than wrong ones in the source do."
     ]
 

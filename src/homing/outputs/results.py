@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from homing.outputs.pool_warnings import (
     repeated_warning,
     target_warnings,
 )
+from homing.outputs.provenance import describe_data, versions
 from homing.outputs.unlabelled_files import describe_unlabelled, guess_warnings
 from homing.pools.ambiguities import ambiguities
 from homing.rates.learned.plan import effective_sample_size
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from homing.evaluation.outcome import Outcome
     from homing.pools.problem import Problem
     from homing.rates.learned.plan import RatePlan
-
-_LIBRARIES = ("torch", "timm", "datasets", "accelerate", "scikit-learn")
 
 
 def predictions(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
@@ -114,7 +112,7 @@ def described(facts: RunFacts, plan: RatePlan, rates: Tensor, guessed_visits: Te
             "phi": plan.phi,
         },
         "unlabelled": unlabelled,
-        "data": describe_data(problem),
+        "data": describe_data(facts.problem.by_role, facts.problem.classes),
         "dropped": [{"image": item.name, "reason": item.reason} for item in facts.bad],
         "judged": plan.judged,
         "versions": versions(),
@@ -151,7 +149,8 @@ def warnings_of(facts: RunFacts, main: Outcome) -> list[str]:
 def plan_warnings(facts: RunFacts, plan: RatePlan) -> list[str]:
     """What the rates have to say, of the source and of the target's labels."""
     mixed_up = mixed_up_warnings(plan, facts.problem.source_classes)
-    return [*plan.warnings, *mixed_up, *label_warnings(plan, facts.problem), *guess_warnings(plan)]
+    labelled = label_warnings(plan, facts.problem.target, facts.problem.classes)
+    return [*plan.warnings, *mixed_up, *labelled, *guess_warnings(plan)]
 
 
 def data_warnings(facts: RunFacts) -> list[str]:
@@ -165,18 +164,3 @@ def data_warnings(facts: RunFacts) -> list[str]:
     if facts.repeated:
         found.append(repeated_warning(facts.repeated))
     return [*ambiguities(problem.by_role), *found, *labelled, *overlap_warnings(problem)]
-
-
-def describe_data(problem: Problem) -> dict[str, Any]:
-    """Sizes and digests of the pools, and the classes in the order of the model's outputs."""
-    described: dict[str, Any] = {
-        role: {"name": pool.name, "num_samples": len(pool), "digest": pool.digest()}
-        for role, pool in problem.by_role.items()
-    }
-    return {"test": None, **described, "classes": list(problem.classes)}
-
-
-def versions() -> dict[str, str]:
-    """What ran, and on what."""
-    found = {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
-    return {**found, "platform": platform.platform(), "threads": str(torch.get_num_threads())}

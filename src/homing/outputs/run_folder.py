@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from homing.errors import CheckpointError, RecipeError
@@ -28,19 +29,39 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
     """
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other: go on, or begin again")
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"{folder}: is a file; give a folder with --output")
-    check_output(folder, pools_of(recipe))
     began = folder / "recipe.yaml"
-    if resume and began.exists():
+    if not (resume and began.exists()):
+        check_new_folder(folder, pools_of(recipe), overwrite=overwrite)
+    else:
+        _check_place(folder, pools_of(recipe))
         if began.read_bytes() != recipe.to_yaml().encode():
             raise CheckpointError(
                 f"{folder}: was begun with another recipe; resume with `homing run {began} --output {folder} --resume`,"
                 " or begin again with --overwrite"
             )
         check_free(folder)
-    elif folder.exists() and not is_empty(folder):
+
+
+def check_new_folder(folder: Path, pools: Iterable[str | Path], *, overwrite: bool) -> None:
+    """Whether something new can begin in a folder; nothing is written.
+
+    Args:
+        folder: Of outputs.
+        pools: Paths of the pools that they are made from.
+        overwrite: Whether a run of ours may be replaced.
+
+    Raises:
+        RecipeError: It touches a pool, or holds something that may not be replaced.
+    """
+    _check_place(folder, pools)
+    if folder.exists() and not is_empty(folder):
         _check_replaceable(folder, overwrite)
+
+
+def _check_place(folder: Path, pools: Iterable[str | Path]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{folder}: is a file; give a folder with --output")
+    check_output(folder, pools)
 
 
 def _check_replaceable(folder: Path, overwrite: bool) -> None:
@@ -67,13 +88,38 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
     began = folder / "recipe.yaml"
     if resume and began.exists():
         return
+    with _begun(folder, recipe.sha256()):
+        write_whole(began, recipe.to_yaml().encode())
+
+
+@contextmanager
+def new_folder(folder: Path, pools: Iterable[str | Path], digest: str, *, overwrite: bool) -> Iterator[None]:
+    """A folder of ours for something that is written at once, while no other process is at work in it.
+
+    Args:
+        folder: Of outputs.
+        pools: As for `check_new_folder`.
+        digest: sha256 of what was asked for.
+        overwrite: As for `check_new_folder`.
+
+    Raises:
+        RecipeError: As `check_new_folder`, or the folder cannot be written to.
+    """
+    check_new_folder(folder, pools, overwrite=overwrite)
+    with _begun(folder, digest):
+        yield
+
+
+@contextmanager
+def _begun(folder: Path, digest: str) -> Iterator[None]:
+    """A folder with our mark and nothing of an earlier run; its lock is held."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with folder_lock() as lock:
             lock.take(folder)
             remove_run(folder)
-            mark_as_ours(folder, recipe.sha256())
-            write_whole(began, recipe.to_yaml().encode())
+            mark_as_ours(folder, digest)
+            yield
     except OSError as error:
         raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
 

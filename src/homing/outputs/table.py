@@ -21,6 +21,9 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         warnings = [f"{name}: {text}" for name, row in results["targets"].items() for text in row["warnings"]]
         table = targets_table(results)
         where = f"rates: {folder / 'NAME' / 'rates.parquet'}; who shares data: {folder / 'targets.csv'}"
+    elif "asked" in results:
+        warnings, table = results["warnings"], rates_table(results)
+        where = f"rates: {folder / 'rates.parquet'}; report: {folder / 'report.html'}"
     elif results["headline"] == "none":
         warnings, table = results["warnings"], rates_table(results)
         where = f"rates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR"

@@ -36,14 +36,14 @@ def pictures_of(source: Pool) -> Pictures:
             return None
 
     def pictures(ids: list[str]) -> list[bytes | None]:
-        rows = _rows_of(source.ids, set(ids))
+        rows = rows_by_id(source.ids, set(ids))
         return [read(rows.get(sample_id)) for sample_id in ids]
 
     return pictures
 
 
-def _rows_of(ids: Sequence[str], wanted: set[str]) -> dict[str, int]:
-    """Where the few that are wanted stand among all, which are looked through a block at a time."""
+def rows_by_id(ids: Sequence[str], wanted: set[str]) -> dict[str, int]:
+    """Id → row of the few that are wanted among all, which are looked through a block at a time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -168,6 +168,40 @@ class Pool:
         return digest_of(self.ids, self.labels)
 
 
+class NoImages:
+    """What stands for pictures where rows are something else.
+
+    Args:
+        num_rows: How many there are.
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        self._num_rows = num_rows
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def read(self, row: int) -> bytes:
+        """Raises OSError: there is none."""
+        raise OSError(f"row {row} is no picture")
+
+    def size(self, row: int) -> int:
+        """Raises OSError: there is none."""
+        raise OSError(f"row {row} is no picture")
+
+    def state(self, row: int) -> bytes | None:
+        """None: there is none."""
+        return None
+
+    def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
+        """Zeros: there is none."""
+        return np.zeros((len(rows), STATE_BYTES), np.uint8)
+
+    def known_digest(self, row: int) -> bytes | None:
+        """None: there is none."""
+        return None
+
+
 class JoinedImages:
     """Several stores, one behind the other."""
 

@@ -20,7 +20,7 @@ from homing.pools.columns import Columns
 from homing.pools.files import FolderImages
 from homing.pools.folder import UNLABELLED, column, read_folder
 from homing.pools.layouts import is_split_name
-from homing.pools.pool import Pool, ReadAs
+from homing.pools.pool import NoImages, Pool, ReadAs
 from homing.pools.table_images import REMEDY
 from homing.pools.tables import Table, is_table, open_table
 from homing.pools.texts import Texts
@@ -61,6 +61,47 @@ def read_pool(spec: PoolSpec) -> Pool:
     pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
     return _limited(_composed(_told_of_splits(pool, spec)), spec.limit)
+
+
+def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
+    """Ids and labels of a table whose rows need not be pictures, and the table itself.
+
+    Args:
+        spec: With a path, and the columns of ids and labels.
+
+    Raises:
+        DataError: As `read_pool`.
+    """
+    root = Path(spec.path)
+    if not root.exists():
+        raise DataError(f"{spec.path}: no such file or folder; give parquet, a folder of it, or a saved dataset")
+    try:
+        table = open_table(root, spec.split)
+        if not len(table):
+            raise DataError(f"{spec.path}: has no rows; rates need at least one on each side")
+        columns = Columns({key: _reader(table, key) for key in table.names})
+        ids, labels = (
+            _named(columns, what, name or what, root)
+            for what, name in (("id", spec.id_column), ("label", spec.label_column))
+        )
+    except OSError as error:
+        reason = " ".join(str(error.strerror or error).split())
+        raise DataError(f"{error.filename or spec.path}: {reason}") from error
+    store = table.images() if table.has_images else NoImages(len(table))
+    name = name_of(spec)
+    pool = Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)))
+    pool = _without_blank_labels(pool)
+    _check_texts(pool, spec)
+    return _composed(pool), table
+
+
+def _named(columns: Columns, what: str, name: str, root: Path) -> Texts:
+    if name not in columns:
+        raise DataError(
+            f"{root}: there is no column {name!r}; columns: {quoted(columns) or 'none'}; name the one of {what}s with"
+            f" --{what}, or add it"
+        )
+    return columns[name]
 
 
 def name_of(spec: PoolSpec) -> str:

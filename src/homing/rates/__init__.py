@@ -1,6 +1,7 @@
 """The heart: what each source sample is worth to the target.
 
-Alignments, direction and table need torch alone; `learn_rates` needs scikit-learn too, and imports it when first used.
+Alignments, direction, table and sampler need torch alone; `learn_rates` and `RateLearner` need scikit-learn too, and
+import it when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ from homing.rates.alignment.error import AlignmentError
 from homing.rates.alignment.observe import Alignment, Coverage
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.plan import RatePlan
+from homing.rates.sampler import RateBatchSampler, RateSampler
 from homing.rates.table import RateTable
 from homing.rates.table_rows import gather_updates
 
 if TYPE_CHECKING:
+    from homing.rates.estimator import RateLearner
     from homing.rates.learned.learner import learn_rates
 
 __all__ = [
@@ -22,7 +25,10 @@ __all__ = [
     "Coverage",
     "Direction",
     "Evidence",
+    "RateBatchSampler",
+    "RateLearner",
     "RatePlan",
+    "RateSampler",
     "RateTable",
     "gather_updates",
     "learn_rates",
@@ -30,7 +36,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`learn_rates`, when it is first asked for."""
+    """`learn_rates` and `RateLearner`, when they are first asked for."""
+    if name == "RateLearner":
+        from homing.rates.estimator import RateLearner
+
+        return RateLearner
     if name == "learn_rates":
         from homing.rates.learned.learner import learn_rates
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from homing.errors import RecipeError
 from homing.models.inputs import Visit
-from homing.pools.order import Counts, EpochOrder, Rows, resampled_counts, share_of_rank
+from homing.rates.order import Counts, EpochOrder, Rows, resampled_counts, share_of_rank
 
 MOST_VISITS = 1_000_000_000
 """Of one epoch; its order takes 4 bytes for each."""

@@ -15,8 +15,8 @@ from torch.nn import functional
 from homing.errors import DivergedError
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast
-from homing.pools.order import Rows, share_of_rank
 from homing.rates import Alignment, Direction, gather_updates
+from homing.rates.order import Rows, share_of_rank
 
 
 class Guide:

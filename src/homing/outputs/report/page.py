@@ -17,7 +17,7 @@ from homing.outputs.report.columns import RateColumns
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RunFolder, mapping, number, read_run
 from homing.outputs.report.figures import Picture, histogram, lift_figure
-from homing.outputs.report.pictures import Pictures, choose, doubtful_rows, galleries
+from homing.outputs.report.pictures import Pictures, Shown, choose, doubtful_rows, galleries
 from homing.outputs.report.plane import density_figure, map_figures, scatter_of
 from homing.outputs.report.rates import density, group_table, lift_curve, ranked_rows, summarize
 from homing.outputs.report.tables import class_scores, confusion, cost, duration, flatten, judged, phi_rows, show
@@ -34,13 +34,13 @@ _NO_FIGURE = {
 }
 
 
-def write_report(run: Path, pictures: Pictures, *, results: dict[str, Any] | None = None) -> Path:
+def write_report(run: Path, shown: Pictures | Shown, *, results: dict[str, Any] | None = None) -> Path:
     """Write `report.html` into a run folder, out of what lies in that folder alone.
 
     Args:
         run: Folder that `homing run` wrote.
-        pictures: Gives the encoded picture of each sample id, None where it is gone. Asked once, for at most
-            a few hundred ids.
+        shown: Gives the encoded picture of each sample id, None where it is gone, and texts where there are some.
+            Asked once, for at most a few hundred ids.
         results: The content of `results.json`, where that is yet to be written.
 
     Returns:
@@ -52,7 +52,8 @@ def write_report(run: Path, pictures: Pictures, *, results: dict[str, Any] | Non
     path = run / "report.html"
     if path.exists() and not is_our_report(path):
         raise DataError(f"{path}: was not written by homing, which would replace it; move it away first")
-    page = _environment().get_template("report.html.j2").render(_context(read_run(run, results), pictures))
+    shown = shown if isinstance(shown, Shown) else Shown(shown)
+    page = _environment().get_template("report.html.j2").render(_context(read_run(run, results), shown))
     write_whole(path, page.encode("utf-8", errors="xmlcharrefreplace"))
     return path
 
@@ -116,13 +117,13 @@ def _is_numeric(text: str) -> bool:
         return False
 
 
-def _context(run: RunFolder, pictures: Pictures) -> dict[str, Any]:
+def _context(run: RunFolder, shown: Shown) -> dict[str, Any]:
     """Everything the template shows, by name."""
     return {
         **_assets(),
         **_headline(run),
         **_rate_numbers(run),
-        **_galleries(run, pictures),
+        **_galleries(run, shown),
         **_rate_model(run),
         "unlabelled": unlabelled(run.results),
         **_run_itself(run),
@@ -218,8 +219,8 @@ def _descriptor_plane(rates: RateColumns) -> list[Picture]:
     return [density_figure("density", binned, titles.DESCRIPTORS)] if binned else []
 
 
-def _galleries(run: RunFolder, pictures: Pictures) -> dict[str, Any]:
-    """The pictures rated highest and lowest, and those with doubtful labels."""
+def _galleries(run: RunFolder, shown: Shown) -> dict[str, Any]:
+    """The samples rated highest and lowest, and those with doubtful labels."""
     rates = run.rates
     ranked = ranked_rows(rates.rate)
     doubtful = doubtful_rows(rates)
@@ -228,10 +229,12 @@ def _galleries(run: RunFolder, pictures: Pictures) -> dict[str, Any]:
         choose("lowest", "Lowest rated", ranked, rates),
         choose("doubtful", "Probably wrong labels", doubtful, rates),
     )
-    found = galleries(choices, rates, pictures)
+    found = galleries(choices, rates, shown)
     return {
         "galleries": found,
         "gallery_classes": sorted({name for gallery in found for name in gallery.classes}),
+        "things": "images" if shown.pictures is not None else "samples",
+        "has_pictures": shown.pictures is not None,
         "any_picture": any(tile.picture for gallery in found for tile in gallery.tiles),
         "num_doubtful": None if rates.suggested is None else len(doubtful),
     }

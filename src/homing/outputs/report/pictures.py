@@ -16,6 +16,7 @@ from homing.outputs.report.columns import Codes, RateColumns
 from homing.pools.decoding import open_rgb
 
 Pictures: TypeAlias = Callable[[list[str]], list[bytes | None]]
+Sayings: TypeAlias = Callable[[list[str]], list[str | None]]
 
 THUMBNAIL_PIXELS = 96
 _MAX_PIXELS = 64_000_000  # as recipes have it at first: of a larger picture no thumbnail is shown
@@ -25,6 +26,20 @@ MIN_CLASS_TILES = 4  # fewer say nothing; classes then have no choice of their o
 MAX_CLASS_TILES = 150  # per gallery; above it the classes share what there is
 MAX_INLINE_BYTES = 2_400_000  # of base64 text in the whole page
 _MAX_ENCODED_BYTES = 12_000
+SHOWN_LETTERS = 240  # of a text
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the report shows of samples, by their ids; asked once, for at most a few hundred.
+
+    Attributes:
+        pictures: Encoded picture of each, None where it is gone; None: they are no pictures.
+        texts: What each says; None: they have no text.
+    """
+
+    pictures: Pictures | None
+    texts: Sayings | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Tile:
         overall: Whether it belongs to the pool-wide choice.
         in_class: Whether it belongs to the choice within its class.
         picture: `data:` address of the thumbnail, None where the picture is missing.
+        text: The beginning of what it says, None where it says nothing.
     """
 
     sample_id: str
@@ -48,6 +64,7 @@ class Tile:
     overall: bool
     in_class: bool
     picture: str | None
+    text: str | None
 
 
 @dataclass(frozen=True)
@@ -129,17 +146,32 @@ def doubtful_rows(rates: RateColumns) -> Codes:
     return rows[np.argsort(doubt, kind="stable")].astype(np.int64)
 
 
-def galleries(choices: Iterable[Choice], rates: RateColumns, pictures: Pictures) -> list[Gallery]:
-    """Read every chosen picture once and lay the galleries out; empty choices are left out."""
+def galleries(choices: Iterable[Choice], rates: RateColumns, shown: Shown) -> list[Gallery]:
+    """Read every chosen picture and text once and lay the galleries out; empty choices are left out."""
     kept = [choice for choice in choices if len(choice.rows)]
     rows = np.unique(np.concatenate([choice.rows for choice in kept])) if kept else np.empty(0, dtype=np.int64)
     ids = dict(zip(rows.tolist(), rates.ids(rows), strict=True))
     times_shown = Counter(row for choice in kept for row in choice.rows.tolist())
-    inline = _inline({sample_id: times_shown[row] for row, sample_id in ids.items()}, pictures)
-    return [_gallery(choice, rates, ids, inline) for choice in kept]
+    inline = {}
+    if shown.pictures is not None:
+        inline = _inline({sample_id: times_shown[row] for row, sample_id in ids.items()}, shown.pictures)
+    texts = _beginnings(list(ids.values()), shown.texts)
+    return [_gallery(choice, rates, ids, inline, texts) for choice in kept]
 
 
-def _gallery(choice: Choice, rates: RateColumns, ids: dict[int, str], inline: dict[str, str]) -> Gallery:
+def _beginnings(ids: list[str], texts: Sayings | None) -> dict[str, str]:
+    found = texts(ids) if texts is not None and ids else [None] * len(ids)
+    return {sample_id: _beginning(text) for sample_id, text in zip(ids, found, strict=True) if text}
+
+
+def _beginning(text: str) -> str:
+    short = " ".join(text[: 8 * SHOWN_LETTERS].split())
+    return short if len(short) <= SHOWN_LETTERS else f"{short[:SHOWN_LETTERS].rstrip()} …"
+
+
+def _gallery(
+    choice: Choice, rates: RateColumns, ids: dict[int, str], inline: dict[str, str], texts: dict[str, str]
+) -> Gallery:
     suggested = rates.suggested if choice.key == "doubtful" else None
     tiles = tuple(
         Tile(
@@ -150,6 +182,7 @@ def _gallery(choice: Choice, rates: RateColumns, ids: dict[int, str], inline: di
             overall=row in choice.overall,
             in_class=row in choice.in_class,
             picture=inline.get(ids[row]),
+            text=texts.get(ids[row]),
         )
         for row in choice.rows.tolist()
     )

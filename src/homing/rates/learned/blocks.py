@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,30 @@ class HeldFeatures:
     def rows(self, rows: slice | Tensor) -> Tensor:
         """float32 `[m, D]`."""
         return self.features[rows].float()
+
+
+@dataclass(frozen=True)
+class ArrayFeatures:
+    """Features in an array of NumPy, a file that is mapped into memory, or whatever rows are taken from as from these.
+
+    Attributes:
+        features: `[N, D]`, any type of numbers.
+    """
+
+    features: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return self.features.shape[0], self.features.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """float32 `[m, D]`."""
+        which = rows if isinstance(rows, slice) else rows.numpy()
+        return torch.from_numpy(np.array(self.features[which], np.float32))
 
 
 @dataclass(frozen=True)
@@ -111,5 +136,5 @@ def check_finite(features: Tensor, role: str, first_row: int = 0, rows: Tensor |
         row = first_row + int(broken[0]) if rows is None else int(rows[broken[0]])
         raise DataError(
             f"{len(broken)} rows of the {role} features are not finite (first: row {row}): "
-            "look at those images, or scan in fp32."
+            "look at those samples, or compute their features in fp32."
         )

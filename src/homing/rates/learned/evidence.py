@@ -48,7 +48,7 @@ class Evidence:
         widths = self.source_features.shape[1], self.target_features.shape[1]
         if widths[0] != widths[1]:
             raise DataError(
-                f"Source features have {widths[0]} columns, target features {widths[1]}: scan both with one model."
+                f"Source features have {widths[0]} columns, target features {widths[1]}: take both from one model."
             )
 
     @property
@@ -159,7 +159,7 @@ def _check_pool(role: str, features: Tensor | FeatureBlocks, labels: Tensor, num
             "expected [rows, columns] and [rows]."
         )
     if len(labels) == 0:
-        raise DataError(f"The {role} pool is empty: rates need at least one labelled image on each side.")
+        raise DataError(f"The {role} pool is empty: rates need at least one labelled sample on each side.")
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise DataError(f"The {role} pool has labels outside 0..{num_classes - 1}: map both pools to one class list.")
     if isinstance(features, Tensor):

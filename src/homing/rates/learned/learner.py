@@ -144,6 +144,8 @@ def _plan(
             "target_likeness": likeness.log_ratio,
             "label_consistency": consistency.log_probability,
         },
+        match=likeness.match,
+        right=consistency.right,
         judged=_judged_rows(settings, verdict),
         warnings=_warnings(rates, chosen, description, verdict, evidence),
         suggested=torch.where(consistency.right < 0.5, consistency.best.long(), evidence.source_labels),

@@ -22,6 +22,8 @@ class RatePlan:
         target_weight: How often each target image counts; 0: the target is not trained on.
         phi: The few learned numbers behind the rates, for `results.json`.
         descriptors: Name to `[N]` float32, what the rates were computed from, for `rates.parquet`.
+        match: `[N]` probability that a row is of the target's domain, where rates were learned.
+        right: `[N]` probability that its label is right, where rates were learned.
         judged: One row per setting that was judged on held-out target images, the chosen one marked.
         warnings: What the reader of the report should know.
         scorer: Gives rates to rows that were not there, by the same descriptors and numbers.
@@ -44,6 +46,8 @@ class RatePlan:
     wanted: list[tuple[int, float]] = field(default_factory=list)
     source_share: float = 0.0
     scorer: Scorer | None = None
+    match: Tensor | None = None
+    right: Tensor | None = None
 
     @property
     def effective_sample_size(self) -> float:

@@ -1,0 +1,84 @@
+"""The command that stops after the rates: of a recipe, or of rows that bring their features along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from homing.cli.options import Json, OutputOption, Overrides, Overwrite, Quiet, Resume, folder_of, recipe_path
+from homing.cli.runs import print_results
+from homing.errors import RecipeError
+from homing.launch import is_main
+
+_RATES_ALONE = ("training.epochs=0", "training.steps=null", "evaluation.baselines=[]")
+
+
+def rate(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="a YAML file, or the name of a shipped recipe")
+    ] = None,
+    overrides: Overrides = None,
+    source: Annotated[str | None, typer.Option(help="instead of a recipe: table of the rows to rate")] = None,
+    target: Annotated[str | None, typer.Option(help="with --source: table of the target's rows")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="column of lists of numbers; or a file of the source's, .npy or .safetensors")
+    ] = None,
+    target_features: Annotated[str | None, typer.Option(help="the same of the target, where it is another")] = None,
+    label: Annotated[str, typer.Option(help="column of the class")] = "label",
+    id: Annotated[str, typer.Option(help="column of the unique id")] = "id",
+    text: Annotated[str | None, typer.Option(help="column of the source that the report shows")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="with --source: of folds and cross-fits")] = 0,
+    output: OutputOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn rates and stop: of a recipe's pools, or of tables whose rows bring features along."""
+    if source is None:
+        if recipe is None or target is not None or features is not None:
+            raise RecipeError("give a RECIPE, or --source, --target, --features and --output for tables with features")
+        _rate_recipe(recipe, overrides or [], output, resume, overwrite, as_json, quiet)
+        return
+    if recipe is not None or overrides:
+        raise RecipeError(f"{recipe}: a recipe names its pools itself; leave it or --source away")
+    if target is None or features is None or output is None:
+        raise RecipeError("--source goes with --target, --features and --output; give all of them")
+    if resume:
+        raise RecipeError("--resume: rates of tables are learned in one go; begin again with --overwrite")
+    if not is_main():
+        return  # one process does all of it
+    from homing.progress import Progress
+    from homing.rating import Asked, rate_rows
+
+    asked = Asked(source, target, features, label, id, target_features, text, seed=seed)
+    print_results(output, rate_rows(asked, output, Progress(quiet=quiet), overwrite=overwrite), as_json)
+
+
+def _rate_recipe(
+    recipe: str,
+    overrides: list[str],
+    output: Path | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from homing.recipe.reading import read_recipe
+
+    checked = read_recipe(recipe_path(recipe), [*overrides, *_RATES_ALONE])
+    from homing.outputs.run_folder import check_run_folder
+
+    folder = output or folder_of(checked.name)
+    check_run_folder(folder, checked, resume=resume, overwrite=overwrite)
+    from homing.flow import run
+
+    result = run(checked, folder, resume=resume, overwrite=overwrite, quiet=quiet)
+    print_results(result.folder, result.results, as_json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file to the program."""
+    app.command()(rate)

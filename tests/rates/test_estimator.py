@@ -1,0 +1,127 @@
+"""Rates as scikit-learn's users expect them."""
+
+import numpy as np
+import pytest
+from gaussian_domains import hidden_matches
+from scipy.sparse import issparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.utils.estimator_checks import check_estimator
+
+from homing.errors import DataError, HomingError
+from homing.rates import RateLearner, learn_rates
+
+EVIDENCE = hidden_matches(seed=0, wrong=0.2)
+NAMES = np.array(["ant", "bee", "cat", "dog"])
+SOURCE_X, SOURCE_Y = EVIDENCE.source_features.numpy(), NAMES[EVIDENCE.source_labels]
+TARGET_X, TARGET_Y = EVIDENCE.target_features.numpy(), NAMES[EVIDENCE.target_labels]
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return RateLearner().fit(SOURCE_X, SOURCE_Y, TARGET_X, TARGET_Y)
+
+
+def test_rates_are_those_of_learn_rates(learner):
+    plan = learn_rates(EVIDENCE, seed=0)
+    np.testing.assert_array_equal(learner.rates_, plan.rates.numpy())
+    assert learner.phi_ == plan.phi
+    assert learner.target_weight_ == plan.target_weight
+    assert learner.classes_.tolist() == NAMES.tolist()
+    assert learner.n_features_in_ == SOURCE_X.shape[1]
+
+
+def test_matches_and_right_labels_are_told_from_the_others(learner):
+    assert roc_auc_score(EVIDENCE.matches, learner.match_) > 0.95
+    assert roc_auc_score(EVIDENCE.clean, learner.right_) > 0.9
+    corrected = learner.suggested_[~EVIDENCE.clean.numpy()] != SOURCE_Y[~EVIDENCE.clean.numpy()]
+    assert corrected.mean() > 0.5
+
+
+def test_weights_are_ready_for_any_estimator(learner):
+    both, labels = np.concatenate([SOURCE_X, TARGET_X]), np.concatenate([SOURCE_Y, TARGET_Y])
+    assert learner.sample_weight_.shape == (len(both),)
+    test = hidden_matches(seed=1, shots=100)
+
+    def score(weights):
+        model = LogisticRegression(max_iter=500).fit(both, labels, sample_weight=weights)
+        return model.score(test.target_features.numpy(), NAMES[test.target_labels])
+
+    assert score(learner.sample_weight_) > score(None) + 0.04
+
+
+def test_new_rows_are_rated_as_the_source_is(learner):
+    rates = learner.score_samples(SOURCE_X, SOURCE_Y)
+    assert np.corrcoef(rates, learner.rates_)[0, 1] > 0.9
+    assert rates.dtype == np.float32
+    alone = learner.score_samples(SOURCE_X)
+    assert roc_auc_score(EVIDENCE.matches, alone) > 0.95
+    with pytest.raises(DataError, match=r"the label 'elk' is of no class of the source; known are ant, bee, cat, dog"):
+        learner.score_samples(SOURCE_X[:1], ["elk"])
+    with pytest.raises(NotFittedError):
+        RateLearner().score_samples(SOURCE_X)
+
+
+def test_features_may_lie_in_a_file_of_half_precision(learner, tmp_path):
+    np.save(tmp_path / "source.npy", SOURCE_X.astype(np.float16))
+    mapped = np.load(tmp_path / "source.npy", mmap_mode="r")
+    found = RateLearner().fit(mapped, SOURCE_Y, TARGET_X, TARGET_Y)
+    assert np.corrcoef(found.rates_, learner.rates_)[0, 1] > 0.99
+
+
+def test_settings_are_those_of_the_learner():
+    learner = RateLearner(descriptors=(), folds=3, target_weight=2.0, random_state=5)
+    assert clone(learner).get_params() == learner.get_params()
+    learner.fit(SOURCE_X, SOURCE_Y, TARGET_X, TARGET_Y)
+    assert learner.target_weight_ == 2.0
+    assert np.unique(learner.rates_).tolist() == [1.0]
+
+
+class OfOnePool(RateLearner):
+    """What scikit-learn's checks can call, which know of one pool alone: half of it stands for the target."""
+
+    def fit(self, X, y):
+        if y is None or issparse(X):
+            return super().fit(X, y, X, y)
+        return super().fit(X, y, np.asarray(X)[::2], np.asarray(y)[::2])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_it_passes_the_checks_of_scikit_learn():
+    results = check_estimator(OfOnePool(folds=2), on_fail=None, on_skip=None)
+    found = {result["check_name"]: repr(result["exception"]) for result in results if result["status"] == "failed"}
+    assert found == {}
+    assert len(results) > 40
+
+
+BAD = {
+    "another length": ((SOURCE_X, SOURCE_Y[1:], TARGET_X, TARGET_Y), "600 source rows of features and 599 labels"),
+    "another width": ((SOURCE_X, SOURCE_Y, TARGET_X[:, 1:], TARGET_Y), "X has 23 features"),
+    "no target": ((SOURCE_X, SOURCE_Y, TARGET_X[:0], TARGET_Y[:0]), "0 sample"),
+    "small target": ((SOURCE_X, SOURCE_Y, TARGET_X[:3], TARGET_Y[:3]), "3 labelled .* fewer than the 5 folds"),
+    "one class": (
+        (SOURCE_X, SOURCE_Y == "x", TARGET_X, TARGET_Y == "x"),
+        "the source has 1 class, False: .* give rows of two",
+    ),
+    "strange class": ((SOURCE_X, SOURCE_Y, TARGET_X, ["elk"] * 24), "the target has the label 'elk', which no source"),
+    "not a number": ((np.where(SOURCE_X > 4, np.nan, SOURCE_X), SOURCE_Y, TARGET_X, TARGET_Y), "contains NaN"),
+    "label not a number": ((SOURCE_X, np.full(600, np.nan), TARGET_X, TARGET_Y), "y of the source contains NaN"),
+    "no labels": ((SOURCE_X, SOURCE_Y, TARGET_X, None), "the target rows have no labels"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_pools_are_refused_in_one_sentence(kind):
+    pools, message = BAD[kind]
+    with pytest.raises(ValueError, match=message):
+        RateLearner().fit(*pools)
+
+
+def test_rows_of_a_file_that_are_not_finite_are_named(tmp_path):
+    broken = SOURCE_X.copy()
+    broken[7, 2] = np.inf
+    np.save(tmp_path / "source.npy", broken)
+    with pytest.raises(HomingError, match=r"1 rows of the source features are not finite \(first: row 7\)"):
+        RateLearner().fit(np.load(tmp_path / "source.npy", mmap_mode="r"), SOURCE_Y, TARGET_X, TARGET_Y)
