@@ -106,16 +106,23 @@ def main() -> None:
                 shorter = {number: ratios(rounds, number) for number in views}
                 print(backbone, f"{methods} methods", shorter, flush=True)
                 cases.append({"backbone": backbone, "methods": methods, "shorter": shorter, "rounds": rounds})
-    if asked.json:
-        found = versions()
-        content = {
-            "command": "HOMING_DATA=... python benchmarks/last_stage_cost.py " + " ".join(sys.argv[1:]),
-            "rows": cases,
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread",
-            "versions": {name: found[name] for name in ("python", "torch", "timm")},
-        }
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(content, indent=1) + "\n")
+                if asked.json:
+                    write(asked.json, cases)
+
+
+def write(path: Path, cases: list[dict]) -> None:
+    """Leave the cases; those of other backbones and numbers of methods stay."""
+    new = [(case["backbone"], case["methods"]) for case in cases]
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    found = versions()
+    content = {
+        "command": "HOMING_DATA=... python benchmarks/last_stage_cost.py --rounds N --backbones NAME --methods 1,3",
+        "rows": [row for row in before if (row["backbone"], row["methods"]) not in new] + cases,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread, shared with other work",
+        "versions": {name: found[name] for name in ("python", "torch", "timm")},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

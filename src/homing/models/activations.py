@@ -19,7 +19,8 @@ from homing.pools.order import Rows
 _BATCH = 64
 """Images that go through the trunk together, as in a scan: in batches of one size, what becomes of an image does not
 depend on what else is in the batch."""
-_WINDOW = 512  # rows whose missing activations are computed together, ahead of their use
+_AT_ONCE = 4 * _BATCH  # missing activations that are computed together, ahead of their use
+_AHEAD = 4_096  # rows that are looked at for them before there are as many
 
 _EPOCHS_A_VIEW = 2
 """Epochs before a row's turn comes to its next view: whatever went through the trunk is trained on twice at least."""
@@ -104,17 +105,39 @@ class Activations:
         return np.asarray((visit.epoch // _EPOCHS_A_VIEW + visit.copies) % self.views)
 
     def _served(self, asked: Iterable[Asked]) -> Iterator[Tensor]:
-        for window in _windows(asked):
-            if not self.shelf.is_full:
-                self._fill(*(np.concatenate(parts) for parts in zip(*window, strict=True)))
-            yield from (self._taken(rows, views) for rows, views in window)
+        """What is asked for, in turn; what is missing of it is looked for ahead, and computed in whole batches."""
+        waiting: deque[tuple[Rows, Rows, int]] = deque()  # and how many missing ones were noted up to here
+        missing: dict[int, tuple[int, int]] = {}  # number → row and view, those first that are needed first
+        noted = ahead = 0
+        for rows, views in asked:
+            for number, row, view in self._not_here(rows, views):
+                noted += number not in missing
+                missing.setdefault(number, (row, view))
+            waiting.append((rows, views, noted))
+            ahead += len(rows)
+            if ahead >= _AHEAD or len(missing) >= _AT_ONCE:
+                self._fill(missing, len(missing) if ahead >= _AHEAD else _AT_ONCE)
+            while waiting and waiting[0][2] <= noted - len(missing):
+                rows, views, _ = waiting.popleft()
+                ahead -= len(rows)
+                yield self._taken(rows, views)
+        self._fill(missing, len(missing))
+        yield from (self._taken(rows, views) for rows, views, _ in waiting)
 
-    def _fill(self, rows: Rows, views: Rows) -> None:
-        """Compute what is missing of some rows and views."""
-        numbers, first = np.unique(self._numbers(rows, views), return_index=True)
-        missing = first[~self.shelf.has(numbers)]
-        for some, values in self._computed(rows[missing], views[missing]):
-            self._keep(rows[missing[some]], views[missing[some]], values)
+    def _not_here(self, rows: Rows, views: Rows) -> Iterator[tuple[int, int, int]]:
+        """Number, row and view of what is not on the shelf, while there is room on it."""
+        if not self.shelf.is_full:
+            numbers = self._numbers(rows, views)
+            gone = np.flatnonzero(~self.shelf.has(numbers))
+            yield from zip(numbers[gone].tolist(), rows[gone].tolist(), views[gone].tolist(), strict=True)
+
+    def _fill(self, missing: dict[int, tuple[int, int]], count: int) -> None:
+        """Compute the first of what is missing, and strike it out."""
+        numbers = list(missing)[:count]
+        if numbers:
+            rows, views = np.array([missing.pop(number) for number in numbers], np.int64).T
+            for some, values in self._computed(rows, views):
+                self._keep(rows[some], views[some], values)
 
     def _taken(self, rows: Rows, views: Rows) -> Tensor:
         """Activations of some rows and views, float32 [B, ...] on the device, in the trunk's own memory layout."""
@@ -150,15 +173,3 @@ class Activations:
 
     def _numbers(self, rows: Rows, views: Rows) -> Rows:
         return self._places[rows] * self.views + views
-
-
-def _windows(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
-    """What is asked for in turn, some hundred rows at a time."""
-    window: list[Asked] = []
-    for one in asked:
-        window.append(one)
-        if sum(len(rows) for rows, _ in window) >= _WINDOW:
-            yield window
-            window = []
-    if window:
-        yield window
