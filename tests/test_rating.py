@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -296,6 +297,18 @@ def test_files_of_features_that_do_not_fit_are_refused(tmp_path):
         (folder / "bad.safetensors").write_bytes(damaged)
         with pytest.raises(DataError, match=r"bad\.safetensors: "):
             open_vectors(table, str(folder / "bad.safetensors"))
+
+
+def test_features_are_no_pickles(tmp_path):
+    class Canary:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "canary",))
+
+    folder = write_pools(tmp_path / "data", "npy")
+    np.save(folder / "pool.npy", np.array([[Canary()]], object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"pool\.npy: cannot be read as features"):
+        open_vectors(open_table(folder / "pool.parquet"), str(folder / "pool.npy"))
+    assert not (tmp_path / "canary").exists()
 
 
 def test_a_recipe_stops_after_its_rates(tmp_path):

@@ -40,6 +40,8 @@ def _read(name: str) -> str:
             DataLoader(range(50), sampler=RateSampler(RATES, **alone), batch_size=4, drop_last=True)
         ),
         "around another": lambda: DataLoader(range(50), sampler=_Around(RateSampler(RATES)), batch_size=4),
+        "padded around": lambda: DataLoader(range(50), sampler=_Around(RateSampler(RATES, 49, **alone)), batch_size=4),
+        "even around": lambda: DataLoader(range(50), sampler=_Around(RateSampler(RATES, **alone)), batch_size=4),
     }
     try:
         return str(sum(len(batch) for batch in loaders[name]()))
@@ -66,7 +68,7 @@ def _note(folder: Path, names: tuple[str, ...]) -> None:
 
 def test_a_share_that_would_be_taken_twice_is_refused(tmp_path):
     names = ("shared twice", "batches shared twice", "padded", "uneven on demand", "dropped on demand")
-    together(_note, 2, tmp_path, (*names, "around another"))
+    together(_note, 2, tmp_path, (*names, "around another", "padded around", "even around"))
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     for said in (first, second):
         for name in names[:2]:
@@ -75,6 +77,10 @@ def test_a_share_that_would_be_taken_twice_is_refused(tmp_path):
         assert (
             "50 rows are no multiple of 8 (batch size and processes); give the sampler num_samples=56" in said["padded"]
         )
-        assert "_Around shares the rows of this sampler out over 2 processes; leave it away" in said["around another"]
+        assert (
+            "_Around shares the rows of this sampler out over 2 processes: rows would be lost" in said["around another"]
+        )
+        assert "49 rows are no multiple of it and are padded; leave it away" in said["padded around"]
+        assert said["even around"] == "25"
     assert int(first["uneven on demand"]) + int(second["uneven on demand"]) == 50
     assert first["dropped on demand"] == second["dropped on demand"] == "24"

@@ -5,6 +5,7 @@ Everything is read where it lies; nothing is copied or cached, and no image is d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from homing.pools.columns import Columns
 from homing.pools.files import FolderImages
 from homing.pools.folder import UNLABELLED, column, read_folder
 from homing.pools.layouts import is_split_name
-from homing.pools.pool import NoImages, Pool, ReadAs
+from homing.pools.pool import ImageStore, NoImages, Pool, ReadAs
 from homing.pools.table_images import REMEDY
 from homing.pools.tables import Table, is_table, open_table
 from homing.pools.texts import Texts
@@ -87,7 +88,9 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split())
         raise DataError(f"{error.filename or spec.path}: {reason}") from error
-    store = table.images() if table.has_images else NoImages(len(table))
+    store: ImageStore = NoImages(len(table))
+    with contextlib.suppress(DataError):  # pictures are shown where there are some, and nothing else is done with them
+        store = table.images()
     name = name_of(spec)
     pool = Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)))
     pool = _without_blank_labels(pool)

@@ -105,11 +105,6 @@ class Table:
             raise DataError(f"{self.root}: the images of column {name!r} are of the type {kind}; bytes are wanted")
         return name
 
-    @property
-    def has_images(self) -> bool:
-        """Whether it has a column of pictures."""
-        return bool(self._image_columns())
-
     def images(self) -> TableImages:
         """The images; raises DataError as `image_column` does."""
         return TableImages(self.parts, self.image_column(), self.root if self.root.is_dir() else self.root.parent)

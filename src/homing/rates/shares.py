@@ -53,12 +53,19 @@ def refuse_second_share(sampler: object, world_size: int, num_samples: int) -> N
         reader = frame.f_locals.get("self")
         if type(reader).__name__ == "BatchSamplerShard":  # accelerate's: known by its name, accelerate need not be here
             _check_shard(reader, world_size, num_samples)
-        elif isinstance(reader, DistributedSampler) and reader is not sampler and reader.num_replicas > 1:
-            raise DataError(
-                f"{type(reader).__name__} shares the rows of this sampler out over {reader.num_replicas} processes;"
-                " leave it away, as a RateSampler does that itself"
-            )
+        elif isinstance(reader, DistributedSampler) and reader is not sampler:
+            _check_around(reader, world_size, num_samples)
         frame = frame.f_back
+
+
+def _check_around(reader: DistributedSampler[Any], world_size: int, num_samples: int) -> None:
+    others = reader.num_replicas
+    if others > 1 and (world_size > 1 or num_samples % others):
+        harm = "rows would be lost" if world_size > 1 else f"{num_samples:,} rows are no multiple of it and are padded"
+        raise DataError(
+            f"{type(reader).__name__} shares the rows of this sampler out over {others} processes: {harm}; leave it"
+            " away, as a RateSampler shares them out itself"
+        )
 
 
 def _check_shard(shard: Any, world_size: int, num_samples: int) -> None:
