@@ -4,6 +4,7 @@ import yaml
 from homing.errors import RecipeError
 from homing.recipe.reading import parse_recipe, read_recipe, shipped_recipes
 from homing.recipe.schema import Recipe
+from homing.unpacking import training_settings
 
 SMALL = """\
 data:
@@ -73,6 +74,8 @@ def test_paths_become_absolute_and_variables_are_filled_in(monkeypatch, tmp_path
         (["training.mixup='0'"], None),
         (["training.mixup=1", "rates.method=uniform", "model.trainable=head"], "model.trainable: head"),
         (["training.accumulate='64'"], "training.accumulate (64) is larger than training.batch_size (32)"),
+        (["training.ema=0.9", "training.average_last=0.5"], "two averages of the same weights"),
+        (["training.ema=0.9", "training.average_last=0"], None),
         (["evaluation.baselines=[oracle]"], "needs data.truth"),
         (["data.source=[]"], "data.source is an empty list"),
     ],
@@ -107,6 +110,22 @@ def test_a_conflict_is_told_together_with_other_mistakes(mistake):
 def test_settings_without_effect_are_told(overrides, told):
     found = parse_recipe(SMALL, overrides).settings_without_effect()
     assert [text[: len(told)] for text in found] == [told] if told else found == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "share"),
+    [
+        ([], 0.7),
+        (["model.trainable=head"], 0.7),
+        (["training.average_last=0.25"], 0.25),
+        (["training.ema=0.9"], 0.0),
+        (["model.weights=none"], 0.0),  # weights at random have far to go: the first of them are no better than none
+        (["model.trainable=head", "model.head_init=random"], 0.0),
+    ],
+)
+def test_the_last_weights_are_averaged_unless_they_began_at_random(overrides, share):
+    recipe = parse_recipe(SMALL, ["model.weights=pretrained", *overrides])
+    assert training_settings(recipe, num_steps=10).average_last == share
 
 
 def test_every_shipped_recipe_is_valid_and_its_header_says_what_it_does():
