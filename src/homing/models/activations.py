@@ -164,6 +164,7 @@ class Activations:
                 images = [next(of) for of, some in zip((centred, augmented), parts, strict=True) if len(some)]
                 some = np.concatenate(parts)
                 filled = torch.cat([*images, *[images[-1][-1:]] * (_BATCH - len(some))])
+                filled = filled.contiguous(memory_format=torch.channels_last)  # whatever came first
                 yield some, self.cut.activations(self.model, filled, self.precision)[: len(some)].cpu()
         finally:
             self.model.train(training)
