@@ -38,14 +38,15 @@ from homing.training.guide import Guide, Observer
 from homing.training.head import probe_head
 from homing.training.loop import FineTuning
 from homing.training.online import Online, OnlineRates, OnlineSettings
+from homing.training.optimizer import default_learning_rate
 from homing.training.plan import Phase, TrainingPlan, num_steps_of
 from homing.training.reweighting import Reweighting
 from homing.training.step import Settings
+from homing.unpacking import AVERAGE_LAST, NOMINAL_WEIGHT
 
 POOL_SIZE = 1500
 EPOCHS = 2.0
 BATCH_SIZE = 32
-NOMINAL_WEIGHT = 10.0
 NAMES = (
     "source_only",
     "target_only",
@@ -177,7 +178,13 @@ def training_plan(plan: RatePlan, method: str) -> TrainingPlan:
 
 def settings_of(num_steps: int, seed: int, changes: dict[str, str]) -> Settings:
     """The program's own for a last stage, but for what is changed."""
-    values = {"num_steps": num_steps, "batch_size": BATCH_SIZE, "learning_rate": 1e-3, "seed": seed}
+    values = {
+        "num_steps": num_steps,
+        "batch_size": BATCH_SIZE,
+        "learning_rate": default_learning_rate("last_stage", "probe"),
+        "average_last": AVERAGE_LAST,
+        "seed": seed,
+    }
     changed = {name: json.loads(value) for name, value in changes.items() if name != "views"}
     return Settings(**values | changed)
 
