@@ -19,7 +19,7 @@ from features import COLLECTIONS, IMAGE_SIZE, FeatureBank
 from homing.models.backbone import Preprocessing, build_model
 from homing.pools.augmentation import CropFlipColor, crop
 
-VIEWS = 4
+VIEWS = 4  # beside the centre
 SCAN_BATCH = 32
 AUGMENTATION = CropFlipColor(min_scale=0.6, horizontal_flip=0.0)  # digits do not stand flips; the same for all
 

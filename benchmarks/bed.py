@@ -70,9 +70,9 @@ class StageInputs:
         self.bank, self.rows, self.views = bank, rows, torch.tensor(views)
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
-        """An augmented view of each row of each visit, another one at each of its visits."""
+        """A view of each row of each visit, as the program takes them in turn (`homing.models.activations`)."""
         for visit in visits:
-            views = self.views[torch.from_numpy((visit.epoch + visit.copies) % len(self.views))]
+            views = self.views[torch.from_numpy((visit.copies + visit.epoch // 2) % len(self.views))]
             yield self.bank.activations[self.rows[visit.rows], views].float()
 
     def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
@@ -150,7 +150,7 @@ def fitted(
     rows = torch.cat([study.pool, study.target])
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     net = LastStage(model, evidence.num_classes)
-    views = json.loads(changes.get("views", "[1, 2, 3, 4]"))
+    views = json.loads(changes.get("views", "[0, 1, 2, 3]"))
     inputs = StageInputs(bank, torch.cat([rows, study.test]), views)
     head_phase = training.phases[-1]
     probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, head_phase)
