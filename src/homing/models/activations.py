@@ -32,15 +32,15 @@ Asked = tuple[Rows, Rows]
 class Activations:
     """Activations by row, as inputs of the tail.
 
-    View 0 of a row is the centre of its picture, as in evaluation; the others are augmented, the n-th as copy n - 1 of
-    epoch 0 is. What is not on the shelf yet is computed when it is asked for.
+    View 0 of a row is the centre of its picture, for evaluation; the others are augmented, the n-th as copy n - 1 of
+    epoch 0 is, and trained on in turn. What is not on the shelf yet is computed when it is asked for.
 
     Args:
         cut: Where the trunk ends.
         model: The pristine model; its trunk stays frozen.
         pictures: By row.
         file: Of the shelf, as for `Shelf`.
-        views: That training takes of each row, view 0 among them, at least 1.
+        views: Augmented ones, that training takes of each row; 0: it takes the centre.
         dtype: float32 or float16, of what is kept.
         precision: fp32 or bf16, of the model.
         shared: Whether other processes write to the file.
@@ -60,7 +60,7 @@ class Activations:
     ) -> None:
         self.cut, self.model, self.pictures, self.views, self.precision = cut, model, pictures, views, precision
         self._places = np.arange(len(pictures.images))  # of each row
-        self.shelf = Shelf(file, len(self._places) * views, cut.shape, dtype, shared=shared)
+        self.shelf = Shelf(file, len(self._places) * (1 + views), cut.shape, dtype, shared=shared)
         self._seen: deque[Tensor] = deque()
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
@@ -102,7 +102,9 @@ class Activations:
     # ---- how -----------------------------------------------------------------------------------------------------
 
     def _views_of(self, visit: Visit) -> Rows:
-        return np.asarray((visit.epoch // _EPOCHS_A_VIEW + visit.copies) % self.views)
+        if not self.views:
+            return np.zeros_like(visit.copies)
+        return np.asarray(1 + (visit.epoch // _EPOCHS_A_VIEW + visit.copies) % self.views)
 
     def _served(self, asked: Iterable[Asked]) -> Iterator[Tensor]:
         """What is asked for, in turn; what is missing of it is looked for ahead, and computed in whole batches."""
@@ -173,4 +175,4 @@ class Activations:
         self.shelf.put(self._numbers(rows, views), values.permute(self.cut.axes).numpy())
 
     def _numbers(self, rows: Rows, views: Rows) -> Rows:
-        return self._places[rows] * self.views + views
+        return self._places[rows] * (1 + self.views) + views

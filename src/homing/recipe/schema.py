@@ -269,7 +269,7 @@ class Training(Section):
     )
     views: Annotated[int, Field(ge=0, le=1000)] = Field(
         4,
-        description="last_stage: views of each image, the centre and augmented ones, that go through the frozen layers"
+        description="last_stage: augmented views of each image that go through the frozen layers"
         " once and are trained on in turn; 0: every visit is augmented anew and goes through all layers",
     )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(

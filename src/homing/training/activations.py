@@ -29,7 +29,7 @@ class Keeping:
     """How activations are kept. Names as in the recipe.
 
     Attributes:
-        views: Of each image, the centre among them; 0: none are kept.
+        views: Augmented ones of each image, beside the centre; 0: none are kept.
         augments: Whether training pictures are augmented; without, there is no view but the centre.
         features: float32 or float16.
         max_bytes: For all of them; what does not fit is fewer views.
@@ -82,15 +82,15 @@ def _kept(session: Session, model: nn.Module, pictures: ImageInputs, folder: Pat
     images = torch.randn(_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)).to(session.device)
     images = images.contiguous(memory_format=torch.channels_last)
     cut = cut_of(model, images, keeping.precision)
-    wanted = keeping.views if keeping.augments else 1
+    wanted = keeping.views if keeping.augments else 0
     one_view = len(pictures.images) * math.prod(cut.shape) * np.dtype(keeping.features).itemsize
-    views = min(wanted, keeping.max_bytes // one_view)
+    views = min(wanted, keeping.max_bytes // one_view - 1)
     if views < wanted:
         about = f"one view of {len(pictures.images):,} images takes {one_view / 1e9:.3g} GB"
         of = f"output.cache_gb ({keeping.max_bytes / 1e9:g})"
-        if views < min(wanted, 2):  # one view alone would be no augmentation at all
+        if views < min(wanted, 1):  # the centre alone would be no augmentation at all
             raise CannotCut(f"{about}, too much for {of}; output.features: float16 halves it")
-        session.progress.say(f"training.views: {views} are kept, not {wanted}: {about}, and {of} is the limit")
+        session.progress.say(f"training.views: {views} of {wanted} are kept: {about}, and {of} is the limit")
     accelerator = session.accelerator
     return Activations(
         cut,
