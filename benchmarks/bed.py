@@ -150,7 +150,7 @@ def fitted(
     rows = torch.cat([study.pool, study.target])
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     net = LastStage(model, evidence.num_classes)
-    views = json.loads(changes.get("views", "[0, 1, 2, 3]"))
+    views = json.loads(changes.get("views", "[1, 2, 3, 4]"))
     inputs = StageInputs(bank, torch.cat([rows, study.test]), views)
     head_phase = training.phases[-1]
     probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, head_phase)
