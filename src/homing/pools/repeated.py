@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
+from homing.pools.pool import Pool
 from homing.pools.problem import Problem
 from homing.pools.rows import ProblemRows
 
 _BEFORE = ("test", "target", "source")
+_FIRST = 8  # images
 
 
 def repeated_rows(
@@ -49,10 +52,44 @@ def repeated_rows(
     found["unlabelled"] = rows[again]
     found = {role: again for role, again in found.items() if len(again)}
     if found and not (left & ~again).any():
-        some = int(readable[rows].sum())
-        which = f"{some:,} images" if some == len(rows) else f"{some:,} images that can be read"
-        raise DataError(
-            f"unlabelled: all of its {which} are in the {' or the '.join(found)} too; give others, or"
-            " leave data.unlabelled out"
-        )
+        raise _nothing_new(int(readable[rows].sum()), len(rows), list(found))
     return found
+
+
+def check_some_are_new(problem: Problem, num_listed: int) -> None:
+    """The same question before a scan, which most pools answer by their first images.
+
+    Args:
+        problem: Without what cannot be read.
+        num_listed: Unlabelled images, those that cannot be read among them.
+
+    Raises:
+        DataError: As `repeated_rows`.
+    """
+    pool = problem.unlabelled
+    if pool is None:
+        return
+    others = {role: problem.by_role[role] for role in _BEFORE if role in problem.by_role}
+    for count in (_FIRST, len(pool)):
+        rows = range(min(count, len(pool)))
+        lengths, wanted = {pool.size(row) for row in rows}, {_digest(pool, row) for row in rows}
+        found = {}
+        for role, other in others.items():
+            alike = (row for row in range(len(other)) if other.size(row) in lengths)
+            found[role] = wanted & {_digest(other, row) for row in alike}
+            wanted = wanted - found[role]
+        if wanted:
+            return
+    raise _nothing_new(len(pool), num_listed, [role for role, digests in found.items() if digests])
+
+
+def _digest(pool: Pool, row: int) -> bytes:
+    return pool.known_digest(row) or hashlib.sha256(pool.read(row)).digest()
+
+
+def _nothing_new(num_readable: int, num_listed: int, roles: Sequence[str]) -> DataError:
+    which = "images" if num_readable == num_listed else "images that can be read"
+    return DataError(
+        f"unlabelled: all of its {num_readable:,} {which} are in the {' or the '.join(roles)} too; give others, or"
+        " leave data.unlabelled out"
+    )
