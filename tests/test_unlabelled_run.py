@@ -92,7 +92,9 @@ def test_what_to_label_next_is_told_and_safe_in_a_spreadsheet(finished):
     page = (finished.folder / "report.html").read_text()
     assert "Label these next" in page
     assert listed[0]["sample_id"] in page
-    assert "unlabelled images were trained on" in (finished.folder / "model/README.md").read_text()
+    visits = table_of(finished.folder).visits.sum()
+    card = (finished.folder / "model/README.md").read_text()
+    assert f"unlabelled images counted as well, under guessed labels, and were trained on {visits} times" in card
 
 
 def test_baselines_are_what_they_are_without_unlabelled_images(finished, tmp_path):
@@ -175,6 +177,14 @@ def test_a_pool_of_another_domain_counts_for_nothing_and_it_is_said(tmp_path):
     results = run(recipe_over(folder, "training.epochs=0"), folder / "run", quiet=True).results
     assert results["unlabelled"]["mass"] < 3
     assert results["unlabelled"]["match_share"] < 0.1
+
+
+def test_the_card_of_a_model_that_saw_none_of_them_says_so(tmp_path):
+    folder = draw_problem(tmp_path)
+    draw_folder(folder / "unlabelled", 1, seed=5, share_dark=0)
+    results = run(recipe_over(folder, "training.steps=1"), folder / "run", quiet=True).results
+    assert results["unlabelled"]["visits"] == 0
+    assert "None of 3 unlabelled images was trained on." in (folder / "run/model/README.md").read_text()
 
 
 def test_one_pool_serves_several_targets(tmp_path):

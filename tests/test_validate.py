@@ -216,3 +216,17 @@ def test_unlabelled_images_are_described_without_classes(root):
     assert "the same picture is in unlabelled (known.png) and test (cat/000.png)" in findings.warnings
     assert f"unlabelled: 5 images without labels ({root / 'unlabelled'})" in findings.lines()
     assert findings.pools["unlabelled"]["num_classes"] == 0
+
+
+@pytest.mark.parametrize(("role", "broken"), [("source", 0), ("test", 1)])
+def test_unlabelled_images_of_which_none_is_new_are_an_error_as_in_a_run(root, role, broken):
+    shutil.copytree(root / role, root / "unlabelled")
+    images = sorted((root / "unlabelled").rglob("*.png"))
+    for path in images[:broken]:
+        path.write_bytes(b"no picture")
+    overrides = (f"data.unlabelled.path={root / 'unlabelled'}", "data.on_bad_image=drop")
+    which = f"{len(images) - broken} images{' that can be read' * broken}"
+    told = f"unlabelled: all of its {which} are in the {role} too; give others, or leave data.unlabelled out"
+    assert findings_of(root, *overrides).errors == [told]
+    draw_pool(root / "unlabelled", {"new": 1}, seed=99)
+    assert findings_of(root, *overrides).errors == []

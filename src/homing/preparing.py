@@ -130,7 +130,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         adapt_to(model, pictures, problem.target_rows)
     canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
     found, store, activations = _scan(recipe, session, model, pictures)
-    repeated = repeated_rows(problem, found.digests)
+    repeated = repeated_rows(problem, found.digests, (item.row for item in found.bad))
     gone = sorted({*(item.row for item in found.bad), *np.concatenate([[], *repeated.values()]).astype(int).tolist()})
     kept, dropped = leave_out(problem, found, gone, pictures, session, drop=recipe.data.on_bad_image == "drop")
     if gone and activations is not None:

@@ -20,6 +20,7 @@ from homing.pools.folder import UNLABELLED
 from homing.pools.images import BadImage, Images, describe_blank
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
+from homing.pools.repeated import check_some_are_new
 from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
@@ -151,8 +152,12 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     _tell_bad(recipe, pools, bad, findings)
     findings.warnings += blank
     if problem is not None:
+        rows = [item.row for item in bad]
         with suppress(DataError):  # a role of which nothing is left: told already
-            _check_counts(recipe, problem.without(item.row for item in bad) if _drops(recipe) else problem, findings)
+            _check_counts(recipe, problem.without(rows) if _drops(recipe) else problem, findings)
+            readable = problem.without(rows)
+            with findings.noting():
+                check_some_are_new(readable, len(pools.get("unlabelled", ())))
     return findings
 
 

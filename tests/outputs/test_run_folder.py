@@ -12,7 +12,7 @@ from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import discard_stump, open_run_folder
 from homing.outputs.table import results_table
 from homing.outputs.thumbnails import thumbnails_of
-from homing.recipe.reading import parse_recipe
+from homing.recipe.reading import parse_recipe, read_recipe
 from processes import ended, start
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
@@ -46,6 +46,18 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="exclude each other"):
         opened(tmp_path / "new", resume=True, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_of_another_version_says_so_and_that_its_recipe_can_be_run_anew(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    began = tmp_path / "recipe.yaml"
+    began.write_text(RECIPE.to_yaml().replace("  average_last: null\n", ""))  # read as this version reads it
+    for recipe in (read_recipe(began), parse_recipe(SMALL, ["seed=1"])):
+        with pytest.raises(CheckpointError, match=r"another version of homing, .* --output OTHER`") as told:
+            opened(tmp_path, recipe, resume=True)
+        assert "--resume" not in str(told.value)
+    assert "recipe.yaml" in opened(tmp_path, overwrite=True)
 
 
 def test_resuming_takes_the_same_recipe_only(tmp_path):

@@ -85,6 +85,26 @@ def test_a_pool_of_which_nothing_is_new_is_refused(root):
         repeated_rows(problem, digests_of(problem))
 
 
+def test_files_that_are_no_images_are_repeated_by_nothing(root):
+    for place in ("a.png", "b.png"):
+        (root / "unlabelled" / place).touch()  # all empty files have the same bytes
+    (root / "test/cat/empty.png").touch()
+    shutil.copy(root / "test/cat/000.png", root / "unlabelled/c.png")
+    problem = open_problem(data_at(root, "test"))
+    bad = [row for row in range(len(problem)) if problem.id_of(row) in ("a.png", "b.png", "cat/empty.png")]
+    found = repeated_rows(problem, digests_of(problem), bad)
+    assert {role: [problem.id_of(row) for row in rows] for role, rows in found.items()} == {"test": ["c.png"]}
+
+
+def test_a_pool_of_which_nothing_new_can_be_read_is_refused_for_what_it_is(root):
+    shutil.rmtree(root / "unlabelled")
+    shutil.copytree(root / "test", root / "unlabelled")
+    (root / "unlabelled/cat/000.png").write_bytes(b"no picture")
+    problem = open_problem(data_at(root, "test"))
+    with pytest.raises(DataError, match="all of its 4 images that can be read are in the test too; give others"):
+        repeated_rows(problem, digests_of(problem), [int(problem.unlabelled_rows[0])])
+
+
 def test_pictures_of_the_test_among_the_unlabelled_are_told_by_validate(root):
     shutil.copy(root / "test/cat/000.png", root / "unlabelled/a.png")
     assert overlaps(open_problem(data_at(root, "test"))) == [

@@ -151,11 +151,18 @@ def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
         listed = " for nothing."
     guessed = results.get("unlabelled")
     if guessed:
-        end += (
-            f" {guessed['num_counting']:,} of {guessed['num_samples']:,} unlabelled images were trained on as well,"
-            " under guessed labels."
-        )
+        end += f" {_of_guessed(guessed)}"
     return f"Its {target['num_samples']:,} {'labelled ' if is_labelled else ''}images were used{listed}\n\n{end}"
+
+
+def _of_guessed(guessed: dict[str, Any]) -> str:
+    """What unlabelled images did in the training; few visits leave most of those that count unseen."""
+    if not guessed["visits"]:
+        return f"None of {guessed['num_samples']:,} unlabelled images was trained on."
+    return (
+        f"{guessed['num_counting']:,} of {guessed['num_samples']:,} unlabelled images counted as well, under guessed"
+        f" labels, and were trained on {guessed['visits']:,} times altogether."
+    )
 
 
 def _data(results: dict[str, Any]) -> str:

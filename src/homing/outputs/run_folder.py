@@ -11,6 +11,7 @@ from homing.outputs.artefact import write_whole
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import FEATURES, LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, remove_run
 from homing.outputs.pool_paths import check_output
+from homing.recipe.reading import read_recipe
 from homing.recipe.schema import PoolSpec, Recipe
 
 
@@ -34,12 +35,26 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
         check_new_folder(folder, pools_of(recipe), overwrite=overwrite)
     else:
         _check_place(folder, pools_of(recipe))
-        if began.read_bytes() != recipe.to_yaml().encode():
-            raise CheckpointError(
-                f"{folder}: was begun with another recipe; resume with `homing run {began} --output {folder} --resume`,"
-                " or begin again with --overwrite"
-            )
+        _check_recipe(folder, began, recipe)
         check_free(folder)
+
+
+def _check_recipe(folder: Path, began: Path, recipe: Recipe) -> None:
+    """Whether a run was begun with a recipe, all defaults included."""
+    written = began.read_bytes()
+    if written == recipe.to_yaml().encode():
+        return
+    with suppress(RecipeError):
+        if read_recipe(began).to_yaml().encode() != written:  # settings or defaults came or went since
+            raise CheckpointError(
+                f"{folder}: its recipe was written by another version of homing, or by hand; finish the run with what"
+                f" began it, run its recipe anew with `homing run {began} --output OTHER`, or begin again with"
+                " --overwrite"
+            )
+    raise CheckpointError(
+        f"{folder}: was begun with another recipe; resume with `homing run {began} --output {folder} --resume`,"
+        " or begin again with --overwrite"
+    )
 
 
 def check_new_folder(folder: Path, pools: Iterable[str | Path], *, overwrite: bool) -> None:

@@ -135,7 +135,7 @@ def check_identity(path: Path, saved: object, own: Mapping[str, str], *, allow_c
             " with --overwrite"
         )
     if changed and not allow_change:
-        pools = [key for key in changed if key in ("source", "target")] or changed
+        pools = [key for key in changed if key in ("source", "target", "unlabelled")] or changed
         raise CheckpointError(
             f"{path}: the {' and '.join(pools)} changed since it was written (rows came, went, moved, got new labels);"
             " put back what the run began with, or go on with --resume --allow-change: rates then follow the sample ids"
