@@ -120,7 +120,7 @@ def test_what_was_taken_is_counted_from_where_a_resumed_epoch_began():
     taken = [next(ahead) for _ in range(4)]
     state = RateBatchSampler(later, 10).state_dict(num_taken=20)
     assert (later.state_dict()["num_visited"], state["num_visited"]) == (100, 80)
-    assert sum(taken[:2], []) == list(RateSampler(RATES, seed=1))[60:80]
+    assert [*taken[0], *taken[1]] == list(RateSampler(RATES, seed=1))[60:80]
     later.set_epoch(1)
     assert later.state_dict(num_taken=20)["num_visited"] == 20
 
@@ -259,7 +259,7 @@ def test_numbers_out_of_range_are_refused(settings, message):
 
 @pytest.mark.parametrize("epoch", [-1, 1.0, "1", None])
 def test_epochs_are_whole_numbers(epoch):
-    with pytest.raises(HomingError, match="epoch is .*; allowed: whole numbers, 0 and more"):
+    with pytest.raises(HomingError, match=r"epoch is .*; allowed: whole numbers, 0 and more"):
         RateSampler(RATES).set_epoch(epoch)
 
 
