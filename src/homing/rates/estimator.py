@@ -30,7 +30,7 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
         descriptors: What rates may depend on: `target_likeness`, `label_consistency`, or both.
         folds: Parts of the target that settings are judged on in turn, at least 2.
         target_weight: How often each target row counts, at least 0; found by the judge where not given.
-        random_state: Seed of folds and cross-fits. The same one gives the same rates; None or a `RandomState` draws one.
+        random_state: Seed of folds and cross-fits. The same one gives the same rates; None or `RandomState`: drawn.
 
     Attributes:
         rates_: float32 [N] of the source, at least 0, mean 1 within each class that the target has.
