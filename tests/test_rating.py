@@ -299,6 +299,30 @@ def test_files_of_features_that_do_not_fit_are_refused(tmp_path):
             open_vectors(table, str(folder / "bad.safetensors"))
 
 
+def test_a_file_without_anything_in_it_is_told(tmp_path):
+    folder = write_pools(tmp_path / "data", "npy")
+    (folder / "pool.npy").write_bytes(b"")
+    words = "rate --source pool.parquet --target mine.parquet --features pool.npy --output out"
+    done = subprocess.run(
+        [sys.executable, "-m", "homing", *words.split()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "pool.npy: cannot be read as features" in done.stderr
+
+
+def test_whole_numbers_of_any_size_are_features(tmp_path):
+    folder = write_pools(tmp_path / "data", "list")
+    for name in POOLS:
+        large = with_column("embedding", lambda rows: pa.array([[int(x * 2**40) for x in row] for row in rows]))
+        change(folder, name, large)
+    assert rate(folder, kind="list").exit_code == 0
+
+
 def test_features_are_no_pickles(tmp_path):
     class Canary:
         def __reduce__(self):
@@ -334,6 +358,12 @@ def test_a_recipe_stops_after_its_rates(tmp_path):
         (["--target", "a"], "give a RECIPE, or --source"),
         (["--source", "a"], "--source goes with --target, --features and --output"),
         (["reweight", "--source", "a"], "a recipe names its pools itself"),
+        (["reweight", "--features", "a"], "give a RECIPE, or --source"),
+        (["reweight", "--label", "a"], "--label goes with --source; a recipe says it itself"),
+        (["reweight", "--target-features", "a"], "--target-features goes with --source"),
+        (["reweight", "--seed", "4"], "--seed goes with --source; a recipe says it itself (key.path=value overrides"),
+        (["--source", "", "--target", "b", "--features", "c", "--output", "d"], "--source goes with --target"),
+        (["--source", "a", "--target", "", "--features", "c", "--output", "d"], "--source goes with --target"),
         (["--source", "a", "--target", "b", "--features", "c", "--output", "d", "--resume"], "learned in one go"),
     ],
 )

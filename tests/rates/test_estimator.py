@@ -1,7 +1,9 @@
 """Rates as scikit-learn's users expect them."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from gaussian_domains import hidden_matches
 from scipy.sparse import issparse
 from sklearn.base import clone
@@ -79,6 +81,51 @@ def test_settings_are_those_of_the_learner():
     assert np.unique(learner.rates_).tolist() == [1.0]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 1}, "folds is 1; allowed: whole numbers, 2 and more"),
+        ({"folds": 2.5}, r"folds is 2\.5; allowed"),
+        ({"target_weight": -1}, "target_weight is -1; allowed: finite numbers of at least 0, or None"),
+        ({"target_weight": float("nan")}, "target_weight is nan; allowed"),
+        ({"target_weight": float("inf")}, "target_weight is inf; allowed"),
+        ({"target_weight": "much"}, "target_weight is 'much'; allowed"),
+        ({"descriptors": "target_likeness"}, "descriptors is 'target_likeness'; give a list of names"),
+        ({"descriptors": None}, "descriptors is None; give a list of names"),
+        ({"descriptors": ["likeness"]}, "Unknown descriptor 'likeness'"),
+        ({"random_state": -1}, "random_state is -1; allowed: whole numbers, 0 to 4294967295"),
+        ({"random_state": "1"}, "random_state is '1'; allowed: whole numbers"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(HomingError, match=message):
+        RateLearner(**settings).fit(SOURCE_X, SOURCE_Y, TARGET_X, TARGET_Y)
+
+
+def test_a_random_state_is_any_that_scikit_learn_takes():
+    def rates(random_state):
+        return RateLearner(folds=2, random_state=random_state).fit(SOURCE_X, SOURCE_Y, TARGET_X, TARGET_Y).rates_
+
+    np.testing.assert_array_equal(rates(np.int64(3)), rates(3))
+    np.testing.assert_array_equal(rates(np.random.RandomState(3)), rates(np.random.RandomState(3)))
+    assert len(rates(None)) == len(SOURCE_X)
+
+
+def test_tensors_of_any_type_are_features():
+    source, target = (torch.from_numpy(part).bfloat16().requires_grad_() for part in (SOURCE_X, TARGET_X))
+    found = RateLearner(folds=2).fit(source, EVIDENCE.source_labels, target, EVIDENCE.target_labels)
+    rounded = [part.detach().float().numpy() for part in (source, target)]
+    same = RateLearner(folds=2).fit(rounded[0], EVIDENCE.source_labels, rounded[1], EVIDENCE.target_labels)
+    np.testing.assert_array_equal(found.rates_, same.rates_)
+    np.testing.assert_array_equal(found.score_samples(source), same.score_samples(rounded[0]))
+
+
+def test_numbers_are_of_no_class_of_texts():
+    learner = RateLearner(folds=2).fit(SOURCE_X, SOURCE_Y.astype(object), TARGET_X, TARGET_Y.astype(object))
+    with pytest.raises(DataError, match="the label '1' is of no class of the source"):
+        learner.score_samples(SOURCE_X[:2], [1, 2])
+
+
 class OfOnePool(RateLearner):
     """What scikit-learn's checks can call, which know of one pool alone: half of it stands for the target."""
 
@@ -109,6 +156,22 @@ BAD = {
     "not a number": ((np.where(SOURCE_X > 4, np.nan, SOURCE_X), SOURCE_Y, TARGET_X, TARGET_Y), "contains NaN"),
     "label not a number": ((SOURCE_X, np.full(600, np.nan), TARGET_X, TARGET_Y), "y of the source contains NaN"),
     "no labels": ((SOURCE_X, SOURCE_Y, TARGET_X, None), "the target rows have no labels"),
+    "labels missing": (
+        (SOURCE_X, np.where(SOURCE_Y == "ant", None, SOURCE_Y.astype(object)), TARGET_X, TARGET_Y),
+        "labels of the source rows are missing, or of several types; give texts, or numbers, for all rows",
+    ),
+    "labels of pandas missing": (
+        (SOURCE_X, SOURCE_Y, TARGET_X, pd.Series(TARGET_Y, dtype="string").mask(TARGET_Y == "ant")),
+        "labels of the target rows are missing",
+    ),
+    "objects not numbers": (
+        (SOURCE_X, np.where(SOURCE_Y == "ant", np.nan, 1.0).astype(object), TARGET_X, TARGET_Y),
+        "labels of the source rows are missing",
+    ),
+    "texts and numbers": (
+        (SOURCE_X, np.where(SOURCE_Y == "ant", 7, SOURCE_Y.astype(object)), TARGET_X, TARGET_Y),
+        "labels of the source rows are missing, or of several types",
+    ),
 }
 
 

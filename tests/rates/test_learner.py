@@ -198,7 +198,7 @@ def test_fewer_target_images_than_folds_are_refused():
     ("arguments", "message"),
     [
         ({"descriptors": ("target_likenes",)}, "Unknown descriptor 'target_likenes'"),
-        ({"folds": 1}, "at least 2"),
+        ({"folds": 1}, "folds is 1; allowed: whole numbers, 2 and more"),
         ({"target_weight": -1.0}, "at least 0"),
     ],
 )

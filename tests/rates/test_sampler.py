@@ -108,6 +108,23 @@ def test_what_a_loader_has_read_ahead_is_not_taken_for_done():
     assert done + list(later) == list(RateSampler(RATES, seed=1))
 
 
+def test_what_was_taken_is_counted_from_where_a_resumed_epoch_began():
+    first = RateSampler(RATES, seed=1, rank=0, world_size=2)
+    reader = iter(first)
+    done = [next(reader) for _ in range(30)]
+    assert len(done) == 30
+    later = RateSampler(RATES)
+    later.load_state_dict(first.state_dict())
+    assert later.state_dict(num_taken=0)["num_visited"] == 60
+    ahead = iter(RateBatchSampler(later, 10))
+    taken = [next(ahead) for _ in range(4)]
+    state = RateBatchSampler(later, 10).state_dict(num_taken=20)
+    assert (later.state_dict()["num_visited"], state["num_visited"]) == (100, 80)
+    assert [*taken[0], *taken[1]] == list(RateSampler(RATES, seed=1))[60:80]
+    later.set_epoch(1)
+    assert later.state_dict(num_taken=20)["num_visited"] == 20
+
+
 def test_rates_change_between_epochs():
     sampler = RateSampler(RATES)
     reader = iter(sampler)
@@ -204,6 +221,10 @@ def test_rates_of_a_file_by_id(tmp_path):
         ([], r"rates have shape \(0,\)"),
         ([[1.0, 2.0]], r"rates have shape \(1, 2\) and type float64; give one number for each row"),
         (["a"], r"give one number for each row"),
+        ([1.0, [2.0, 3.0]], r"rates are no numbers in one dimension \(.*\); give one for each row"),
+        (torch.ones(3).to_sparse(), r"rates are no numbers in one dimension"),
+        ([1e308, 1e308, 0.0], r"rates sum to inf, out of what float64 divides by; scale them"),
+        ([1e-320, 5e-324], r"rates sum to 1\S*e-320, out of what float64 divides by; scale them"),
     ],
 )
 def test_bad_rates_are_refused_in_one_sentence(rates, message):
@@ -220,10 +241,15 @@ def test_rates_of_another_length_are_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_samples": 0}, "num_samples is 0; allowed: 1 and more"),
-        ({"seed": -1}, "seed is -1; allowed: 0 and more"),
+        ({"num_samples": 0}, "num_samples is 0; allowed: whole numbers, 1 and more"),
+        ({"num_samples": 10.0}, r"num_samples is 10\.0; allowed: whole numbers, 1 and more"),
+        ({"num_samples": "5"}, "num_samples is '5'; allowed"),
+        ({"num_samples": 10**30}, "num_samples is 1000"),
+        ({"seed": -1}, "seed is -1; allowed: whole numbers, 0 and more"),
+        ({"seed": None}, "seed is None; allowed: whole numbers, 0 and more"),
         ({"rank": 0}, "give both of them, or none"),
-        ({"rank": 2, "world_size": 2}, "rank is 2 of 2 processes; allowed: 0 to 1"),
+        ({"rank": 2, "world_size": 2}, "of 2 processes, rank is 2; allowed: whole numbers, 0 to 1"),
+        ({"rank": 0, "world_size": "2"}, "world_size is '2'; allowed: whole numbers, 1 and more"),
     ],
 )
 def test_numbers_out_of_range_are_refused(settings, message):
@@ -231,10 +257,39 @@ def test_numbers_out_of_range_are_refused(settings, message):
         RateSampler(RATES, **settings)
 
 
+@pytest.mark.parametrize("epoch", [-1, 1.0, "1", None])
+def test_epochs_are_whole_numbers(epoch):
+    with pytest.raises(HomingError, match=r"epoch is .*; allowed: whole numbers, 0 and more"):
+        RateSampler(RATES).set_epoch(epoch)
+
+
+def test_numbers_of_any_integer_type_are_as_good_as_those_of_python():
+    sampler = RateSampler(RATES, torch.tensor(50), seed=np.int32(3), rank=np.int64(0), world_size=np.int64(1))
+    sampler.set_epoch(np.int64(2))
+    rows = [row for batch in RateBatchSampler(sampler, np.int64(8)) for row in batch]
+    same = RateSampler(RATES, 50, seed=3, rank=0, world_size=1)
+    same.set_epoch(2)
+    assert rows == list(same)
+    state = sampler.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    same.load_state_dict({name: torch.tensor(value) for name, value in state.items()})  # as a loader may collate it
+    assert same.state_dict() == state
+
+
+@pytest.mark.parametrize(
+    "damage", [{"num_visited": -1}, {"num_visited": 201}, {"epoch": -1}, {"seed": None}, {"num_visited": "3"}]
+)
+def test_a_damaged_state_is_refused(damage):
+    with pytest.raises(CheckpointError, match=f"sampler state: {next(iter(damage))} is "):
+        RateSampler(RATES).load_state_dict({**RateSampler(RATES).state_dict(), **damage})
+
+
 def test_a_state_of_another_sampler_is_refused():
     sampler = RateSampler(RATES)
     with pytest.raises(CheckpointError, match="sampler state has entries"):
         sampler.load_state_dict({"yielded": 3})
+    with pytest.raises(CheckpointError, match="sampler state has entries"):
+        sampler.load_state_dict(None)
     with pytest.raises(CheckpointError, match="give num_samples=100"):
         sampler.load_state_dict(RateSampler(RATES, 100).state_dict())
 

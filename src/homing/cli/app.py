@@ -49,7 +49,9 @@ def _run() -> int:
         return error.exit_code
     except typer.Exit as exit_request:
         return exit_request.exit_code
-    except typer.Abort:
+    except typer.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):  # typer takes a file that ends too early for the end of the input
+            raise abort.__cause__ from None
         return 130
     except OSError as error:  # a full disk, a folder without permission
         _complain("\n".join([f"homing: {_described(error)}", *getattr(error, "__notes__", ())]))

@@ -26,10 +26,12 @@ def rate(
         str | None, typer.Option(help="column of lists of numbers; or a file of the source's, .npy or .safetensors")
     ] = None,
     target_features: Annotated[str | None, typer.Option(help="the same of the target, where it is another")] = None,
-    label: Annotated[str, typer.Option(help="column of the class")] = "label",
-    id: Annotated[str, typer.Option(help="column of the unique id")] = "id",
+    label: Annotated[str | None, typer.Option(help="column of the class", show_default="label")] = None,
+    id: Annotated[str | None, typer.Option(help="column of the unique id", show_default="id")] = None,
     text: Annotated[str | None, typer.Option(help="column of the source that the report shows")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="with --source: of folds and cross-fits")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="with --source: of folds and cross-fits", show_default="0")
+    ] = None,
     output: OutputOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -37,14 +39,19 @@ def rate(
     quiet: Quiet = False,
 ) -> None:
     """Learn rates and stop: of a recipe's pools, or of tables whose rows bring features along."""
+    more = {"label": label, "id": id, "target_features": target_features, "text": text, "seed": seed}
+    given = {name: value for name, value in more.items() if value is not None}
     if source is None:
         if recipe is None or target is not None or features is not None:
             raise RecipeError("give a RECIPE, or --source, --target, --features and --output for tables with features")
+        if given:
+            option = f"--{next(iter(given)).replace('_', '-')}"
+            raise RecipeError(f"{option} goes with --source; a recipe says it itself (key.path=value overrides it)")
         _rate_recipe(recipe, overrides or [], output, resume, overwrite, as_json, quiet)
         return
     if recipe is not None or overrides:
         raise RecipeError(f"{recipe}: a recipe names its pools itself; leave it or --source away")
-    if target is None or features is None or output is None:
+    if not (source and target and features and output):
         raise RecipeError("--source goes with --target, --features and --output; give all of them")
     if resume:
         raise RecipeError("--resume: rates of tables are learned in one go; begin again with --overwrite")
@@ -53,7 +60,7 @@ def rate(
     from homing.progress import Progress
     from homing.rating import Asked, rate_rows
 
-    asked = Asked(source, target, features, label, id, target_features, text, seed=seed)
+    asked = Asked(source, target, features, **given)  # type: ignore[arg-type]
     print_results(output, rate_rows(asked, output, Progress(quiet=quiet), overwrite=overwrite), as_json)
 
 

@@ -142,8 +142,9 @@ def open_table(root: Path, split: str | None = None) -> Table:
     elif len(kinds := sorted({kind for file in files if (kind := _split_in(file.name))})) > 1:
         warnings.append(f"the files are named for the splits {', '.join(kinds)}; all were read: name one with split")
     if not files or not all(file.suffix == ".parquet" for file in files):
+        of_split = "" if split is None else f" (split {split!r})"
         raise DataError(
-            f"{root}: not a parquet file or a folder of them (split {split!r}); give images in folders, a folder with"
+            f"{root}: not a parquet file or a folder of them{of_split}; give images in folders, a folder with"
             " metadata.csv, parquet files or a saved dataset"
         )
     if root.is_dir():

@@ -120,7 +120,7 @@ class VectorColumn:
                 f"{self._where}: row {row} has {has}, and others have {self.shape[1]}; take the features of all rows"
                 " from one model, or leave the row out"
             )
-        numbers = pc.cast(values.flatten(), pa.float32()).to_numpy(zero_copy_only=False)
+        numbers = pc.cast(values.flatten(), pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         return np.asarray(numbers).reshape(-1, self.shape[1])
 
 
@@ -174,7 +174,7 @@ def _mapped(path: Path) -> Array:
     """A file of numbers [N, D], mapped into memory."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else _safetensors(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())

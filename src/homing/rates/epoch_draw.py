@@ -67,10 +67,13 @@ def as_rates(rates: Any) -> Rates:
         DataError: They are no numbers, not of one dimension, or none at all.
     """
     found = rates.rates if isinstance(rates, RateTable) else rates
-    if isinstance(found, Tensor):
-        found = found.detach().cpu()
-        found = (found if found.dtype.itemsize >= 4 else found.float()).numpy()
-    array = np.asarray(found)
+    try:
+        if isinstance(found, Tensor):
+            found = found.detach().cpu()
+            found = (found if found.dtype.itemsize >= 4 else found.float()).numpy()
+        array = np.asarray(found)
+    except (ValueError, TypeError, NotImplementedError) as error:  # rows of many lengths; a tensor that is not dense
+        raise DataError(f"rates are no numbers in one dimension ({error}); give one for each row") from error
     if array.ndim != 1 or array.dtype.kind not in "fiub" or not len(array):
         raise DataError(
             f"rates have shape {array.shape} and type {array.dtype}; give one number for each row, in one dimension"
@@ -83,7 +86,11 @@ class _Expected:
 
     def __init__(self, rates: Rates, num_samples: int) -> None:
         self._rates = rates
-        self._scale = num_samples / float(rates.sum(dtype=np.float64))
+        with np.errstate(over="ignore"):
+            total = float(rates.sum(dtype=np.float64))
+        self._scale = num_samples / total
+        if not (0 < self._scale < np.inf):
+            raise DataError(f"rates sum to {total:g}, out of what float64 divides by; scale them, e.g. to a mean of 1")
 
     def __len__(self) -> int:
         return len(self._rates)

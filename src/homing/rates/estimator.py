@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from homing.errors import DataError
@@ -17,6 +18,7 @@ from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.judge import FOLDS
 from homing.rates.learned.learner import learn_rates
 from homing.rates.learned.rate_model import DESCRIPTORS
+from homing.rates.whole_numbers import whole
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +30,7 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
         descriptors: What rates may depend on: `target_likeness`, `label_consistency`, or both.
         folds: Parts of the target that settings are judged on in turn, at least 2.
         target_weight: How often each target row counts, at least 0; found by the judge where not given.
-        random_state: Seed of folds and cross-fits. The same seed gives the same rates.
+        random_state: Seed of folds and cross-fits. The same one gives the same rates; None or `RandomState`: drawn.
 
     Attributes:
         rates_: float32 [N] of the source, at least 0, mean 1 within each class that the target has.
@@ -50,7 +52,7 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
         *,
         folds: int = FOLDS,
         target_weight: float | None = None,
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.descriptors = descriptors
         self.folds = folds
@@ -69,7 +71,8 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
 
         Raises:
             DataError: Lengths or widths differ, a pool is empty, there is a single class, a target class is not in the
-                source, the target has fewer rows than folds, or a feature is not finite.
+                source, the target has fewer rows than folds, a label is missing, or a feature is not finite.
+            HomingError: A setting is out of its range.
         """
         source_X, source_y = self._checked("source", source_X, source_y, reset=True)
         target_X, target_y = self._checked("target", target_X, target_y, reset=False)
@@ -82,10 +85,10 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
                 target_labels=self._codes(target_y),
                 num_classes=len(self.classes_),
             ),
-            descriptors=tuple(self.descriptors),
+            descriptors=self.descriptors,
             folds=self.folds,
             target_weight=self.target_weight,
-            seed=self.random_state,
+            seed=_seed_of(self.random_state),
         )
         assert plan.match is not None
         assert plan.right is not None
@@ -122,23 +125,53 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
         if labels is None:
             raise DataError(f"the {role} rows have no labels: it requires y to be passed, but the target y is None")
         features = _validated(self, features, reset=reset)
-        labels = column_or_1d(labels, warn=True)
+        labels = column_or_1d(_on_cpu(labels), warn=True)
         if len(features) != len(labels):
             raise DataError(f"{len(features)} {role} rows of features and {len(labels)} labels; give one for each row")
         if labels.dtype.kind == "f" and not np.isfinite(labels).all():
             raise DataError(f"Input y of the {role} contains NaN or infinity; give a label for each row")
+        if labels.dtype.kind == "O" and not _is_sortable(labels):
+            raise DataError(
+                f"labels of the {role} rows are missing, or of several types; give texts, or numbers, for all rows"
+            )
         return features, labels
 
     def _codes(self, labels: Array) -> torch.Tensor:
         """Position of each label in `classes_`, int64 [M]."""
-        codes = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
-        unknown = self.classes_[codes] != labels
+        try:
+            codes = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
+            unknown = self.classes_[codes] != labels
+        except TypeError:  # numbers where classes are texts
+            unknown = np.ones(len(labels), bool)
         if unknown.any():
             raise DataError(
                 f"the label {str(labels[unknown][0])!r} is of no class of the source; known are"
                 f" {', '.join(map(str, self.classes_[:20]))}"
             )
         return torch.from_numpy(codes.astype(np.int64))
+
+
+def _seed_of(random_state: int | np.random.RandomState | None) -> int:
+    if random_state is None or isinstance(random_state, np.random.RandomState):
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    return whole("random_state", random_state, 0, 2**32 - 1)
+
+
+def _is_sortable(labels: Array) -> bool:
+    """Whether objects can be put in order, and each is the same as itself, which none that is missing is."""
+    try:
+        np.unique(labels)
+        return not bool((labels != labels).any())
+    except TypeError:
+        return False
+
+
+def _on_cpu(values: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    if not isinstance(values, torch.Tensor) or values.layout != torch.strided:
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _classes_of(source: Array, target: Array) -> Array:
@@ -161,7 +194,7 @@ def _validated(learner: BaseEstimator, features: Any, *, reset: bool) -> Array:
     mapped = isinstance(features, np.memmap)
     found: Array = validate_data(
         learner,
-        features,
+        _on_cpu(features),
         reset=reset,
         dtype=None if mapped else [np.float32, np.float64],
         ensure_all_finite=not mapped,  # blocks are looked at as they are read

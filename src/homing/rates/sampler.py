@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Sampler
 from torch.utils.data.distributed import DistributedSampler
@@ -17,6 +16,7 @@ from homing.rates.order import share_of_rank
 from homing.rates.rates_by_id import rates_by_id
 from homing.rates.shares import place_of_process, refuse_second_share
 from homing.rates.table import RateTable
+from homing.rates.whole_numbers import MOST, whole
 
 _STATE = ("seed", "epoch", "num_samples", "num_visited", "rates")
 _AT_ONCE = 4_096  # rows that are looked up at a time
@@ -59,12 +59,18 @@ class RateSampler(DistributedSampler[int]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        _check_numbers(num_samples, seed, rank, world_size)
-        self.seed, self.epoch = seed, 0
+        if (rank is None) != (world_size is None):
+            raise HomingError(f"rank is {rank} and world_size is {world_size}; give both of them, or none")
+        if world_size is not None:
+            world_size = whole("world_size", world_size, 1)
+            rank = whole(f"of {world_size} processes, rank", rank, 0, world_size - 1)
+        self.seed, self.epoch = whole("seed", seed), 0
         self.shuffle, self.drop_last = True, False  # what DistributedSampler is asked for
-        self._num_samples, self._place = num_samples, (rank, world_size)
+        self._num_samples = None if num_samples is None else whole("num_samples", num_samples, 1)
+        self._place = (rank, world_size)
         self._start = 0  # visits, over all processes, that a loaded state has behind it
-        self._visited = 0  # the same, of the iteration that was begun last
+        self._begun = 0  # the same, where the iteration that was begun last began
+        self._visited = 0  # the same, where that iteration stands
         self._drawn: EpochDraw | None = None
         self._expected: int | None = None  # digest of the rates that a loaded state goes on with
         as_rates(rates)
@@ -103,7 +109,8 @@ class RateSampler(DistributedSampler[int]):
     def drawn_rates(self) -> Rates | None:
         """What the epoch at hand was drawn by, float [N]; None before the first.
 
-        Where rates change, save them beside `state_dict`, and set `rates` to them before the state is loaded.
+        Where rates change, save them beside `state_dict`, and set `rates` to them before the state is loaded. They are
+        no copy: set `rates` anew, or give a `RateTable`, rather than write into an array in the middle of an epoch.
         """
         return None if self._drawn is None else self._drawn.rates
 
@@ -153,7 +160,7 @@ class RateSampler(DistributedSampler[int]):
                 " those (drawn_rates at the time), or begin with the next epoch by set_epoch"
             )
         start, self._start, self._expected = self._start, 0, None
-        self._drawn, self._visited = drawn, start
+        self._drawn, self._begun, self._visited = drawn, start, start
         return drawn, start
 
     def note(self, drawn: EpochDraw, visited: int) -> None:
@@ -162,18 +169,29 @@ class RateSampler(DistributedSampler[int]):
             self._visited = min(visited, self.num_samples)
 
     def set_epoch(self, epoch: int) -> None:
-        """Turn to an epoch, from 0; the one that a loaded state stands in goes on where it stood."""
+        """Turn to an epoch, from 0; the one that a loaded state stands in goes on where it stood.
+
+        Raises:
+            HomingError: It is no whole number, or below 0.
+        """
+        epoch = whole("epoch", epoch)
         if epoch != self.epoch:
-            self.epoch, self._start, self._visited, self._expected = epoch, 0, 0, None
+            self.epoch, self._expected = epoch, None
+            self._start = self._begun = self._visited = 0
 
     def state_dict(self, num_taken: int | None = None) -> dict[str, int]:
         """Where the epoch stands, in a few whole numbers; the same in every process.
 
         Args:
-            num_taken: Visits of this process in this epoch that were trained on, where a loader reads ahead; all that
-                were read where not given.
+            num_taken: Visits of this process that were trained on since the iteration at hand was begun, where a loader
+                reads ahead; all that were read where not given.
+
+        Raises:
+            HomingError: `num_taken` is no whole number, or below 0.
         """
-        visited = self._visited if num_taken is None else min(num_taken * self.num_replicas, self.num_samples)
+        visited = self._visited
+        if num_taken is not None:
+            visited = min(self._begun + whole("num_taken", num_taken) * self.num_replicas, self.num_samples)
         digest = 0 if self._drawn is None or not visited else self._drawn.digest
         values = (self.seed, self.epoch, self.num_samples, visited, digest)
         return dict(zip(_STATE, values, strict=True))
@@ -182,17 +200,16 @@ class RateSampler(DistributedSampler[int]):
         """Go on where a state was saved, in as many processes as there are now.
 
         Raises:
-            CheckpointError: It is of another sampler.
+            CheckpointError: It is of another sampler, or damaged.
         """
-        if set(state) != set(_STATE):
-            raise CheckpointError(f"sampler state has entries {sorted(state)}; expected {sorted(_STATE)}")
+        state = _checked(state)
         if state["num_samples"] != self.num_samples:
             raise CheckpointError(
                 f"sampler state is of epochs of {state['num_samples']:,} samples, this sampler's have"
                 f" {self.num_samples:,}; give num_samples={state['num_samples']}"
             )
         self.seed, self.epoch = state["seed"], state["epoch"]
-        self._start = self._visited = state["num_visited"]
+        self._start = self._begun = self._visited = state["num_visited"]
         self._expected = state["rates"] if self._start else None
 
 
@@ -216,9 +233,7 @@ class RateBatchSampler(Sampler[list[int]]):
                 f"RateBatchSampler over {type(sampler).__name__}; it takes a RateSampler: a framework that puts its own"
                 " there has to be told not to (Lightning: use_distributed_sampler=False)"
             )
-        if batch_size < 1:
-            raise HomingError(f"batch_size is {batch_size}; allowed: 1 and more")
-        self.sampler, self.batch_size = sampler, batch_size
+        self.sampler, self.batch_size = sampler, whole("batch_size", batch_size, 1)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same in every process."""
@@ -249,9 +264,9 @@ class RateBatchSampler(Sampler[list[int]]):
         """The sampler's."""
         self.sampler.set_epoch(epoch)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self, num_taken: int | None = None) -> dict[str, int]:
         """The sampler's."""
-        return self.sampler.state_dict()
+        return self.sampler.state_dict(num_taken)
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """The sampler's."""
@@ -265,12 +280,12 @@ def rows_between(drawn: EpochDraw, start: int, stop: int, rank: int, world: int)
     return found
 
 
-def _check_numbers(num_samples: int | None, seed: int, rank: int | None, world_size: int | None) -> None:
-    if num_samples is not None and num_samples < 1:
-        raise HomingError(f"num_samples is {num_samples}; allowed: 1 and more")
-    if not 0 <= seed < np.iinfo(np.int64).max:
-        raise HomingError(f"seed is {seed}; allowed: 0 and more")
-    if (rank is None) != (world_size is None):
-        raise HomingError(f"rank is {rank} and world_size is {world_size}; give both of them, or none")
-    if rank is not None and world_size is not None and not 0 <= rank < world_size:
-        raise HomingError(f"rank is {rank} of {world_size} processes; allowed: 0 to {world_size - 1}")
+def _checked(state: Mapping[str, int]) -> dict[str, int]:
+    found = sorted(state) if isinstance(state, Mapping) else [type(state).__name__]
+    if found != sorted(_STATE):
+        raise CheckpointError(f"sampler state has entries {found}; expected {sorted(_STATE)}")
+    try:
+        most = {"num_visited": whole("num_samples", state["num_samples"])}
+        return {name: whole(name, state[name], 0, most.get(name, MOST)) for name in _STATE}
+    except HomingError as error:
+        raise CheckpointError(f"sampler state: {error}") from error

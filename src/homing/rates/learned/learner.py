@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from homing.errors import HomingError
 from homing.rates.learned.consistency import LEAN
 from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
@@ -29,6 +31,7 @@ from homing.rates.learned.rate_model import (
 )
 from homing.rates.learned.scorer import fit_scorer
 from homing.rates.learned.work import reporting
+from homing.rates.whole_numbers import whole
 
 __all__ = ["JUDGED_ROWS", "NOTHING", "WIDTH", "doubted_labels", "learn_rates"]
 
@@ -111,13 +114,14 @@ def _judged_rows_of(num_classes: int) -> int:
 
 
 def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None) -> tuple[str, ...]:
+    if isinstance(descriptors, str) or not isinstance(descriptors, Iterable):
+        raise HomingError(f"descriptors is {descriptors!r}; give a list of names, of {', '.join(DESCRIPTORS)}")
     unknown = [name for name in descriptors if name not in DESCRIPTORS]
     if unknown:
-        raise ValueError(f"Unknown descriptor {unknown[0]!r}; known are {', '.join(DESCRIPTORS)}.")
-    if folds < 2:
-        raise ValueError(f"folds is {folds}: judging on held-out images takes at least 2.")
-    if target_weight is not None and target_weight < 0:
-        raise ValueError(f"target_weight is {target_weight}: it must be at least 0.")
+        raise HomingError(f"Unknown descriptor {unknown[0]!r}; known are {', '.join(DESCRIPTORS)}.")
+    whole("folds", folds, 2)  # judging on what is held out takes at least 2
+    if target_weight is not None and not (isinstance(target_weight, Real) and 0 <= target_weight < math.inf):
+        raise HomingError(f"target_weight is {target_weight!r}; allowed: finite numbers of at least 0, or None")
     return tuple(descriptors)
 
 
