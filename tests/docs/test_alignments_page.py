@@ -21,16 +21,16 @@ def run(*names):
 
 def test_every_block_has_a_name_and_a_test():
     assert PAGE.read_text(encoding="utf-8").count("```python") == len(BLOCKS)
-    assert set(BLOCKS) == {"setup", "plain", "amortised", "trainer", "timm", "named"}
+    assert set(BLOCKS) == {"setup", "plain", "amortised", "towards", "trainer", "timm", "named"}
 
 
-@pytest.mark.parametrize("name", ["plain", "amortised", "trainer", "timm"])
+@pytest.mark.parametrize("name", ["plain", "amortised", "towards", "trainer", "timm"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers.*")
 def test_loop_learns_rates(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     rates = run("setup", name)["rates"]
-    visits = {"plain": 48, "amortised": 16, "trainer": 48, "timm": 48}
+    visits = {"plain": 48, "amortised": 16, "towards": 48, "trainer": 48, "timm": 48}
     assert int(rates.visits.sum()) == visits[name]
     assert rates.rates.std() > 0
 
