@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from homing.errors import CheckpointError, DivergedError, HomingError
 from homing.rates.alignment.preconditioner import Preconditioner
-from homing.rates.alignment.wrappers import trainable_parameters, unwrap
+from homing.rates.alignment.wrappers import refuse_sharded, trainable_parameters, unwrap
 
 
 class Direction(Mapping[str, Tensor]):
@@ -75,7 +75,9 @@ class Direction(Mapping[str, Tensor]):
 
         Raises:
             DivergedError: The gradient is not finite; the direction is left as it was.
+            AlignmentError: The model has been sharded meanwhile.
         """
+        refuse_sharded(self.model)
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
         for name, parameter in self._parameters.items():
             if name not in self._averages:  # in the parameter's own memory format, as it will be called with
@@ -121,6 +123,7 @@ class Direction(Mapping[str, Tensor]):
             HomingError: Names or shapes are not those of this model's parameters, values are not finite, or the
                 reference has the very weights of the model; the direction is left as it was.
         """
+        refuse_sharded(self.model)
         _check_reference(reference, self._parameters, self.model.state_dict())
         ways = [(p, p - reference[name].to(p)) for name, p in self._parameters.items()]
         if not any(bool(way.any()) for _, way in ways):
