@@ -45,11 +45,15 @@ def refuse_sharded(model: nn.Module) -> None:
     Raises:
         AlignmentError: A part is sharded, or a parameter is a `DTensor`.
     """
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # not imported: nothing is sharded by it
+    fsdp, tensors = (sys.modules.get(f"torch.distributed.{name}") for name in ("fsdp", "tensor"))
     kinds = (fsdp.FSDPModule, fsdp.FullyShardedDataParallel) if fsdp else ()
-    # Parameters alone do not tell: between a forward and a backward pass they may be whole.
-    sharded = any(isinstance(module, kinds) for module in model.modules())
-    if sharded or any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
+    if tensors is None:
+        return  # never imported, so that nothing can be sharded
+    if any(
+        # Parameters alone do not tell: between a forward and a backward pass they may be whole.
+        isinstance(module, kinds) or any(isinstance(p, tensors.DTensor) for p in module._parameters.values())
+        for module in model.modules()
+    ):
         raise AlignmentError(
             "this model's parameters are sharded (fully_shard, FSDP or tensor parallel), so no process holds a whole "
             "one and directions and alignments cannot be taken; use DistributedDataParallel or a single process"
