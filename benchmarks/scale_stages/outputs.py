@@ -59,7 +59,7 @@ def blocks(rows: int) -> Iterator[tuple[int, int]]:
 
 def draw_run(folder: Path, rows: int) -> None:
     """The folder of a run that stopped after its rates."""
-    from homing.outputs.rates_file import RatesWriter
+    from homing.rates.rates_writer import RatesWriter
 
     folder.mkdir()
     with (folder / "rates.parquet").open("wb") as file:

@@ -14,7 +14,6 @@ from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
 from homing.outputs.artefact import open_whole
 from homing.outputs.pool_paths import check_output
-from homing.outputs.rates_file import ROW_GROUP, RatesWriter
 from homing.outputs.run_folder import pools_of
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
 from homing.pools.images import BadImage, Images
@@ -22,6 +21,7 @@ from homing.pools.pool import Pool
 from homing.pools.reading import read_pool
 from homing.progress import Progress
 from homing.rates.learned.scorer import Scores
+from homing.rates.rates_writer import ROW_GROUP, RatesWriter
 from homing.recipe.reading import recipe_of_run
 from homing.recipe.schema import PoolSpec
 

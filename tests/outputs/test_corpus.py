@@ -23,10 +23,10 @@ from PIL import Image
 from homing.errors import DataError, RecipeError
 from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
-from homing.outputs.rates_file import ROW_GROUP
 from homing.outputs.safe_names import safe_cell, safe_name
 from homing.outputs.selection import keep_best, resample
 from homing.pools.reading import read_pool
+from homing.rates.rates_writer import ROW_GROUP
 from homing.recipe.reading import read_recipe
 from homing.recipe.schema import PoolSpec
 from small_run import draw_problem, small_recipe

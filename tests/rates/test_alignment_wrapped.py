@@ -6,10 +6,12 @@ import torch.distributed as dist
 from alignment_models import batch, direction_of, losses_of, patches
 from references import per_sample_loop
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from homing.rates import Alignment, AlignmentError
+from homing.rates import Alignment, AlignmentError, Direction
 from processes import together
 
 torch.set_num_threads(1)
@@ -51,20 +53,42 @@ def test_activation_checkpointing(reentrant):
     assert relative(found, observe(plain, images, labels, direction_of(plain))) < 1e-12
 
 
-def test_compiled_model_runs_uncompiled_in_observed_steps():
+@pytest.mark.parametrize("passed", ["compiled", "raw"])
+@pytest.mark.parametrize("called", ["compiled", "raw", "in place", "a function"])
+def test_compiled_model_runs_uncompiled_in_observed_steps(passed, called):
     model, (images, labels) = patches(), batch()
-    calls = []
+    graphs = []
 
     def backend(graph, inputs):
-        calls.append(graph)
+        graphs.append(graph)
         return graph.forward
 
-    compiled = torch.compile(model, backend=backend)
     plain = observe(model, images, labels, direction_of(model))
-    assert relative(observe(compiled, images, labels, direction_of(model)), plain) < 1e-12
-    assert not calls
-    compiled(images)
-    assert calls
+    compiled = torch.compile(model, backend=backend)
+    if called == "in place":
+        model.compile(backend=backend)
+    call = {"compiled": compiled, "a function": torch.compile(lambda images: model(images), backend=backend)}
+    call = call.get(called, model)
+    alignment = Alignment(compiled if passed == "compiled" else model)
+    for num_graphs in (0, 1):  # before anything was compiled, and after
+        assert bool(graphs) == bool(num_graphs)
+        with alignment.observe(direction_of(model)):
+            losses_of(call(images), labels).mean().backward()
+        assert relative(alignment.values(), plain) < 1e-12
+        assert bool(graphs) == bool(num_graphs)
+        (compiled if called == "raw" else call)(images)
+        assert graphs
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # asked for by dynamo
+def test_a_compiled_part():
+    model, (images, labels) = patches(), batch()
+    model.block = torch.compile(model.block, backend="eager")
+    model(images)
+    direction = Direction(model)
+    direction.update(losses_of(model(images), labels).mean())
+    expected = per_sample_loop(model, losses_of, images, labels, direction)
+    assert relative(observe(model, images, labels, direction), expected) < 1e-12
 
 
 def test_channels_last():
@@ -112,6 +136,31 @@ def test_fp16_is_refused():
 def test_data_parallel_is_refused():
     with pytest.raises(AlignmentError, match="DistributedDataParallel"):
         Alignment(nn.DataParallel(patches()))
+
+
+@pytest.fixture
+def mesh():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("part", ["", "block"])
+def test_sharded_models_are_refused_whenever_they_were_sharded(mesh, part):
+    model, (images, labels) = patches(), batch()
+    alignment, direction = Alignment(model), Direction(model)
+    state = {name: value + 1 for name, value in model.state_dict().items()}
+    fully_shard(model.get_submodule(part), mesh=mesh, reshard_after_forward=False)
+    loss = losses_of(model(images), labels).mean()
+    for refused in (
+        lambda: Alignment(model),
+        lambda: Direction(model),
+        lambda: direction.update(loss),
+        lambda: direction.towards(state),
+        lambda: alignment.observe(direction_of(patches())).__enter__(),
+    ):
+        with pytest.raises(AlignmentError, match=r"sharded .*DistributedDataParallel"):
+            refused()
 
 
 def test_model_run_by_something_else_than_python_is_refused():

@@ -1,5 +1,6 @@
 """A rate follows its sample: through updates, duplicates, files and processes."""
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from homing.errors import CheckpointError, DataError, DivergedError, HomingError
 from homing.rates import RateTable, gather_updates
+from homing.rates.rates_by_id import rates_by_id
 from processes import together
 
 torch.set_num_threads(1)
@@ -190,6 +192,32 @@ def test_ids_must_be_unique_and_complete(tmp_path):
         RateTable(3).save(tmp_path / "rates", ["a", "b", "a"])
     with pytest.raises(DataError, match="2 ids for 3 rows"):
         RateTable(3).save(tmp_path / "rates", ["a", "b"])
+
+
+def test_rates_file_has_the_columns_of_a_runs_and_is_read_by_id(tmp_path):
+    table, ids = learned(), [f"id-{row}" for row in range(20)]
+    table.save_rates(tmp_path / "rates.parquet", ids, labels=["cat", "dog"] * 10, sources=["web"] * 20)
+    found = pq.read_table(tmp_path / "rates.parquet").to_pydict()
+    assert found["label"][:2] == ["cat", "dog"]
+    assert found["source"] == ["web"] * 20
+    assert found["visits"] == table.visits.tolist()
+    assert found["target_alignment"] == table.alignments.tolist()
+    assert all(value != value for value in found["target_likeness"])  # NaN: not known
+    assert rates_by_id(tmp_path / "rates.parquet", ids[::-1]).tolist() == table.rates.flip(0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "message"),
+    [
+        (["a", "b"], None, "2 ids for 3 rows"),
+        (["a", "b", "a"], None, "'a' occurs twice"),
+        (["a", "b", "c"], ["x"], "1 values of label for 3 rows"),
+    ],
+)
+def test_a_rates_file_that_cannot_be_is_not_begun(tmp_path, ids, labels, message):
+    with pytest.raises(DataError, match=message):
+        RateTable(3).save_rates(tmp_path / "rates.parquet", ids, labels)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:-8], lambda raw: b"\xff" * len(raw)])

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from homing.errors import CheckpointError, DivergedError, HomingError
-from homing.rates.table_file import read_table, write_table
+from homing.errors import CheckpointError, DataError, DivergedError, HomingError
+from homing.rates.table_file import digests, read_table, write_table
 from homing.rates.table_rows import check_rows, merge_duplicates
 
 _STATE = {"rate": torch.float32, "velocity": torch.float32, "alignment": torch.float32, "visits": torch.int32}
@@ -197,6 +197,38 @@ class RateTable:
         """
         moments = {"seen": self._seen, "centre": self._centre, "square": self._square}
         write_table(Path(path), ids, self._state, moments)
+
+    def save_rates(
+        self,
+        path: str | Path,
+        ids: Sequence[str],
+        labels: Sequence[str] | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        """Write `rates.parquet`, which samplers and `homing corpus` read: rate, target alignment and visits by id.
+
+        Args:
+            path: File to write; it appears whole or not at all. Needs pyarrow.
+            ids: Sample id of every row, in row order, unique.
+            labels: Class name of every row; None leaves the column empty.
+            sources: Name of every row's source; None leaves the column empty.
+
+        Raises:
+            DataError: Not one id, label or source per row, or ids occur twice.
+        """
+        from homing.outputs.artefact import open_whole
+        from homing.rates.rates_writer import RatesWriter
+
+        digests(ids, self.num_rows)
+        texts = {"sample_id": ids, "label": labels, "source": sources}
+        for name, values in texts.items():
+            if values is not None and len(values) != self.num_rows:
+                raise DataError(f"{len(values)} values of {name} for {self.num_rows} rows; give one per row")
+        numbers = {"rate": self.rates, "target_alignment": self.alignments, "visits": self.visits}
+        with open_whole(Path(path)) as file:
+            writer = RatesWriter(file, has_suggested=False)
+            writer.add({**texts, **{name: values.cpu().numpy() for name, values in numbers.items()}})
+            writer.close()
 
     def load(self, path: str | Path, ids: Sequence[str]) -> int:
         """Take up what was saved, each row by its id: rows may be reordered, new or gone.

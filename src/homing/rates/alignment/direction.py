@@ -1,4 +1,8 @@
-"""The direction v = P ∇L_T that alignments are taken with: the target's gradient, averaged and preconditioned."""
+"""The direction v that alignments are taken with: P ∇L_T, the target's gradient, or P (θ − θ_ref), from a reference.
+
+Both are gradients, of the target's loss and of ½‖θ − θ_ref‖²: a step down a sample's loss goes down these too where its
+alignment is positive.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,19 @@ from torch.optim import Optimizer
 
 from homing.errors import CheckpointError, DivergedError, HomingError
 from homing.rates.alignment.preconditioner import Preconditioner
-from homing.rates.alignment.wrappers import trainable_parameters, unwrap
+from homing.rates.alignment.wrappers import refuse_sharded, trainable_parameters, unwrap
 
 
 class Direction(Mapping[str, Tensor]):
     """A mapping from parameter names to the target's direction, which `Alignment.observe` takes.
 
-    `update` adds one target batch. Gradients are taken by `torch.autograd.grad`, so the `.grad` that training
-    accumulates is neither read nor written, and clipping does not reach the direction. Each gradient is preconditioned
-    with the optimizer's state at its own update: as the optimizer would have stepped along it then. Averaging is
-    exponential with a memory of `window` updates, corrected for its start. One tensor a parameter is kept, and a lookup
-    gives that very tensor: read it, do not write to it.
+    `update` adds one target batch; `towards` needs none, and takes the way to weights that are known.
+
+    Gradients are taken by `torch.autograd.grad`, so the `.grad` that training accumulates is neither read nor written,
+    and clipping does not reach the direction. Each gradient is preconditioned with the optimizer's state at its own
+    update: as the optimizer would have stepped along it then. Averaging is exponential with a memory of `window`
+    updates, corrected for its start. One tensor a parameter is kept, and a lookup gives that very tensor: read it, do
+    not write to it.
 
     Args:
         model: The model that trains; wrappers are looked through.
@@ -69,7 +75,9 @@ class Direction(Mapping[str, Tensor]):
 
         Raises:
             DivergedError: The gradient is not finite; the direction is left as it was.
+            AlignmentError: The model has been sharded meanwhile.
         """
+        refuse_sharded(self.model)
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
         for name, parameter in self._parameters.items():
             if name not in self._averages:  # in the parameter's own memory format, as it will be called with
@@ -96,6 +104,36 @@ class Direction(Mapping[str, Tensor]):
             squares = sum(average.double().square().sum() for average in self._averages.values())
             self._length = float(squares) ** 0.5 or 1.0
             torch._foreach_mul_(list(self._averages.values()), 1 / self._length)
+
+    @torch.no_grad()
+    def towards(self, reference: Mapping[str, Tensor]) -> None:
+        """Take the way from the weights, as they are now, to reference weights; no target batch is needed.
+
+        An alignment is then positive where a step on the sample moves the weights towards the reference: the direction
+        is P (θ − θ_ref), the gradient of ½‖θ − θ_ref‖² as the optimizer would step along it. So ⟨v, ∇ℓᵢ⟩ is
+        ⟨θ_ref − θ, −P∇ℓᵢ⟩, the way to the reference times the optimizer's step. Nothing is random in it: it stands
+        alone, not averaged, and what was there before is forgotten. Call it before each observed step, as θ moves. With
+        Adam and its relatives before their first step, each tensor of the way counts alike, as in `update`.
+
+        Args:
+            reference: State dict of the same architecture (of the unwrapped model), such as one that was trained on the
+                target; buffers and frozen parameters in it are not looked at. Any precision and device.
+
+        Raises:
+            HomingError: Names or shapes are not those of this model's parameters, values are not finite, or the
+                reference has the very weights of the model; the direction is left as it was.
+        """
+        refuse_sharded(self.model)
+        _check_reference(reference, self._parameters, self.model.state_dict())
+        ways = [(p, p - reference[name].to(p)) for name, p in self._parameters.items()]
+        if not any(bool(way.any()) for _, way in ways):
+            raise HomingError(
+                "the reference has the very weights of the model, so there is no way to go; pass other weights, or a "
+                "copy of earlier ones (a state dict changes with its model: clone its tensors)"
+            )
+        self._averages = {name: self._like(parameter).zero_() for name, parameter in self._parameters.items()}
+        self._num_updates = 0
+        self._take_in({name: way for name, (_, way) in zip(self._parameters, ways, strict=True)})
 
     def _like(self, parameter: Tensor) -> Tensor:
         return torch.empty_like(parameter, dtype=self._dtype, requires_grad=False)
@@ -143,6 +181,32 @@ class Direction(Mapping[str, Tensor]):
         self._averages = {n: self._like(self._parameters[n]).copy_(a) for n, a in averages.items()}
         self._num_updates = int(state["num_updates_and_length"][0])
         self._length = float(state["num_updates_and_length"][1])
+
+
+def _check_reference(
+    reference: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> None:
+    """Refuse what is no state dict of the model.
+
+    Raises:
+        HomingError: A name, a shape or a value is not as it must be.
+    """
+    missing, unknown = [n for n in parameters if n not in reference], [n for n in reference if n not in state]
+    if missing or unknown:
+        found = f"lacks {missing[0]}" if missing else f"names {unknown[0]}, which this model does not have"
+        raise HomingError(
+            f"the reference {found} ({len(missing)} names missing, {len(unknown)} unknown); "
+            "give the state_dict() of the same architecture, taken from the model without its wrapper"
+        )
+    for name, parameter in parameters.items():
+        if reference[name].shape != parameter.shape:
+            shapes = tuple(reference[name].shape), tuple(parameter.shape)
+            raise HomingError(
+                f"the reference's {name} has shape {shapes[0]}, the model's {shapes[1]}; "
+                "give a reference of the same architecture and classes"
+            )
+        if not bool(reference[name].isfinite().all()):
+            raise HomingError(f"the reference's {name} has values that are not finite; give a sound state dict")
 
 
 def _over_processes(parameter: Tensor, gradient: Tensor | None) -> Tensor:

@@ -4,7 +4,9 @@ The backward pass starts from total = f(ℓ₁ … ℓ_B): weights, a mean, a di
 alignments that come out of it are scaled by cᵢ = ∂total/∂ℓᵢ, and dividing by cᵢ gives those of the unweighted ℓᵢ.
 
 The losses are found where the samples are first mixed or weighted: the last tensor of one number per sample, made of
-the model's output, before it is multiplied with another per-sample tensor or reduced over the batch.
+the model's output, before it is multiplied with another per-sample tensor or reduced over the batch. A model that takes
+the labels and gives the loss itself reduces it in its forward pass: a call that both makes and reduces losses is seen
+there too.
 
 A factor of exactly 0 would make its sample unobservable. So the hook on the losses lifts it to 2⁻⁴⁰ (fp64: 2⁻⁸⁰) of the
 largest factor in the batch: less than a rounding error beside any other sample's gradient, but, since floating-point
@@ -54,18 +56,21 @@ class LossFactors:
                 f"the losses have shape {tuple(losses.shape)} where the batch has {self.batch} samples; "
                 'give one number per sample, as with reduction="none"'
             )
+        self.let_go()  # of what was taken for the losses before
+        self._candidates.clear()
         self._explicit = True
         self._hook(losses)
 
     def is_reduced(self, tensors: list[Tensor]) -> bool:
         """Whether a tensor comes after the losses: nothing there belongs to a sample's own loss any more."""
-        return self.watching and any(getattr(t, "_homing_reduced", None) is self._reduced for t in tensors)
+        found = self.watching or self._candidates
+        return bool(found) and any(getattr(t, "_homing_reduced", None) is self._reduced for t in tensors)
 
     def see(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], data: list[Tensor], outputs: Any
     ) -> None:
-        """Look at one call on data, after the model's forward pass."""
-        if not self.watching or self._explicit or not torch.is_grad_enabled():
+        """Look at one call on data; in the model's forward pass only for losses that are made and reduced at once."""
+        if not (self.watching or self._candidates or func in _FUSED) or self._explicit or not torch.is_grad_enabled():
             return
         made = [o for o in (outputs if isinstance(outputs, tuple | list) else (outputs,)) if isinstance(o, Tensor)]
         if not any(output.requires_grad for output in made):
@@ -74,6 +79,8 @@ class LossFactors:
             fused = func in _FUSED and made[0].ndim == 0
             if fused:
                 self._hook_fused(func, args, kwargs, made[0])
+            elif not self.watching:
+                return
             elif self._weights(func, args, data) or any(not self._is_per_sample(output) for output in made):
                 for tensor in data:
                     if tensor.requires_grad:
@@ -147,7 +154,11 @@ class LossFactors:
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], total: Tensor
     ) -> None:
         """Losses reduced in the call that makes them: the factors are known from its reduction."""
-        if kwargs.get("weight") is not None or kwargs.get("pos_weight") is not None or len(args) > 2:
+        if (
+            kwargs.get("weight") is not None
+            or kwargs.get("pos_weight") is not None
+            or any(a is not None for a in args[2:])
+        ):
             raise AlignmentError(
                 f'{func.__name__} with class weights reduces the batch itself; pass reduction="none" and reduce after'
             )

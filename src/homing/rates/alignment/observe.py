@@ -24,7 +24,7 @@ from homing.rates.alignment.loss_factors import LossFactors
 from homing.rates.alignment.meetings import Accumulator, RowProbe
 from homing.rates.alignment.scope import Scope, names_in_scope, only_linear
 from homing.rates.alignment.trace import Trace, tensors_in
-from homing.rates.alignment.wrappers import is_compiled, unwrap
+from homing.rates.alignment.wrappers import refuse_sharded, uncompiled, unwrap
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Alignment:
     """Observes training steps and gives each sample's alignment with a direction.
 
     Args:
-        model: The model that trains; wrappers (`DistributedDataParallel`, `torch.compile`) are looked through. Compiled
-            models run uncompiled in observed steps. Batch norm layers have to be in eval mode in them.
+        model: The model that trains; wrappers (`DistributedDataParallel`, `torch.compile`) are looked through. Whatever
+            is compiled runs uncompiled in observed steps, whichever object was passed. Batch norm layers have to be in
+            eval mode in them.
         observe_every: Steps between observations, ≥ 1; see `due`.
         scope: Parameters to look at: `all`, `last_stage`, `head`, or a predicate on parameter names. A `head` that is
             one linear layer on pooled features costs next to nothing: alignments are (p − y)ᵀ(V h + b) there, and
@@ -58,7 +59,6 @@ class Alignment:
     def __init__(self, model: nn.Module, observe_every: int = 1, scope: Scope = "all") -> None:
         if observe_every < 1:
             raise AlignmentError(f"observe_every is {observe_every}; allowed: 1 (each step) and more")
-        self._outer = model
         self._model = unwrap(model)
         self._observe_every = observe_every
         self._scope = frozenset(names_in_scope(self._model, scope))
@@ -83,11 +83,11 @@ class Alignment:
             AlignmentError: The direction lacks names or has other shapes; or, from inside, the model does something
                 that no per-sample gradient is defined for.
         """
+        refuse_sharded(self._model)
         step = _Step(self._model, direction, self._scope, self._head, probe=not self._probed)
         self._step = step
-        eager = torch.compiler.set_stance("force_eager") if is_compiled(self._outer) else contextlib.nullcontext()
         try:
-            with eager, step.hooks(), step.trace:
+            with uncompiled(), step.hooks(), step.trace:
                 yield
         finally:
             step.losses.let_go()

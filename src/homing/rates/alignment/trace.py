@@ -133,8 +133,7 @@ class Trace(TorchFunctionMode):
         else:
             outputs = func(*args, **kwargs)
         if data:
-            if self._losses.watching:
-                self._losses.see(func, args, kwargs, data, outputs)
+            self._losses.see(func, args, kwargs, data, outputs)
             for output in tensors_in((outputs,)):
                 if not output.requires_grad:
                     output._homing_data = self._token  # type: ignore[attr-defined]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -12,7 +16,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Strip `DistributedDataParallel` and `torch.compile` wrappers.
 
     Raises:
-        AlignmentError: The model is wrapped in something whose parameters or calls are not the model's own.
+        AlignmentError: The model is sharded, or wrapped in something whose parameters or calls are not the model's own.
     """
     while True:
         if isinstance(model, DistributedDataParallel):
@@ -26,11 +30,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             "torch.nn.DataParallel copies the model to several devices in each step, and the copies' "
             "parameters have no names; wrap the model in DistributedDataParallel instead"
         )
-    if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
-        raise AlignmentError(
-            "this model's parameters are sharded (FSDP or tensor parallel), so no process holds a whole one; "
-            "alignments support DistributedDataParallel and single processes"
-        )
+    refuse_sharded(model)
     if type(model).__name__ in {"RecursiveScriptModule", "ScriptModule", "TopLevelTracedModule"}:
         raise AlignmentError(
             "a scripted or traced model runs outside of Python, where its calls cannot be followed; "
@@ -39,12 +39,33 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Whether any part of the model runs through `torch.compile`."""
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+def refuse_sharded(model: nn.Module) -> None:
+    """Refuse a model whose parameters are sharded by now: `fully_shard` works in place, at any time.
+
+    Raises:
+        AlignmentError: A part is sharded, or a parameter is a `DTensor`.
+    """
+    fsdp, tensors = (sys.modules.get(f"torch.distributed.{name}") for name in ("fsdp", "tensor"))
+    kinds = (fsdp.FSDPModule, fsdp.FullyShardedDataParallel) if fsdp else ()
+    if tensors is None:
+        return  # never imported, so that nothing can be sharded
+    if any(
+        # Parameters alone do not tell: between a forward and a backward pass they may be whole.
+        isinstance(module, kinds) or any(isinstance(p, tensors.DTensor) for p in module._parameters.values())
         for module in model.modules()
-    )
+    ):
+        raise AlignmentError(
+            "this model's parameters are sharded (fully_shard, FSDP or tensor parallel), so no process holds a whole "
+            "one and directions and alignments cannot be taken; use DistributedDataParallel or a single process"
+        )
+
+
+def uncompiled() -> contextlib.AbstractContextManager[object]:
+    """What `torch.compile` made runs as plain Python meanwhile, be it the model, a part, or a function around it."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and the import takes a second
+        return contextlib.nullcontext()
+    eager: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return eager
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, Tensor]:
