@@ -68,12 +68,12 @@ def training_settings(recipe: Recipe, num_steps: int) -> Settings:
 
 
 def average_of(recipe: Recipe) -> float:
-    """Share of the last steps whose weights are averaged; none where weights at random still have far to go."""
+    """Share of the last steps whose weights are averaged; by itself only where that was measured to be no loss."""
     training, model = recipe.training, recipe.model
     if training.average_last is not None:
         return training.average_last
-    begins_at_random = model.head_init == "random" if model.trainable == "head" else model.weights == "none"
-    return 0.0 if begins_at_random or training.ema is not None else AVERAGE_LAST
+    is_tuned = model.trainable == "last_stage" and model.weights != "none"
+    return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
 
 
 def augmentation_of(recipe: Recipe) -> CropFlipColor | None:

@@ -265,7 +265,7 @@ class Training(Section):
     average_last: Share | None = Field(
         None,
         description="share of the steps, at the end, whose weights are averaged, which are then judged and saved;"
-        " default: 0.7, and 0 where all weights begin at random or ema is given",
+        " default: 0.7 for a last_stage whose weights are given, without ema; else 0",
     )
     views: Annotated[int, Field(ge=0, le=1000)] = Field(
         4,
