@@ -315,6 +315,33 @@ def test_a_file_without_anything_in_it_is_told(tmp_path):
     assert "pool.npy: cannot be read as features" in done.stderr
 
 
+def test_a_file_of_a_table_with_other_features_is_named(tmp_path):
+    folder = write_pools(tmp_path / "data", "list")
+    table = pq.read_table(folder / "pool.parquet")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    pq.write_table(table, parts / "0.parquet")
+    texts = with_column("embedding", lambda rows: pa.array(["none"] * len(rows)))
+    pq.write_table(texts(table), parts / "1.parquet")
+    with pytest.raises(DataError, match=r"1\.parquet: the column 'embedding' is of the type string; lists of numbers"):
+        open_vectors(open_table(parts), "embedding")
+
+
+def test_lists_of_no_length_are_no_features(tmp_path):
+    table = pa.table({"id": ["a", "b"], "embedding": pa.array([[], []], pa.list_(pa.float32(), 0))})
+    pq.write_table(table, tmp_path / "pool.parquet")
+    with pytest.raises(DataError, match=r"the column 'embedding' is of the type .*\[0\]; lists of numbers are wanted"):
+        open_vectors(open_table(tmp_path / "pool.parquet"), "embedding")
+
+
+def test_a_folder_that_is_no_table_is_told(tmp_path):
+    folder = write_pools(tmp_path / "data")
+    (tmp_path / "images" / "ant").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "ant" / "0.png")
+    refused = rate(folder, "--source", tmp_path / "images")
+    assert "images: holds no parquet files, and is no saved dataset either" in str(refused.exception)
+
+
 def test_whole_numbers_of_any_size_are_features(tmp_path):
     folder = write_pools(tmp_path / "data", "list")
     for name in POOLS:

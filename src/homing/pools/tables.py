@@ -169,6 +169,8 @@ def _open_saved(root: Path, split: str | None) -> Table:
     def wrong(reason: object) -> DataError:
         return DataError(f"{root}: cannot be read as a saved dataset: {reason}; save it again")
 
+    if not any((root / name).exists() for name in ("state.json", "dataset_info.json", "dataset_dict.json")):
+        raise DataError(f"{root}: holds no parquet files, and is no saved dataset either; give one of them")
     splits = _json(root / "dataset_dict.json", wrong).get("splits") if (root / "dataset_dict.json").exists() else None
     if splits is not None:
         if not isinstance(splits, list) or split not in splits:

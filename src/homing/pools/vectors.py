@@ -86,11 +86,12 @@ class VectorColumn:
                 " them, or a file of features (.npy, .safetensors)"
             )
         kind = fields.field(name).type
-        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-        if not _is_list(kind) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-            raise DataError(f"{table.root}: the column {name!r} is of the type {kind}; lists of numbers are wanted")
+        for part in table.parts:
+            found = part.schema.field(name).type
+            if not _is_of_numbers(found):
+                raise DataError(f"{part.path}: the column {name!r} is of the type {found}; lists of numbers are wanted")
         self._blocks, self._where = Blocks(table.parts, name), f"{table.root}: column {name!r}"
-        first = self._blocks.values(0) if len(self._blocks) else pa.array([], kind)
+        first = self._blocks.values(0) if len(self._blocks) else pa.array([], _storage(kind))
         lengths = pc.list_value_length(first).drop_null()
         if not len(lengths) or not lengths[0].as_py():
             raise DataError(f"{self._where} holds no numbers; write the features of each row into it")
@@ -165,8 +166,19 @@ class Blocks:
         return column.storage if isinstance(column, pa.ExtensionArray) else column
 
 
+def _is_of_numbers(kind: pa.DataType) -> bool:
+    kind = _storage(kind)
+    if pa.types.is_fixed_size_list(kind) and not kind.list_size:
+        return False
+    return _is_list(kind) and bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
 def _is_list(kind: pa.DataType) -> bool:
-    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    kind = _storage(kind)
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
