@@ -107,8 +107,8 @@ def guess_warnings(plan: RatePlan) -> list[str]:
         return []
     match, right = _shares(guesses)
     return [
-        f"The {len(guesses.rates):,} unlabelled images count for nothing: {match:.0%} of them look like the target's"
-        f" domain, and {right:.0%} of their guesses are right, as far as its labelled images tell."
+        f"Unlabelled images ({len(guesses.rates):,}) count for less than a single source sample: {match:.0%} of them"
+        f" look like the target's domain, and {right:.0%} of their guesses are right, as far as its labelled images tell."
     ]
 
 
