@@ -108,7 +108,7 @@ def guess_warnings(plan: RatePlan) -> list[str]:
     match, right = _shares(guesses)
     return [
         f"Unlabelled images ({len(guesses.rates):,}) count for less than a single source sample: {match:.0%} of them"
-        f" look like the target's domain, and {right:.0%} of their guesses are right, as far as its labelled images tell."
+        f" look like the target's domain, and {right:.0%} of their guesses are right, as far as labelled images tell."
     ]
 
 
