@@ -24,7 +24,9 @@ import torch
 from accelerate import Accelerator
 from activations import ActivationBank, LastStage, backbone, load_activations
 from pairs import print_pairs
+from rows import add_row, read_rows
 from scenarios import Scenario, Study, all_scenarios, draw_study
+from suite import METHODS as COMPARED
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,34 +35,25 @@ from homing.methods import METHODS
 from homing.models.inputs import Visit
 from homing.pools.order import Rows
 from homing.rates.learned.plan import RatePlan
-from homing.rates.online.reweighting import WeightNet
-from homing.training.guide import Guide, Observer
+from homing.training.fit import FitSettings, online_of
 from homing.training.head import probe_head
 from homing.training.loop import FineTuning
-from homing.training.online import Online, OnlineRates, OnlineSettings
 from homing.training.optimizer import default_learning_rate
 from homing.training.plan import Phase, TrainingPlan, num_steps_of
-from homing.training.reweighting import Reweighting
 from homing.training.step import Settings
 from homing.unpacking import AVERAGE_LAST, NOMINAL_WEIGHT
 
 POOL_SIZE = 1500
 EPOCHS = 2.0
 BATCH_SIZE = 32
-NAMES = (
-    "source_only",
-    "target_only",
-    "pooled",
-    "pooled_oversampled",
-    "sequential",
-    "density_ratio",
-    "l2rw",
-    "meta_weight_net",
-    "instance",
-    "hierarchical",
-    "oracle",
-)
 KEY = ("scenario", "seed", "method")
+ABOUT = {
+    "command": "HOMING_DATA=... python benchmarks/bed.py --cache DIR --results FILE",
+    "hardware": f"{platform.machine()}, 1 thread",
+    "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    "pool": POOL_SIZE,
+    "epochs": EPOCHS,
+}
 
 
 class StageInputs:
@@ -109,7 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(NAMES))
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(COMPARED))
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="of the loop, or views")
     return parser.parse_args()
@@ -135,7 +128,7 @@ def run_missing(
         began = time.perf_counter()
         row = dict(zip(KEY, (scenario.name, seed, method), strict=True)) | {"changes": changes}
         row |= fitted(study, bank, model, method, seed, changes)
-        add(row | {"seconds": round(time.perf_counter() - began, 1)}, results)
+        add_row(row | {"seconds": round(time.perf_counter() - began, 1)}, results, ABOUT)
         print(*(row[part] for part in KEY), row["accuracy"], row["nll"], file=sys.stderr, flush=True)
 
 
@@ -158,7 +151,10 @@ def fitted(
     steps = num_steps_of(EPOCHS, None, evidence.num_source + NOMINAL_WEIGHT * evidence.num_target, BATCH_SIZE)
     settings = settings_of(steps // training.passes, seed, changes)
     accelerator = Accelerator(cpu=True)
-    online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings)
+    online = None
+    if training.online is not None:
+        shared = FitSettings(trainable="last_stage")
+        online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings, shared)
     FineTuning(net, inputs, labels, training, settings, accelerator, online=online).run()
     return {**scores(net, study, bank), **{f"start_{name}": value for name, value in start.items()}, "phi": plan.phi}
 
@@ -189,34 +185,6 @@ def settings_of(num_steps: int, seed: int, changes: dict[str, str]) -> Settings:
     return Settings(**values | changed)
 
 
-def online_of(
-    training: TrainingPlan,
-    inputs: StageInputs,
-    labels: Tensor,
-    num_classes: int,
-    accelerator: Accelerator,
-    settings: Settings,
-) -> Online | None:
-    """What learns of single samples while training, as in a run."""
-    if training.online is None:
-        return None
-    keeps, num_source = training.online == "instance", len(training.phases[0].rates)
-    guide = Guide(
-        inputs,
-        labels,
-        num_source,
-        accelerator,
-        batch_size=settings.batch_size // 4,
-        refresh_every=8 if keeps else 1,
-        preconditioned=keeps,
-        seed=settings.seed,
-    )
-    observer = Observer(guide)
-    if keeps:
-        return OnlineRates(OnlineSettings(), observer, num_classes)
-    return Reweighting(observer, WeightNet(settings.seed) if training.online == "meta_weight_net" else None)
-
-
 @torch.inference_mode()
 def scores(net: nn.Module, study: Study, bank: ActivationBank) -> dict[str, float]:
     """Accuracy in percent and mean negative log-likelihood in nats, on the test."""
@@ -227,26 +195,6 @@ def scores(net: nn.Module, study: Study, bank: ActivationBank) -> dict[str, floa
         "accuracy": round(100 * float((logits.argmax(1) == study.test_labels).float().mean()), 2),
         "nll": round(float(functional.cross_entropy(logits, study.test_labels)), 4),
     }
-
-
-def read_rows(results: Path) -> list[dict]:
-    return json.loads(results.read_text())["rows"] if results.exists() else []
-
-
-def add(row: dict, results: Path) -> None:
-    """Keep a row; another process may have added its own meanwhile, so the file is read again."""
-    content = {
-        "command": "HOMING_DATA=... python benchmarks/bed.py --cache DIR --results FILE",
-        "hardware": f"{platform.machine()}, 1 thread",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "pool": POOL_SIZE,
-        "epochs": EPOCHS,
-        "rows": [*read_rows(results), row],
-    }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    temporary = results.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.rename(results)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ changes for a question of its own is told in the row. Resumable method by method
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 
 from layout import Scenario, lay_out, others
-from quickstart_seeds import read_rows
+from rows import add_row, read_rows
 
 RESULTS = Path(__file__).parent / "results" / "full_tier.json"
 METHODS = (
@@ -52,6 +51,10 @@ TIERS = {
 """What each tier runs by itself; `--only` picks from all scenarios."""
 # No flips, since digits do not stand them, and what is set holds for every scenario; the rest is the recipe's.
 SETTINGS = ["training.learning_rate=null", "training.augmentation={horizontal_flip: 0, min_scale: 0.6}"]
+ABOUT = {
+    "command": "HOMING_DATA=... python benchmarks/full_tier.py --trainable TIER --seeds N",
+    "settings": SETTINGS,
+}
 KEY = ("trainable", "scenario", "seed", "method")
 
 
@@ -86,25 +89,12 @@ def run_missing(
                 outcome = fit_and_judge(method, recipe, session, prepared)
                 key = dict(zip(KEY, (trainable, name, seed, method), strict=True))
                 row = key | {"changes": extra} | row_of(prepared.material, outcome, scan)
-                add(row, results)
+                add_row(row, results, ABOUT)
                 print(*key.values(), row["accuracy"], f"{row['seconds']:.0f} s", flush=True)
 
 
 def done(results: Path) -> set[tuple]:
     return {(*(row[part] for part in KEY), *row["changes"]) for row in read_rows(results)}
-
-
-def add(row: dict, results: Path) -> None:
-    """Keep a row; another process may have added its own meanwhile, so the file is read again."""
-    content = {
-        "command": "HOMING_DATA=... python benchmarks/full_tier.py --trainable TIER --seeds N",
-        "settings": SETTINGS,
-        "rows": [*read_rows(results), row],
-    }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    temporary = results.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.rename(results)
 
 
 def row_of(material, outcome, scan: float) -> dict:

@@ -107,7 +107,7 @@ def _trained(study: Study, phase: Phase, epochs: float, seed: int) -> dict[str, 
 
 def _fit(head: Head, features: Tensor, labels: Tensor, visits: ExpectedVisits, settings: Settings) -> None:
     optimizer = optimizer_of(head, settings)
-    schedule = build_schedule(optimizer, "cosine", num_steps=settings.num_steps, warmup=settings.warmup)
+    schedule = build_schedule(optimizer, settings)
     step, number = 0, 0
     while step < settings.num_steps:
         counts = draw_counts(visits, number, seed=settings.seed)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import platform
 import tempfile
 from pathlib import Path
+
+from rows import add_row, read_rows
 
 RESULTS = Path(__file__).parent / "results" / "quickstart.json"
 
@@ -69,23 +70,17 @@ def separation(run_folder: Path) -> dict[str, float | None]:
     return found
 
 
-def read_rows(path: Path) -> list[dict]:
-    return json.loads(path.read_text())["rows"] if path.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     for seed in range(arguments.seeds):
-        rows = read_rows(arguments.results)
-        if any(row["seed"] == seed for row in rows):
+        if any(row["seed"] == seed for row in read_rows(arguments.results)):
             continue
         row = run_once(seed)
-        content = {"command": f"python benchmarks/quickstart_seeds.py --seeds {arguments.seeds}", "rows": [*rows, row]}
-        arguments.results.parent.mkdir(parents=True, exist_ok=True)
-        arguments.results.write_text(json.dumps(content, indent=1) + "\n")
+        command = f"python benchmarks/quickstart_seeds.py --seeds {arguments.seeds}"
+        add_row(row, arguments.results, {"command": command})
         print(seed, row["accuracy"], row["phi"], row["auroc"], flush=True)
 
 

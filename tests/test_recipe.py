@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from homing.errors import RecipeError
+from homing.recipe.idle import settings_without_effect
 from homing.recipe.reading import parse_recipe, read_recipe, shipped_recipes
 from homing.recipe.schema import Recipe
 from homing.unpacking import training_settings
@@ -108,7 +109,7 @@ def test_a_conflict_is_told_together_with_other_mistakes(mistake):
     ],
 )
 def test_settings_without_effect_are_told(overrides, told):
-    found = parse_recipe(SMALL, overrides).settings_without_effect()
+    found = settings_without_effect(parse_recipe(SMALL, overrides))
     assert [text[: len(told)] for text in found] == [told] if told else found == []
 
 

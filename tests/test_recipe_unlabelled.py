@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from homing.errors import RecipeError
+from homing.recipe.idle import settings_without_effect
 from homing.recipe.reading import parse_recipe
 
 
@@ -20,7 +21,7 @@ def test_a_pool_without_labels_is_read_and_read_back(monkeypatch, tmp_path):
     assert recipe.data.unlabelled.path == str(tmp_path / "inbox")
     assert (recipe.data.unlabelled_pool.labels, recipe.data.unlabelled_pool.limit) == ("none", 7)
     assert parse_recipe(recipe.to_yaml()) == recipe
-    assert recipe.settings_without_effect() == []
+    assert settings_without_effect(recipe) == []
     assert recipe_of("data.unlabelled=null").data.unlabelled_pool is None
 
 
@@ -66,6 +67,6 @@ def test_what_it_cannot_go_with_is_told(data, told):
     ],
 )
 def test_where_it_has_no_effect_is_told(overrides, told):
-    found = [text for text in recipe_of(*overrides).settings_without_effect() if text.startswith("data.unlabelled")]
+    found = [text for text in settings_without_effect(recipe_of(*overrides)) if text.startswith("data.unlabelled")]
     assert len(found) == (told is not None)
     assert all(told in text for text in found)

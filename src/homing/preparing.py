@@ -30,6 +30,7 @@ from homing.pools.images import BadImage, Images
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
 from homing.pools.repeated import repeated_rows
+from homing.recipe.idle import settings_without_effect
 from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.terminal import in_a_line
@@ -115,7 +116,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     Raises:
         DataError: Pools cannot be used, or hold images that cannot be read and are not to be dropped.
     """
-    for warning in recipe.settings_without_effect():
+    for warning in settings_without_effect(recipe):
         session.progress.say(f"warning: {warning}")
     problem = open_problem(recipe.data, trains=recipe.trains)
     listed = digests_of(problem)

@@ -23,6 +23,7 @@ from homing.pools.problem import Problem, match_classes, overlaps, read_roles, s
 from homing.pools.repeated import check_some_are_new
 from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
+from homing.recipe.idle import settings_without_effect
 from homing.recipe.schema import Recipe
 from homing.terminal import in_a_line
 from homing.training.optimizer import optimizer_of
@@ -133,7 +134,7 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     """
     if each := recipe.by_target():
         return _of_all({name: validate_data(single, progress) for name, single in each.items()})
-    findings = Findings(warnings=recipe.settings_without_effect())
+    findings = Findings(warnings=settings_without_effect(recipe))
     pools, wrong = read_roles(recipe.data)
     findings.errors += wrong
     problem = None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from homing.models.backbone import Preprocessing
 from homing.pools.images import BadImage
 from homing.pools.problem import Problem
+from homing.recipe.idle import settings_without_effect
 
 if TYPE_CHECKING:
     from homing.outputs.feature_map import Features
@@ -78,7 +79,7 @@ class Asked:
             groups=tuple(sorted({spec.group_column for spec in data.sources if spec.group_column})),
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
-            without_effect=tuple(recipe.settings_without_effect()),
+            without_effect=tuple(settings_without_effect(recipe)),
         )
 
 

@@ -341,13 +341,6 @@ class Recipe(Section):
         learned = any(METHODS[name].plans_by == "learned" for name in (self.rates.method, *self.evaluation.baselines))
         return learned and self.training.target_weight != 0
 
-    def _why_unlabelled_is_idle(self) -> str:
-        if self.training.target_weight == 0:
-            return (
-                "no effect with training.target_weight: 0, an unlabelled image counts as much as a target image at most"
-            )
-        return f"no effect with rates.method: {self.rates.method}; hierarchical alone learns from unlabelled images"
-
     def by_target(self) -> dict[str, Recipe]:
         """A recipe of its own for each target by name; empty where the recipe has one target without a name."""
         if isinstance(self.data.target, PoolSpec):
@@ -368,41 +361,3 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Digest of the resolved recipe, 64 hexadecimal digits."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
-
-    def settings_without_effect(self) -> list[str]:
-        """Settings that were given but change nothing in this run, one sentence each."""
-        found = []
-        idle = _changed(self.rates) & self.rates.idle_settings()
-        if idle:
-            found.append(f"rates.{', rates.'.join(sorted(idle))}: no effect with rates.method: {self.rates.method}")
-        if (
-            self.model.trainable == "head"
-            and "augmentation" in _changed(self.training)
-            and self.training.augmentation != "none"
-        ):
-            found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
-        if self.model.trainable != "last_stage" and "views" in _changed(self.training):
-            found.append(f"training.views: no effect with model.trainable: {self.model.trainable}")
-        if self.data.test is not None and "folds" in _changed(self.evaluation):
-            found.append("evaluation.folds: no effect, data.test is given")
-        if self.data.unlabelled is not None and not self.learns_from_unlabelled:
-            found.append(f"data.unlabelled: {self._why_unlabelled_is_idle()}")
-        unlabelled = isinstance(self.data.target, PoolSpec) and self.data.target.labels == "none"
-        if self.trains and unlabelled and self.training.target_weight is not None:
-            found.append("training.target_weight: no effect, the target has no labels and is not trained on")
-        if not self.trains:
-            found += self._without_training()
-        return found
-
-    def _without_training(self) -> list[str]:
-        idle = sorted(_changed(self.training) - {"epochs", "precision", "workers", "target_weight", "batch_norm"})
-        names = [f"training.{name}" for name in idle]
-        names += ["rates.residuals"] if self.rates.residuals else []
-        names += ["data.test"] if self.data.test is not None else []
-        return [f"{', '.join(names)}: no effect with training.epochs: 0, nothing is trained"] if names else []
-
-
-def _changed(section: Section) -> set[str]:
-    """Names of the fields that differ from their defaults."""
-    fields = type(section).model_fields
-    return {name for name, field in fields.items() if getattr(section, name) != field.get_default()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from homing.models.inputs import Inputs, RowsOf, batches_of
@@ -116,7 +117,8 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
     inputs = RowsOf(material.inputs, rows)
     observed = None
     if one.plan.online is not None:
-        observed = _online(session, material, inputs, labels, shared, one)
+        num_classes = len(material.problem.classes)
+        observed = online_of(one.plan, inputs, labels, num_classes, session.accelerator, one.settings, shared)
     tuning = FineTuning(
         trained,
         inputs,
@@ -130,7 +132,6 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         names=lambda row: material.problem.id_of(int(rows[row])),
         keys=lambda: row_keys(material.ids_of(one.target, guessed=len(guesses) > 0), num_source, len(guesses)),
         split=split,
-        num_guessed=len(guesses),
         stop_asked=session.stop_asked,
     )
     with session.stage(one.title, one.settings.num_steps) as advance:
@@ -149,27 +150,34 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
     )
 
 
-def _online(
-    session: Session, material: Material, inputs: Inputs, labels: Tensor, shared: FitSettings, one: Fit
+def online_of(
+    plan: TrainingPlan,
+    inputs: Inputs,
+    labels: Tensor,
+    num_classes: int,
+    accelerator: Accelerator,
+    settings: Settings,
+    shared: FitSettings,
 ) -> Online:
+    """What learns of single samples by a plan that asks for it; arguments as in `FineTuning`."""
     # what has no memory follows the target step by step, by plain SGD as published
-    keeps = one.plan.online == "instance"
+    keeps = plan.online == "instance"
     guide = Guide(
         inputs,
         labels,
-        len(one.plan.phases[0].rates),
-        session.accelerator,
-        batch_size=shared.guide_batch_size or max(1, one.settings.batch_size // 4),
+        len(plan.phases[0].rates),
+        accelerator,
+        batch_size=shared.guide_batch_size or max(1, settings.batch_size // 4),
         refresh_every=shared.guide_refresh_every if keeps else 1,
         window=shared.guide_window,
-        precision=one.settings.precision,
+        precision=settings.precision,
         preconditioned=keeps,
-        seed=one.settings.seed,
+        seed=settings.seed,
     )
     observer = Observer(guide, "all" if shared.trainable == "head" else shared.scope)
     if keeps:
-        return OnlineRates(shared.instance, observer, len(material.problem.classes))
-    return Reweighting(observer, WeightNet(one.settings.seed) if one.plan.online == "meta_weight_net" else None)
+        return OnlineRates(shared.instance, observer, num_classes)
+    return Reweighting(observer, WeightNet(settings.seed) if plan.online == "meta_weight_net" else None)
 
 
 def _record(session: Session, shared: FitSettings, name: str) -> Record:

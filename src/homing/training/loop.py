@@ -23,7 +23,7 @@ from homing.training.divergence import divergence
 from homing.training.effective import EffectiveSize
 from homing.training.epoch import Batch, Epoch, ExpectedVisits, draw_counts, open_epoch
 from homing.training.online import Online
-from homing.training.optimizer import build_schedule, final_rate, optimizer_from_plain, optimizer_of, optimizer_to_plain
+from homing.training.optimizer import build_schedule, optimizer_from_plain, optimizer_of, optimizer_to_plain
 from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record, Tally, telling_what_is_saved
 from homing.training.row_map import RowMap, row_keys
@@ -36,9 +36,8 @@ class FineTuning:
     Args:
         model: What is trained, on the accelerator's device, its frozen parts frozen.
         inputs: Pictures or features by row.
-        labels: int64 [N + n], source rows first, then target rows. The last of the N may be unlabelled images under
-            guessed labels: they are trained on like source rows.
-        plan: How much each row counts.
+        labels: int64 [N + n]: N rows of the source, unlabelled ones under guesses last among them; n of the target.
+        plan: How much each row counts, and which of them are guessed; metrics have those apart.
         settings: How to step.
         accelerator: Device and processes.
         online: Learns of single samples while training; None where the plan does not.
@@ -47,7 +46,6 @@ class FineTuning:
         names: Id of a row, for messages.
         keys: Makes the `row_keys` of all rows when they are first needed; None: out of `names`.
         split: As in `of_own_side`: the source's classes stand behind the target's.
-        num_guessed: How many of the N have guessed labels, the last ones; metrics have them apart.
         stop_asked: Whether to save and stop after the step at hand.
     """
 
@@ -66,22 +64,16 @@ class FineTuning:
         names: Callable[[int], str] = str,
         keys: Callable[[], Tensor] | None = None,
         split: int | None = None,
-        num_guessed: int = 0,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         # what is trained, and how
         self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
         self.labels, self.split = labels.to(accelerator.device), split
-        self.num_source, self.num_guessed = len(plan.phases[0].rates), num_guessed
+        self.num_source, self.num_guessed = len(plan.phases[0].rates), len(plan.guesses)
+        self.num_labelled = self.num_source - self.num_guessed  # of the source proper, the first rows
         self.accelerator, self.online, self.names, self._make_keys = accelerator, online, names, keys
         self.optimizer = optimizer_of(model, settings)
-        self.schedule = build_schedule(
-            self.optimizer,
-            settings.schedule,
-            num_steps=settings.num_steps,
-            warmup=settings.warmup,
-            final=final_rate(settings),
-        )
+        self.schedule = build_schedule(self.optimizer, settings)
         self.average = running_average(model, settings, plan.last_phase_start(settings.num_steps))
         self.model = over_processes(model, accelerator)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -92,12 +84,12 @@ class FineTuning:
         self.counts: Tensor | None = None  # of the epoch at hand
         self.epoch_visits = 1
         self.visits = torch.zeros(len(labels), dtype=torch.int32)
-        self.tally = Tally(accelerator.device, ("source", "target", "unlabelled")[: 2 + (num_guessed > 0)])
+        self.tally = Tally(accelerator.device, ("source", "target", "unlabelled")[: 2 + (self.num_guessed > 0)])
         # what it leaves
         self.checkpoints, self.record, self.stop_asked = checkpoints, record, stop_asked
         self.saved_at: int | None = None  # step of the newest checkpoint
         self._asked = False  # whether any process was asked to stop before the step at hand
-        self._effective = EffectiveSize(self.num_source - num_guessed, settings.batch_size, moves=online is not None)
+        self._effective = EffectiveSize(self.num_labelled, settings.batch_size, moves=online is not None)
 
     def run(self, advance: Callable[[int], None] = lambda steps: None) -> None:
         """Train to the last step, and save it; with a running average, the model ends with its weights.
@@ -154,8 +146,7 @@ class FineTuning:
         """A digest of each row's role and id, int64 [rows, 2]: by it a checkpoint's rows are known again."""
         if self._make_keys is not None:
             return self._make_keys()
-        names = [self.names(row) for row in range(len(self.labels))]
-        return row_keys(names, self.num_source - self.num_guessed, self.num_guessed)
+        return row_keys([self.names(row) for row in range(len(self.labels))], self.num_labelled, self.num_guessed)
 
     def rates_now(self) -> Tensor:
         """Rate of each of the N rows at this step: the plan's, times what each instance learned; float32 [N]."""
@@ -165,8 +156,7 @@ class FineTuning:
     def effective_sample_size(self) -> float:
         """That of `rates_now`, of rows with labels of their own."""
         _, phase_end = self.plan.phase_at(self.step, self.settings.num_steps)
-        labelled = self.num_source - self.num_guessed
-        return self._effective.at(self.step, phase_end, lambda: self.rates_now()[:labelled])
+        return self._effective.at(self.step, phase_end, lambda: self.rates_now()[: self.num_labelled])
 
     def gradients(self) -> int:
         """Gradients of single images that were evaluated so far: of every visit and pass, and of the guide."""
@@ -274,9 +264,8 @@ class FineTuning:
             loss = (masses * losses).sum() * (self.accelerator.num_processes / len(batch.everyone))
             loss.backward()
         if not batch.idle:
-            role = (index >= self.num_source).long()  # 0: source, 1: target, 2: unlabelled
-            role[(index >= self.num_source - self.num_guessed) & (index < self.num_source)] = 2
-            self.tally.add(losses, logits, labels, role)
+            is_target, is_own = index >= self.num_source, index < self.num_labelled
+            self.tally.add(losses, logits, labels, is_target + 2 * ~(is_target | is_own))  # as its roles are numbered
 
     def forward(self, tensors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the loss of each sample [B], in float32."""

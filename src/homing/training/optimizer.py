@@ -30,14 +30,6 @@ def default_learning_rate(trainable: str, head_init: str) -> float:
     return _OF_A_RANDOM_HEAD if (trainable, head_init) == ("head", "random") else _LEARNING_RATES[trainable]
 
 
-def final_rate(settings: Settings) -> float:
-    """Where the learning rate ends, as a share of its peak.
-
-    Weights that are averaged need no rest: they differ as long as steps are large, and their mean lies between them.
-    """
-    return 0.3 if settings.average_last else 0.01
-
-
 def optimizer_of(model: nn.Module, settings: Settings) -> optim.Optimizer:
     """A timm optimizer over the parameters that are trained.
 
@@ -56,24 +48,21 @@ def optimizer_of(model: nn.Module, settings: Settings) -> optim.Optimizer:
         ) from error
 
 
-def build_schedule(
-    optimizer: optim.Optimizer, name: str, *, num_steps: int, warmup: float, final: float = 0.01
-) -> Scheduler:
+def build_schedule(optimizer: optim.Optimizer, settings: Settings) -> Scheduler:
     """The learning rate as a pure function of the step: `schedule.step_update(step)` before each step.
 
     Args:
         optimizer: Its peak learning rates are those it holds now.
-        name: cosine or constant.
-        num_steps: Of the whole run.
-        warmup: Share of the steps with a linear rise.
-        final: Where cosine ends, as a share of the peak.
+        settings: cosine or constant, after a linear rise over the share `warmup` of the steps. Cosine ends at 1 % of
+            the peak, and at 30 % where the last weights are averaged: the mean has to lie between weights that differ.
     """
-    rise = round(warmup * num_steps)
+    num_steps, rise = settings.num_steps, round(settings.warmup * settings.num_steps)
     peak = max(group["lr"] for group in optimizer.param_groups)
     shared = {"warmup_t": rise, "warmup_lr_init": peak * 0.01, "warmup_prefix": True, "t_in_epochs": False}
-    if name == "constant":
+    if settings.schedule == "constant":
         return StepLRScheduler(optimizer, decay_t=num_steps + rise + 1, decay_rate=1.0, **shared)
-    return CosineLRScheduler(optimizer, t_initial=max(2, num_steps - rise), lr_min=peak * final, **shared)
+    last = peak * (0.3 if settings.average_last else 0.01)
+    return CosineLRScheduler(optimizer, t_initial=max(2, num_steps - rise), lr_min=last, **shared)
 
 
 def optimizer_to_plain(optimizer: optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -142,9 +142,8 @@ def _check_memory(
     """
     states = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
     gradients = (parameter.grad for parameter in tried.parameters() if parameter.grad is not None)
-    copies = 2 + (
-        settings.ema is not None or settings.average_last > 0
-    )  # the model as it was, as it is trained, and its average
+    averages = settings.ema is not None or settings.average_last > 0
+    copies = 2 + averages  # the model as it was, as it is trained, and its average
     fixed = copies * _bytes(model.state_dict().values()) + _bytes(gradients) + _bytes(states)
     images = -(-settings.batch_size // settings.accumulate)
     need, there = fixed + an_image * images, total_memory(device)

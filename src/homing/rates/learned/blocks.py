@@ -33,25 +33,6 @@ class FeatureBlocks(Protocol):
 
 
 @dataclass(frozen=True)
-class HeldFeatures:
-    """Features that are in memory: `[N, D]`."""
-
-    features: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(N, D)."""
-        return self.features.shape[0], self.features.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def rows(self, rows: slice | Tensor) -> Tensor:
-        """float32 `[m, D]`."""
-        return self.features[rows].float()
-
-
-@dataclass(frozen=True)
 class ArrayFeatures:
     """Features in an array of NumPy, a file that is mapped into memory, or whatever rows are taken from as from these.
 
@@ -73,6 +54,16 @@ class ArrayFeatures:
         """float32 `[m, D]`."""
         which = rows if isinstance(rows, slice) else rows.numpy()
         return torch.from_numpy(np.array(self.features[which], np.float32))
+
+
+class HeldFeatures(ArrayFeatures):
+    """Features in a tensor: `[N, D]`."""
+
+    features: Tensor
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """float32 `[m, D]`; of a slice no copy where they are float32 already."""
+        return self.features[rows].float()
 
 
 @dataclass(frozen=True)

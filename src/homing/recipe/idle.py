@@ -1,0 +1,46 @@
+"""Settings that were given but change nothing in a run."""
+
+from __future__ import annotations
+
+from homing.recipe.schema import PoolSpec, Recipe, Section
+
+
+def settings_without_effect(recipe: Recipe) -> list[str]:
+    """Settings that were given but change nothing in this run, one sentence each."""
+    data, model, rates, training = recipe.data, recipe.model, recipe.rates, recipe.training
+    found = []
+    idle = _changed(rates) & rates.idle_settings()
+    if idle:
+        found.append(f"rates.{', rates.'.join(sorted(idle))}: no effect with rates.method: {rates.method}")
+    if model.trainable == "head" and "augmentation" in _changed(training) and training.augmentation != "none":
+        found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
+    if model.trainable != "last_stage" and "views" in _changed(training):
+        found.append(f"training.views: no effect with model.trainable: {model.trainable}")
+    if data.test is not None and "folds" in _changed(recipe.evaluation):
+        found.append("evaluation.folds: no effect, data.test is given")
+    if data.unlabelled is not None and not recipe.learns_from_unlabelled:
+        found.append(f"data.unlabelled: {_why_unlabelled_is_idle(recipe)}")
+    unlabelled = isinstance(data.target, PoolSpec) and data.target.labels == "none"
+    if recipe.trains and unlabelled and training.target_weight is not None:
+        found.append("training.target_weight: no effect, the target has no labels and is not trained on")
+    return found if recipe.trains else [*found, *_without_training(recipe)]
+
+
+def _why_unlabelled_is_idle(recipe: Recipe) -> str:
+    if recipe.training.target_weight == 0:
+        return "no effect with training.target_weight: 0, an unlabelled image counts as much as a target image at most"
+    return f"no effect with rates.method: {recipe.rates.method}; hierarchical alone learns from unlabelled images"
+
+
+def _without_training(recipe: Recipe) -> list[str]:
+    idle = sorted(_changed(recipe.training) - {"epochs", "precision", "workers", "target_weight", "batch_norm"})
+    names = [f"training.{name}" for name in idle]
+    names += ["rates.residuals"] if recipe.rates.residuals else []
+    names += ["data.test"] if recipe.data.test is not None else []
+    return [f"{', '.join(names)}: no effect with training.epochs: 0, nothing is trained"] if names else []
+
+
+def _changed(section: Section) -> set[str]:
+    """Names of the fields that differ from their defaults."""
+    fields = type(section).model_fields
+    return {name for name, field in fields.items() if getattr(section, name) != field.get_default()}
