@@ -185,7 +185,7 @@ def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepar
     problem, folds = prepared.material.problem, recipe.evaluation.folds
     rows = problem.target_rows
     logits = torch.empty(len(rows), len(problem.classes))
-    for number, held_out in enumerate(held_out_folds(prepared.material.labels[rows], folds, recipe.seed), start=1):
+    for number, held_out in enumerate(held_out_folds(prepared.material.groups[rows], folds, recipe.seed), start=1):
         seen = np.setdiff1d(rows, rows[held_out.numpy()])
         own = prepared.seeing(seen, recipe, session)
         title = f"{METHODS[name].title}, fold {number} of {folds}"
@@ -229,7 +229,7 @@ def check_finished(recipe: Recipe, folder: Path, options: Options) -> None:
         CheckpointError: They have changed since.
     """
     if not options.allow_change:
-        check_pools(folder, digests_of(open_problem(recipe.data, trains=recipe.trains)))
+        check_pools(folder, digests_of(open_problem(recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)))
 
 
 def clean_up(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from homing.models.inputs import batches_of
 from homing.models.saved import SavedModel, open_model
 from homing.outputs.safe_names import safe_cell, safe_path_cell
 from homing.pools.images import BadImage, Images, describe_blank
-from homing.pools.pool import ImageStore
+from homing.pools.label_sets import SEPARATOR, sets_in
+from homing.pools.pool import ImageStore, Pool
 from homing.pools.reading import read_pool
 from homing.pools.unlabelled import find_images
 from homing.progress import Progress
@@ -91,7 +93,7 @@ def predict(
     if form == "csv":
         file.write(_csv_line(["image", "predicted", "probability", "error", *(f"p({name})" for name in saved.classes)]))
     for answer in _answers(recipe, saved, store, np.arange(len(names)), names, progress):
-        file.writelines(write(answer, names, saved.classes))
+        file.writelines(write(answer, names, saved))
         bad += answer.bad
         blank += answer.blank
     _warn_of_blank(blank, names, progress)
@@ -115,8 +117,8 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
             does not say to drop such.
     """
     recipe, saved = open_run(run)
-    pool = read_pool(data)
-    labels = torch.from_numpy(pool.label_indices(saved.classes))
+    pool = read_pool(data, sets=saved.is_multi_label)
+    labels = torch.from_numpy((sets_in if saved.is_multi_label else Pool.label_indices)(pool, saved.classes))
     parts = list(_answers(recipe, saved, pool.store, pool.rows, pool.ids, progress))
     bad = [item for answer in parts for item in answer.bad]
     rows = torch.from_numpy(np.concatenate([answer.rows for answer in parts]))
@@ -179,22 +181,31 @@ def _warn_of_blank(blank: Sequence[int], names: Sequence[str], progress: Progres
         progress.say(f"warning: {describe_blank([names[row] for row in blank], len(names))}")
 
 
-def _in_order(answer: Answer) -> Iterator[tuple[int, list[float] | None, str]]:
+def _in_order(answer: Answer, saved: SavedModel) -> Iterator[tuple[int, list[float] | None, str]]:
     """(row, probabilities or None, what is wrong) of each image of a batch, in the order of the batch."""
     found: dict[int, tuple[list[float] | None, str]] = {item.row: (None, item.reason) for item in answer.bad}
-    for row, shares in zip(answer.rows.tolist(), answer.logits.double().softmax(1).tolist(), strict=True):
+    for row, shares in zip(answer.rows.tolist(), saved.probabilities(answer.logits).tolist(), strict=True):
         found[row] = (shares, "")
     return ((row, *found[row]) for row in sorted(found))
 
 
-def _csv_rows(answer: Answer, names: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
-    for row, shares, reason in _in_order(answer):
+def _chosen(shares: Sequence[float], saved: SavedModel) -> tuple[list[str], float]:
+    """What is said of an image, and how probable that is: its class; or its set, were labels independent."""
+    if not saved.is_multi_label:
+        best = max(range(len(shares)), key=shares.__getitem__)
+        return [saved.classes[best]], shares[best]
+    names = [name for name, share in zip(saved.classes, shares, strict=True) if share > 0.5]
+    return names, math.prod(max(share, 1 - share) for share in shares)
+
+
+def _csv_rows(answer: Answer, names: Sequence[str], saved: SavedModel) -> Iterator[str]:
+    for row, shares, reason in _in_order(answer, saved):
         if shares is None:
-            yield _csv_line([safe_path_cell(names[row]), "", "", safe_cell(reason), *("" for _ in classes)])
+            yield _csv_line([safe_path_cell(names[row]), "", "", safe_cell(reason), *("" for _ in saved.classes)])
         else:
-            best = max(range(len(shares)), key=shares.__getitem__)
+            chosen, probability = _chosen(shares, saved)
             figures = (f"{share:.6g}" for share in shares)
-            answered = (safe_path_cell(names[row]), safe_cell(classes[best]), f"{shares[best]:.6g}", "")
+            answered = (safe_path_cell(names[row]), safe_cell(SEPARATOR.join(chosen)), f"{probability:.6g}", "")
             yield _csv_line([*answered, *figures])
 
 
@@ -204,13 +215,14 @@ def _csv_line(cells: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def _json_rows(answer: Answer, names: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
-    for row, shares, reason in _in_order(answer):
+def _json_rows(answer: Answer, names: Sequence[str], saved: SavedModel) -> Iterator[str]:
+    for row, shares, reason in _in_order(answer, saved):
         found: dict[str, Any] = {"image": names[row]}
         if shares is None:
             found |= {"error": reason}
         else:
-            best = max(range(len(shares)), key=shares.__getitem__)
-            by_class = {name: float(f"{p:.6g}") for name, p in zip(classes, shares, strict=True)}
-            found |= {"predicted": classes[best], "probability": by_class[classes[best]], "probabilities": by_class}
+            chosen, probability = _chosen(shares, saved)
+            by_class = {name: float(f"{p:.6g}") for name, p in zip(saved.classes, shares, strict=True)}
+            predicted = chosen if saved.is_multi_label else chosen[0]
+            found |= {"predicted": predicted, "probability": float(f"{probability:.6g}"), "probabilities": by_class}
         yield json.dumps(found) + "\n"

@@ -118,7 +118,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     """
     for warning in settings_without_effect(recipe):
         session.progress.say(f"warning: {warning}")
-    problem = open_problem(recipe.data, trains=recipe.trains)
+    problem = open_problem(recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)
     listed = digests_of(problem)
     agree(session.accelerator, "the pools", "".join(listed.values()))
     if session.resume and not session.allow_change:

@@ -93,7 +93,7 @@ def scan_recipe(
 def _scanned(
     recipe: Recipe, session: Session, part: tuple[int, int], engine: str, address: str | None, verify: bool
 ) -> ScanReport:
-    problem = open_problem(recipe.data, trains=recipe.trains)
+    problem = open_problem(recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)
     agree(session.accelerator, "the pools", "".join(digests_of(problem).values()))
     model, preprocessing, _ = build_backbone(recipe, problem.num_outputs, session.device)
     rehearse_scan(model, preprocessing, session.device, recipe.training.precision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from homing.pools.ambiguities import ambiguities
 from homing.pools.class_names import quoted
 from homing.pools.folder import UNLABELLED
 from homing.pools.images import BadImage, Images, describe_blank
+from homing.pools.label_sets import class_counts, classes_of
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
 from homing.pools.repeated import check_some_are_new
@@ -135,12 +135,12 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
     if each := recipe.by_target():
         return _of_all({name: validate_data(single, progress) for name, single in each.items()})
     findings = Findings(warnings=settings_without_effect(recipe))
-    pools, wrong = read_roles(recipe.data)
+    pools, wrong = read_roles(recipe.data, sets=recipe.is_multi_label)
     findings.errors += wrong
     problem = None
     if not wrong:
         with findings.noting():
-            problem = match_classes(pools, recipe.data, trains=recipe.trains)
+            problem = match_classes(pools, recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)
             findings.num_outputs = problem.num_outputs
     data = recipe.data
     specs = {"source": data.sources, "target": (data.target_pool,), "test": (data.test_pool,)}
@@ -172,7 +172,7 @@ def _summary(pool: Pool, path: str) -> dict[str, Any]:
         {"name": one.name, "kind": one.kind, "columns": dict(one.columns), "skipped": dict(sorted(one.skipped.items()))}
         for one in pool.read_as
     ]
-    classes = [] if pool.classes == (UNLABELLED,) else list(pool.classes)
+    classes = [] if pool.classes == (UNLABELLED,) else list(classes_of(pool))
     return {
         "num_samples": len(pool),
         "num_classes": len(classes),
@@ -237,7 +237,7 @@ def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
             f"target: {len(problem.target)} images are fewer than the {folds} folds; label more images, or lower"
             " rates.folds and evaluation.folds"
         )
-    counts = Counter(problem.target.labels)
+    counts = class_counts(problem.target)
     if single := sorted(name for name, count in counts.items() if count == 1):
         findings.warnings.append(f"target: a single image of {quoted(single)}; its folds cannot judge such a class")
     if len(counts) == 1:

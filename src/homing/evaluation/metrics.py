@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from homing.evaluation.multi_label import per_label, set_metrics
+
 
 def metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """All figures of one model on one set of images.
 
     Args:
         logits: float [M, C].
-        labels: int64 [M].
+        labels: int64 [M], or bool [M, C] where an image may be of several classes (see `set_metrics`).
 
     Returns:
         accuracy, macro_f1 (over classes that occur), nll (nats), ece (15 bins), num_test, accuracy_interval (Wilson,
         95 %). All shares lie in 0 to 1.
     """
+    if labels.ndim == 2:
+        return set_metrics(logits, labels)
     logits = logits.double()
     predictions = logits.argmax(1)
     accuracy = float((predictions == labels).double().mean())
@@ -61,7 +65,9 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, num_bins: 
 
 
 def per_class(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Accuracy and number of images of each class that occurs."""
+    """Accuracy and number of images of each class that occurs; labels as for `metrics`, then see `per_label`."""
+    if labels.ndim == 2:
+        return per_label(logits, labels, classes)
     correct = logits.argmax(1) == labels
     return {
         name: {"accuracy": float(correct[labels == index].double().mean()), "num_test": int((labels == index).sum())}
@@ -70,8 +76,10 @@ def per_class(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[
     }
 
 
-def confusion(logits: Tensor, labels: Tensor, num_classes: int) -> list[list[int]]:
-    """Counts, rows true class, columns predicted class."""
+def confusion(logits: Tensor, labels: Tensor, num_classes: int) -> list[list[int]] | None:
+    """Counts, rows true class, columns predicted class; None where an image may be of several."""
+    if labels.ndim == 2:
+        return None
     cells = labels * num_classes + logits.argmax(1)
     counts: list[list[int]] = torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
     return counts

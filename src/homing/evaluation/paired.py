@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from homing.evaluation.multi_label import paired_set_intervals
+
 DRAWS = 2000
 _MAX_COUNTS = 4_000_000  # floats in one block of resampled counts: bounds memory
 
@@ -25,12 +27,14 @@ def paired_intervals(ours: Tensor, theirs: Tensor, labels: Tensor, *, seed: int 
     Args:
         ours: Logits `[K, M, C]` of K seeds on the same M images.
         theirs: The same of the other model.
-        labels: int64 `[M]`.
+        labels: int64 `[M]`, or bool `[M, C]` where an image may be of several classes (see `paired_set_intervals`).
         seed: Of the bootstrap.
 
     Returns:
         Figure to its interval; shares in -1..1, NLL in nats.
     """
+    if labels.ndim == 2:
+        return paired_set_intervals(ours, theirs, labels, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     models = _Predictions.of(ours, labels), _Predictions.of(theirs, labels)
     whole = torch.ones(1, len(labels), dtype=torch.float64), torch.ones(1, len(ours), dtype=torch.float64)

@@ -115,7 +115,7 @@ class Planner:
 
     def evidence(self, target: Rows) -> Evidence:
         """What rates may be learned from: the source, and these rows of the target alone."""
-        problem, labels, features = self.material.problem, self.material.labels, self._features()
+        problem, labels, features = self.material.problem, self.material.groups, self._features()
         matches = clean = None
         if self.settings.truth is not None:
             matches, clean = (torch.from_numpy(problem.source.flags(column)) for column in self.settings.truth)
@@ -124,9 +124,11 @@ class Planner:
             source_labels=labels[: len(problem.source)],
             target_features=features.rows(torch.from_numpy(target)),
             target_labels=labels[target],
-            num_classes=len(problem.classes),
+            num_classes=self.material.num_groups,
             matches=matches,
             clean=clean,
+            source_sets=self.material.sets_of(problem.source_rows),
+            target_sets=self.material.sets_of(target),
         )
 
     def identity(self, target: Rows) -> dict[str, str]:
@@ -247,6 +249,7 @@ class Planner:
                 evidence.source_features,
                 labels,
                 evidence.num_classes,
+                sets=evidence.source_sets,
                 seed=self.session.seed,
                 progress=progress,
                 device=self.session.device,

@@ -16,6 +16,9 @@ from homing.models.backbone import Preprocessing, preprocessing_of
 from homing.models.parts import autocast
 from homing.pools.images import Canvases
 
+MULTI_LABEL = "multi_label_classification"
+"""`problem_type` in the configuration of a model whose images may be of several classes, as Hugging Face calls it."""
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -27,6 +30,7 @@ class SavedModel:
         classes: Names of its outputs, in their order.
         device: Where it computes.
         precision: fp32 or bf16, as in training.
+        is_multi_label: Whether an image may be of several of the classes.
     """
 
     model: nn.Module
@@ -34,6 +38,11 @@ class SavedModel:
     classes: tuple[str, ...]
     device: torch.device
     precision: str = "fp32"
+    is_multi_label: bool = False
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability of each class, float64 [B, C]; they add up to 1 where an image is of one."""
+        return logits.double().sigmoid() if self.is_multi_label else logits.double().softmax(1)
 
     @torch.inference_mode()
     def logits(self, canvases: Canvases) -> Tensor:
@@ -60,17 +69,18 @@ def open_model(folder: Path, *, device: torch.device | None = None, precision: s
         DataError: The folder is missing or damaged, or its configuration names no classes.
     """
     device = torch.device("cpu") if device is None else device
-    classes = _class_names(folder)
+    classes, is_multi_label = _described(folder)
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:  # safetensors, timm and torch each have their own ways to refuse
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{folder}: cannot be opened as a timm model: {reason}; run the recipe again") from error
     model.eval().to(device).to(memory_format=torch.channels_last)
-    return SavedModel(model, preprocessing_of(model), classes, device, precision)
+    return SavedModel(model, preprocessing_of(model), classes, device, precision, is_multi_label)
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def _described(folder: Path) -> tuple[tuple[str, ...], bool]:
+    """Names of the classes, and whether an image may be of several."""
     path = folder / "config.json"
     try:
         config: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -84,4 +94,4 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = config.get("label_names") if isinstance(config, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path}: names no classes (label_names); give the model folder of a homing run")
-    return tuple(names)
+    return tuple(names), config.get("problem_type") == MULTI_LABEL

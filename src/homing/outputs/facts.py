@@ -40,6 +40,7 @@ class Asked:
         is_labelled: Whether the target is.
         shares_labels: Whether source and target are labelled with the same classes.
         without_effect: What of the recipe's settings does nothing in this run.
+        is_multi_label: Whether an image may be of several classes.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Asked:
     is_labelled: bool
     shares_labels: bool
     without_effect: tuple[str, ...]
+    is_multi_label: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe) -> Asked:
@@ -80,6 +82,7 @@ class Asked:
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
             without_effect=tuple(settings_without_effect(recipe)),
+            is_multi_label=recipe.is_multi_label,
         )
 
 

@@ -58,6 +58,7 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
         model_args=facts.model_args,
         data_config=facts.preprocessing.data_config(),
         card=model_card(results, facts.asked),
+        is_multi_label=facts.problem.label_sets is not None,
     )
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
     pictures = pictures_of(facts.problem.source)

@@ -35,11 +35,17 @@ from preprocess import prepare, read_description
 session = onnxruntime.InferenceSession("{place}/model.onnx", providers=["CPUExecutionProvider"])
 config = read_description("{place}")
 (logits,) = session.run(["logits"], {{"images": prepare(["a.jpg", "b.png"], config)}})
-names = [config["classes"][best] for best in logits.argmax(1)]
+{answer}
 ```
 
 The number of images is free. Classes and preprocessing stand in the file's `metadata_props` too.""",
 }
+
+_ANSWER = {
+    False: 'names = [config["classes"][best] for best in logits.argmax(1)]',
+    True: 'names = [[name for name, logit in zip(config["classes"], row) if logit > 0] for row in logits]',
+}
+_FIGURES = {False: ("accuracy", "macro_f1"), True: ("mean_average_precision", "micro_f1", "macro_f1")}
 
 _PREPARATION = """Pictures are turned upright (EXIF), put on white where they are transparent, made RGB, colours of an
 embedded profile made sRGB, their shorter side resized, the middle square taken and normalised. `homing predict` does
@@ -66,7 +72,7 @@ def model_card(
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(results, asked, form, licence), sort_keys=False, allow_unicode=True)}---",
         f"# {name}\n\n{_what_it_is(results, asked)}",
-        f"## Load it\n\n{_LOAD[form].format(place=place)}\n\n{_PREPARATION}",
+        f"## Load it\n\n{_LOAD[form].format(place=place, answer=_ANSWER[asked.is_multi_label])}\n\n{_PREPARATION}",
         f"## How well it does\n\n{_scores(results)}",
         f"## What the target set was used for\n\n{_use_of_target(results, asked)}",
         f"## Data\n\n{_data(results)}",
@@ -78,7 +84,7 @@ def model_card(
 
 def _front_matter(results: dict[str, Any], asked: Asked, form: str, licence: str | None) -> dict[str, Any]:
     score, name = results["target"], _plain(asked.name)
-    figures = [{"type": key, "value": round(score[key], 4)} for key in ("accuracy", "macro_f1") if score]
+    figures = [{"type": key, "value": round(score[key], 4)} for key in _FIGURES[asked.is_multi_label] if score]
     task = {"type": "image-classification"}
     data = {"type": "private", "name": f"the target of {name}"}
     measured = {"task": task, "dataset": data, "metrics": figures}
@@ -88,13 +94,18 @@ def _front_matter(results: dict[str, Any], asked: Asked, form: str, licence: str
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", form, "homing"],
         **({"base_model": f"timm/{asked.backbone}"} if asked.weights == "pretrained" else {}),
-        **({"metrics": ["accuracy"], "model-index": [{"name": name, "results": [measured]}]} if score else {}),
+        **(
+            {"metrics": [_FIGURES[asked.is_multi_label][0]], "model-index": [{"name": name, "results": [measured]}]}
+            if score
+            else {}
+        ),
     }
 
 
 def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
     classes = [f"`{_plain(label)}`" for label in results["data"]["classes"]]
     more = f" and {len(classes) - _MAX_CLASSES:,} more" if len(classes) > _MAX_CLASSES else ""
+    several = ", of which an image may have any number (sigmoid, .5)" if asked.is_multi_label else ""
     weights = {
         "pretrained": "timm's pretrained weights",
         "none": "random weights",
@@ -104,7 +115,7 @@ def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
         f"`{_plain(asked.backbone)}`, begun with {weights}, fine-tuned ({asked.trainable}) by homing"
         f" {results['version']} for one target domain out of a larger source pool, with a learned rate for each source"
         f" sample (`{asked.method}`, seed {asked.seed}).\n\n"
-        f"{len(classes):,} classes: {', '.join(classes[:_MAX_CLASSES])}{more}."
+        f"{len(classes):,} classes{several}: {', '.join(classes[:_MAX_CLASSES])}{more}."
     )
 
 
@@ -114,17 +125,18 @@ def _scores(results: dict[str, Any]) -> str:
             "Not measured: no image of the target's domain had a label. `homing evaluate` does it on images that have."
         )
     rows = {"**this model**": results["target"], **{title_of(k): v for k, v in results["baselines"].items()}}
+    headline = "mean_average_precision" if "mean_average_precision" in results["target"] else "accuracy"
     where = "held-out test images" if results["headline"] == "test" else "target images, cross-validated"
     lines = [
         f"On {results['target']['num_test']:,} {where}; intervals are 95 %, over the choice of images, of one seed.",
         "",
-        "| trained as | accuracy | 95 % interval | macro F1 | NLL | calibration error |",
+        f"| trained as | {headline.replace('_', ' ')} | 95 % interval | macro F1 | NLL | calibration error |",
         "|---|---|---|---|---|---|",
     ]
     for title, row in rows.items():
-        low, high = row["accuracy_interval"]
+        low, high = row[f"{headline}_interval"]
         figures = f"{row['macro_f1']:.3f} | {row['nll']:.3f} | {row['ece']:.3f}"
-        lines.append(f"| {_plain(title)} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} | {figures} |")
+        lines.append(f"| {_plain(title)} | {row[headline]:.1%} | {low:.1%} to {high:.1%} | {figures} |")
     return "\n".join(lines)
 
 

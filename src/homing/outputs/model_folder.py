@@ -9,6 +9,7 @@ from typing import Any
 from timm.models._hub import save_for_hf
 from torch import nn
 
+from homing.models.saved import MULTI_LABEL
 from homing.outputs.artefact import folder_whole
 
 
@@ -20,6 +21,7 @@ def save_model(
     model_args: Mapping[str, Any],
     data_config: Mapping[str, Any],
     card: str,
+    is_multi_label: bool = False,
 ) -> None:
     """Write the model folder, whole or not at all.
 
@@ -30,12 +32,14 @@ def save_model(
         model_args: What timm.create_model needs to build it again.
         data_config: timm's preprocessing.
         card: Text of README.md.
+        is_multi_label: Whether an image may be of several classes.
     """
+    task = {"problem_type": MULTI_LABEL} if is_multi_label else {}
     with folder_whole(folder, into_existing=True) as unfinished:
         save_for_hf(
             model,
             str(unfinished),
-            model_config={"label_names": list(classes)},
+            model_config={"label_names": list(classes), **task},
             model_args={key: value for key, value in model_args.items() if key != "num_classes"},
             data_config=dict(data_config),
             safe_serialization=True,

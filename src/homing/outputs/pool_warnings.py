@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from homing.pools.class_names import quoted
+from homing.pools.label_sets import class_counts
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, shared_pictures
 from homing.rates.learned.plan import RatePlan
@@ -22,7 +22,7 @@ SMALL = 5
 
 def target_warnings(problem: Problem) -> list[str]:
     """Where the target is too small, or lacks a class."""
-    counts, found = Counter(problem.target.labels), []
+    counts, found = class_counts(problem.target), []
     if absent := sorted(set(problem.classes) - set(counts)):
         found.append(f"The target has no image of {len(absent)} of {len(problem.classes)} classes: {quoted(absent)}.")
     if single := sorted(name for name, count in counts.items() if count == 1):

@@ -38,8 +38,12 @@ def predictions(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Tenso
 
 
 def judged_labels(problem: Problem, labels: Tensor) -> Tensor:
-    """Labels of the rows that methods are judged by: the test's, or the target's where there is none."""
-    return labels[problem.test_rows if problem.test is not None else problem.target_rows]
+    """Labels of the rows that methods are judged by: the test's, or the target's where there is none.
+
+    int64 [M], or bool [M, C] where a row is of a set of classes.
+    """
+    own = labels[problem.test_rows if problem.test is not None else problem.target_rows]
+    return own if problem.label_sets is None else torch.from_numpy(problem.label_sets.holds)[own]
 
 
 def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
@@ -92,7 +96,8 @@ def _figures(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _gain(ours: Tensor, theirs: Tensor, labels: Tensor, seed: int) -> Interval:
-    return paired_intervals(ours[None], theirs[None], labels, seed=seed)["accuracy"]
+    found = paired_intervals(ours[None], theirs[None], labels, seed=seed)
+    return found["accuracy" if labels.ndim == 1 else "mean_average_precision"]
 
 
 def described(facts: RunFacts, plan: RatePlan, rates: Tensor, guessed_visits: Tensor) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Pictures = Callable[[list[str]], list[bytes | None]]
 def thumbnails_of(recipe: Recipe) -> Pictures:
     """Pictures out of a recipe's source pools; where those are gone, none."""
     try:
-        return pictures_of(join([read_pool(spec) for spec in recipe.data.sources]))
+        return pictures_of(join([read_pool(spec, sets=None) for spec in recipe.data.sources]))
     except DataError:
         return lambda ids: [None] * len(ids)
 

@@ -67,6 +67,8 @@ def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
     for key in ("label_column", "id_column", "group_column"):
         if getattr(spec, key):
             column({}, getattr(spec, key), root, key.removesuffix("_column"))
+    if spec.label_columns:
+        column({}, spec.label_columns[0], root, "label")
     listing = list_images(root)
     files, warnings = listing.files, listing.doubts()
     if (tables := listing.unread_tables()) is not None:
@@ -125,7 +127,7 @@ def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
     columns = Columns({key: _reader(table, key) for key in table if key != "file_name"})
     used = {"image": "file_name"}
     label_column = spec.label_column or ("label" if "label" in columns else None)
-    if spec.labels == "none":
+    if spec.labels == "none" or spec.label_columns:
         labels = Texts.constant(UNLABELLED, len(files))
     elif label_column is not None:
         labels, used["label"] = column(columns, label_column, metadata, "label"), label_column

@@ -103,7 +103,7 @@ class _PoolById:
 
     @cached_property
     def _pool(self) -> Pool:
-        return read_pool(self.spec)
+        return read_pool(self.spec, sets=None)
 
     def find(self, sample_id: str) -> StoredImage:
         if self.by_path:

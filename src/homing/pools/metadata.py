@@ -157,4 +157,6 @@ def _cell(value: Any, name: str, where: str) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)  # Infinity
-    raise DataError(f"{where}: {name[:40]!r} holds a list or an object; texts and numbers are read")
+    if isinstance(value, list) and not isinstance(value, _Pairs) and all(isinstance(item, str) for item in value):
+        return json.dumps(value, ensure_ascii=False)  # labels of an image that has several, or none
+    raise DataError(f"{where}: {name[:40]!r} holds a list or an object; texts, numbers and lists of them are read")

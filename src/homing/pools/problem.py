@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from homing.errors import DataError
+from homing.pools.label_sets import LabelSets, match_sets
 from homing.pools.names import RowNames
 from homing.pools.pool import JoinedImages, Pool, join
 from homing.pools.reading import read_pool
@@ -45,6 +46,7 @@ class Problem:
             a target whose labels are missing or play no part; `classes` are the source's then.
         own_classes: Of the source, where they are others than the target's; empty where it shares those.
         unlabelled: Further images of the target's domain, or what is taken for such; None where there are none.
+        label_sets: Where a row has a set of classes, the different sets, which `labels` are positions of; else None.
     """
 
     source: Pool
@@ -54,6 +56,7 @@ class Problem:
     labels: ProblemRows
     own_classes: tuple[str, ...] = ()
     unlabelled: Pool | None = None
+    label_sets: LabelSets | None = None
 
     @property
     def source_classes(self) -> tuple[str, ...]:
@@ -155,59 +158,64 @@ def side_by_side(pools: Mapping[str, Pool]) -> tuple[JoinedImages, StoreRows, Ro
     return stores, np.concatenate([np.zeros(0, np.int64), *rows]), names
 
 
-def open_problem(data: Data, *, trains: bool = True) -> Problem:
+def open_problem(data: Data, *, trains: bool = True, sets: bool = False) -> Problem:
     """Read all pools of a recipe and match their classes by name; no image is decoded.
 
     Args:
         data: Of the recipe.
         trains: Whether a model is trained; rates alone look at no label that source and target do not share.
+        sets: Whether an image has a set of labels.
 
     Raises:
         DataError: A pool cannot be read, or the target or test has a class that the source lacks.
     """
-    pools, wrong = read_roles(data)
+    pools, wrong = read_roles(data, sets=sets)
     if wrong:
         raise DataError("\n".join(wrong))
-    return match_classes(pools, data, trains=trains)
+    return match_classes(pools, data, trains=trains, sets=sets)
 
 
-def read_roles(data: Data) -> tuple[dict[str, Pool], list[str]]:
+def read_roles(data: Data, *, sets: bool = False) -> tuple[dict[str, Pool], list[str]]:
     """The pool of each role that a recipe names and that can be read, and what is wrong with the others."""
     steps: dict[str, Callable[[], Pool]] = {
-        "source": lambda: join(_read_all(data.sources)),
-        "target": lambda: read_pool(data.target_pool),
+        "source": lambda: join(_read_all(data.sources, sets=sets)),
+        "target": lambda: read_pool(data.target_pool, sets=sets),
     }
     if (test := data.test_pool) is not None:
-        steps["test"] = lambda: read_pool(test)
+        steps["test"] = lambda: read_pool(test, sets=sets)
     if (unlabelled := data.unlabelled_pool) is not None:
         steps["unlabelled"] = lambda: read_pool(unlabelled)
     return _each(steps)
 
 
-def _read_all(specs: Sequence[PoolSpec]) -> list[Pool]:
+def _read_all(specs: Sequence[PoolSpec], *, sets: bool) -> list[Pool]:
     """Several pools; one error with the mistakes of all."""
-    pools, wrong = _each({str(place): partial(read_pool, spec) for place, spec in enumerate(specs)})
+    pools, wrong = _each({str(place): partial(read_pool, spec, sets=sets) for place, spec in enumerate(specs)})
     if wrong:
         raise DataError("\n".join(text.partition(": ")[2] for text in wrong))
     return list(pools.values())
 
 
-def match_classes(pools: Mapping[str, Pool], data: Data, *, trains: bool = True) -> Problem:
+def match_classes(pools: Mapping[str, Pool], data: Data, *, trains: bool = True, sets: bool = False) -> Problem:
     """The problem that some pools are, with their classes matched by name.
 
     Args:
         pools: Of `read_roles`: all that the recipe names.
         data: Of the recipe.
         trains: As for `open_problem`.
+        sets: As for `open_problem`.
 
     Raises:
         DataError: The target or test has a class that the source lacks, or there is a single class.
     """
     source, target, test, unlabelled = pools["source"], pools["target"], pools.get("test"), pools.get("unlabelled")
+    if sets:
+        classes, labels, label_sets = match_sets(pools)
+        return Problem(source, target, test, classes, labels, label_sets=label_sets)
     unknown = np.full(len(target), -1)
     if not (data.shares_labels or trains):
-        labels = [source.label_indices(source.classes), unknown]
-        return Problem(source, target, None, source.classes, np.concatenate(labels))
+        known = [source.label_indices(source.classes), unknown]
+        return Problem(source, target, None, source.classes, np.concatenate(known))
     is_labelled = data.target_pool.labels == "shared"
     is_apart = is_labelled and data.sources[0].labels == "other"
     classes, own = (target.classes, source.classes) if is_apart else (source.classes, ())

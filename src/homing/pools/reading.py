@@ -20,6 +20,7 @@ from homing.pools.class_names import composed, quoted
 from homing.pools.columns import Columns
 from homing.pools.files import FolderImages
 from homing.pools.folder import UNLABELLED, column, read_folder
+from homing.pools.label_sets import as_told
 from homing.pools.layouts import is_split_name
 from homing.pools.pool import ImageStore, NoImages, Pool, ReadAs
 from homing.pools.table_images import REMEDY
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
 _SPLIT_COLUMNS = frozenset({"split", "splits", "subset", "partition", "set", "phase", "usage"})
 
 
-def read_pool(spec: PoolSpec) -> Pool:
+def read_pool(spec: PoolSpec, *, sets: bool | None = False) -> Pool:
     """Read the ids and labels of a pool; no image is decoded.
 
     Class names are compared in the Unicode form NFC, so labels are given in it.
+
+    Args:
+        spec: Where it lies.
+        sets: Whether a row has a set of labels; None: labels are of no matter, and stay as they are written.
 
     Raises:
         DataError: The path is missing or empty, a column is missing, ids are not unique, or it can be read in two ways.
@@ -61,7 +66,7 @@ def read_pool(spec: PoolSpec) -> Pool:
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
-    return _limited(_composed(_told_of_splits(pool, spec)), spec.limit)
+    return _limited(_composed(_told_of_splits(as_told(pool, spec, sets=sets), spec)), spec.limit)
 
 
 def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
@@ -129,7 +134,7 @@ def _read_table(root: Path, name: str, spec: PoolSpec) -> Pool:
     store, image_column = table.images(), table.image_column()
     columns = Columns({key: _reader(table, key) for key in table.names})
     used = {"image": image_column}
-    if spec.labels == "none":
+    if spec.labels == "none" or spec.label_columns:
         labels = Texts.constant(UNLABELLED, len(store))
     else:
         used["label"] = spec.label_column or "label"

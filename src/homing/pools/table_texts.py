@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,11 +42,34 @@ def texts_of(values: pa.ChunkedArray, class_names: Sequence[str] | None, where: 
         return Texts(values.cast(pa.large_string()))
     if pa.types.is_null(kind):
         return Texts.constant("", len(values))
+    if is_list_of_labels(kind):
+        return Texts.concat([_lists(chunk, class_names, where) for chunk in values.chunks])
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise DataError(f"{where} holds values of the type {kind}; texts or numbers are wanted")
     if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return Texts.concat([_of_dictionary(chunk.dictionary_encode(), None, where) for chunk in values.chunks])
     return Texts.concat([_as_python(chunk) for chunk in values.chunks])
+
+
+def is_list_of_labels(kind: pa.DataType) -> bool:
+    """Whether values are lists of texts or of whole numbers."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return False
+    inner = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
+    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_integer(inner))
+
+
+def _lists(values: pa.Array, class_names: Sequence[str] | None, where: str) -> Texts:
+    """Lists as JSON texts; an empty text for null, or for a list that holds a null."""
+    pieces = []
+    for start in range(0, len(values), _PIECE):
+        piece = values.slice(start, _PIECE)
+        items = iter(texts_of(pa.chunked_array([piece.flatten()]), class_names, where))
+        lengths = pc.fill_null(pc.list_value_length(piece), -1).to_pylist()
+        lists = [None if length < 0 else [next(items) for _ in range(length)] for length in lengths]
+        texts = ["" if one is None or "" in one else json.dumps(one, ensure_ascii=False) for one in lists]
+        pieces.append(Texts(texts))
+    return Texts.concat(pieces)
 
 
 def _of_dictionary(array: pa.DictionaryArray, class_names: Sequence[str] | None, where: str) -> Texts:

@@ -54,7 +54,7 @@ class Table:
             DataError: It cannot be read as such.
         """
         feature = self.features.get(name)
-        classes = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+        classes = _class_names(feature)
         self._check_kinds(name)
         found = []
         for part in self.parts:
@@ -115,6 +115,17 @@ class Table:
         if images:
             return images
         return [field.name for field in schema if _looks_like_image(field)]
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """Names of the classes whose numbers a column holds, or lists of it, where datasets says that it does."""
+    if isinstance(feature, list) and len(feature) == 1:  # as it was written before version 4
+        return _class_names(feature[0])
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") in ("List", "LargeList", "Sequence"):
+        return _class_names(feature.get("feature"))
+    return feature.get("names") if feature.get("_type") == "ClassLabel" else None
 
 
 def is_table(root: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from homing.methods import METHODS, online_methods
+from homing.recipe.task_conflicts import conflicts_of_task
 
 _BASELINES = ("evaluation", "baselines")
 
@@ -43,6 +44,7 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
         yield ("data", "source"), "data.source is an empty list, give at least one pool"
     yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
     yield from _conflicts_of_unlabelled(get("data", "unlabelled", None), tree.get("data"))
+    yield from conflicts_of_task(tree, _pools_in)
     trains = _number(get("training", "epochs", 1)) != 0
     yield from _conflicts_of_labels(tree.get("data"), trains)
     if trains:
@@ -148,11 +150,14 @@ def _conflicts_of_training_apart(
 
 def _label_kinds(value: Any) -> set[str]:
     """Kinds of labels that a role's pools say they have."""
+    return {str(pool.get("labels", "shared")) for pool in _pools_in(value) if isinstance(pool, dict)}
+
+
+def _pools_in(value: Any) -> list[Any]:
+    """The pools that a role names: one, a list, or several by name."""
     if isinstance(value, list | tuple):
-        pools = list(value)
-    else:
-        pools = [value] if is_one_pool(value) else list(value.values())
-    return {str(pool.get("labels", "shared")) for pool in pools if isinstance(pool, dict)}
+        return list(value)
+    return [value] if is_one_pool(value) else list(value.values())
 
 
 def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, str], str]]:

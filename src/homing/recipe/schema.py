@@ -55,6 +55,9 @@ class PoolSpec(Section):
     split: str | None = _SPLIT
     id_column: str | None = _ID_COLUMN
     label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
+    label_columns: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(
+        None, description="multi_label: a column of 0 and 1 for each class, in place of label_column"
+    )
     labels: Literal["shared", "other", "none"] = Field(
         "shared",
         description="of the target's classes; other: a source's own, with their own head; none: rates alone (source),"
@@ -317,6 +320,9 @@ class Recipe(Section):
 
     name: Annotated[str, Field(min_length=1, max_length=100)] = Field("run", description="shown in the report")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="order, augmentation, folds, initial head")
+    task: Literal["single_label", "multi_label"] = Field(
+        "single_label", description="whether an image is of one class, or of any number of them"
+    )
     data: Data
     model: Model = Field(Model())
     rates: Rates = Field(Rates())
@@ -329,6 +335,11 @@ class Recipe(Section):
         if found := list(conflicts(self.model_dump())):
             raise Conflict(found)
         return self
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may be of several classes, or of none."""
+        return self.task == "multi_label"
 
     @property
     def trains(self) -> bool:

@@ -111,14 +111,17 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         last = one.plan.phases[-1]
         phase = last if split is None else replace(last, rates=one.plan.phases[0].rates)
         assert material.features is not None
-        probe_head(model, material.features, rows, labels, phase, split=split)
+        probe_head(model, material.features, rows, labels, phase, split=split, sets=material.label_sets)
     set_trainable(model, shared.trainable)
     trained = material.trained_part(model)
     inputs = RowsOf(material.inputs, rows)
     observed = None
     if one.plan.online is not None:
-        num_classes = len(material.problem.classes)
-        observed = online_of(one.plan, inputs, labels, num_classes, session.accelerator, one.settings, shared)
+        sets, num_groups = material.label_sets, material.num_groups
+        groups = None if sets is None else material.groups[rows]
+        observed = online_of(
+            one.plan, inputs, labels, num_groups, session.accelerator, one.settings, shared, sets=sets, groups=groups
+        )
     tuning = FineTuning(
         trained,
         inputs,
@@ -132,6 +135,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         names=lambda row: material.problem.id_of(int(rows[row])),
         keys=lambda: row_keys(material.ids_of(one.target, guessed=len(guesses) > 0), num_source, len(guesses)),
         split=split,
+        sets=material.label_sets,
         stop_asked=session.stop_asked,
     )
     with session.stage(one.title, one.settings.num_steps) as advance:
@@ -158,8 +162,11 @@ def online_of(
     accelerator: Accelerator,
     settings: Settings,
     shared: FitSettings,
+    *,
+    sets: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> Online:
-    """What learns of single samples by a plan that asks for it; arguments as in `FineTuning`."""
+    """What learns of single samples by a plan that asks for it; arguments as in `FineTuning`, groups as in Material."""
     # what has no memory follows the target step by step, by plain SGD as published
     keeps = plan.online == "instance"
     guide = Guide(
@@ -173,10 +180,11 @@ def online_of(
         precision=settings.precision,
         preconditioned=keeps,
         seed=settings.seed,
+        sets=sets,
     )
     observer = Observer(guide, "all" if shared.trainable == "head" else shared.scope)
     if keeps:
-        return OnlineRates(shared.instance, observer, num_classes)
+        return OnlineRates(shared.instance, observer, num_classes, groups)
     return Reweighting(observer, WeightNet(settings.seed) if plan.online == "meta_weight_net" else None)
 
 

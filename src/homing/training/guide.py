@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn, optim
-from torch.nn import functional
 
 from homing.errors import DivergedError
 from homing.models.inputs import Inputs
 from homing.models.parts import autocast
 from homing.rates import Alignment, Direction, gather_updates
 from homing.rates.order import Rows, share_of_rank
+from homing.training.losses import sample_losses
 
 
 class Guide:
@@ -33,6 +33,7 @@ class Guide:
         precision: As the training's.
         preconditioned: Whether alignments are with the optimizer's step, or with that of plain SGD.
         seed: Of the order of target images.
+        sets: As in `sample_losses`.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Guide:
         precision: str = "fp32",
         preconditioned: bool = True,
         seed: int = 0,
+        sets: Tensor | None = None,
     ) -> None:
+        self.sets = None if sets is None else sets.to(accelerator.device)
         self.inputs, self.labels, self.num_source, self.accelerator = inputs, labels, num_source, accelerator
         self.batch_size = min(batch_size, len(labels) - num_source)
         self.refresh_every, self.window, self.precision, self.seed = refresh_every, window, precision, seed
@@ -74,7 +77,7 @@ class Guide:
         with autocast(self.accelerator.device, self.precision):
             logits = self.model(images).float()
         labels = self.labels[torch.from_numpy(mine)].to(logits.device)
-        self.direction.update(functional.cross_entropy(logits, labels, reduction="sum") * factor)
+        self.direction.update(sample_losses(logits, labels, self.sets).sum() * factor)
         for module, mode in training.items():
             module.training = mode
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from homing.models.parts import classifier_of
 from homing.pools.order import Rows
+from homing.rates.learned.one_vs_rest import fit_one_vs_rest
 from homing.rates.learned.probe import fit_probes, with_bias
 from homing.training.plan import Phase
 
@@ -35,6 +36,7 @@ def probe_head(
     phase: Phase,
     ridge: float = HEAD_RIDGE,
     split: int | None = None,
+    sets: Tensor | None = None,
 ) -> None:
     """Set the model's linear head to the logistic regression of the plan.
 
@@ -48,6 +50,7 @@ def probe_head(
         phase: Masses of source and target rows.
         ridge: Penalty of the probe, on features scaled to unit mean square.
         split: As in `of_own_side`: each set of classes has a probe of its own, or stays as it is where no row counts.
+        sets: As in `sample_losses`: each class has a probe of its own, against all others.
     """
     head = classifier_of(model)
     num_target = len(labels) - len(phase.rates)
@@ -61,9 +64,11 @@ def probe_head(
         counted, weights = _enough(counted, masses[counted])
         seen = features.rows(torch.from_numpy(rows[counted.numpy()]))
         center = seen.mean(dim=0)
-        probe = fit_probes(with_bias(seen - center), labels[counted] - start, weights[None], end - start, ridge=ridge)[
-            0
-        ]
+        columns, own = with_bias(seen - center), labels[counted]
+        if sets is None:
+            (probe,) = fit_probes(columns, own - start, weights[None], end - start, ridge=ridge)
+        else:
+            (probe,) = fit_one_vs_rest(columns, sets[own], weights[None], ridge=ridge)
         head.weight[start:end] = probe[:-1].T
         if head.bias is not None:
             head.bias[start:end] = probe[-1] - center @ probe[:-1]

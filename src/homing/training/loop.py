@@ -46,6 +46,7 @@ class FineTuning:
         names: Id of a row, for messages.
         keys: Makes the `row_keys` of all rows when they are first needed; None: out of `names`.
         split: As in `of_own_side`: the source's classes stand behind the target's.
+        sets: As in `sample_losses`; None where a row is of one class.
         stop_asked: Whether to save and stop after the step at hand.
     """
 
@@ -64,11 +65,13 @@ class FineTuning:
         names: Callable[[int], str] = str,
         keys: Callable[[], Tensor] | None = None,
         split: int | None = None,
+        sets: Tensor | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         # what is trained, and how
         self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
         self.labels, self.split = labels.to(accelerator.device), split
+        self.sets = None if sets is None else sets.to(accelerator.device)
         self.num_source, self.num_guessed = len(plan.phases[0].rates), len(plan.guesses)
         self.num_labelled = self.num_source - self.num_guessed  # of the source proper, the first rows
         self.accelerator, self.online, self.names, self._make_keys = accelerator, online, names, keys
@@ -84,7 +87,8 @@ class FineTuning:
         self.counts: Tensor | None = None  # of the epoch at hand
         self.epoch_visits = 1
         self.visits = torch.zeros(len(labels), dtype=torch.int32)
-        self.tally = Tally(accelerator.device, ("source", "target", "unlabelled")[: 2 + (self.num_guessed > 0)])
+        roles = ("source", "target", "unlabelled")[: 2 + (self.num_guessed > 0)]
+        self.tally = Tally(accelerator.device, roles, self.sets)
         # what it leaves
         self.checkpoints, self.record, self.stop_asked = checkpoints, record, stop_asked
         self.saved_at: int | None = None  # step of the newest checkpoint
@@ -269,7 +273,8 @@ class FineTuning:
 
     def forward(self, tensors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the loss of each sample [B], in float32."""
-        return losses_of(self.model, tensors, labels, mixup=self.settings.mixup, split=self.split)
+        mixup = self.settings.mixup
+        return losses_of(self.model, tensors, labels, mixup=mixup, split=self.split, sets=self.sets)
 
     def masses(self, rows: Rows, losses: Tensor, idle: bool) -> Tensor:
         """What the loss of each row is multiplied by; float32 [B]."""

@@ -18,6 +18,7 @@ from homing.models.parts import classifier_of
 from homing.pools.order import Rows
 from homing.pools.problem import Problem
 from homing.pools.texts import Texts
+from homing.rates.learned.one_vs_rest import rarest_labels
 
 
 class FeatureBlocks(Protocol):
@@ -89,6 +90,29 @@ class Material:
     def labels(self) -> Tensor:
         """Position of each row's class; int64 [rows]."""
         return torch.from_numpy(self.problem.labels)
+
+    @cached_property
+    def label_sets(self) -> Tensor | None:
+        """Where a row has a set of classes: whether each of K sets, which `labels` count, holds each class; [K, C]."""
+        sets = self.problem.label_sets
+        return None if sets is None else torch.from_numpy(sets.holds)
+
+    def sets_of(self, rows: Rows) -> Tensor | None:
+        """Whether each of some rows is of each class, bool [len(rows), C]; None where every row is of one."""
+        return None if self.label_sets is None else self.label_sets[self.labels[rows]]
+
+    @cached_property
+    def groups(self) -> Tensor:
+        """What rows are balanced in: their class, or the rarest class of their set; int64 [rows]."""
+        if self.label_sets is None:
+            return self.labels
+        counts = self.label_sets[self.labels[: len(self.problem.source)]].sum(dim=0)
+        return rarest_labels(self.label_sets, counts)[self.labels]
+
+    @property
+    def num_groups(self) -> int:
+        """Of `groups`; rows of no class have one more of their own."""
+        return len(self.problem.classes) + (self.label_sets is not None)
 
     @cached_property
     def inputs(self) -> Inputs:

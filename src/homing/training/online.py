@@ -88,13 +88,17 @@ class OnlineRates:
         settings: How.
         observer: Takes the alignments.
         num_classes: Of the run; alignments are centred within the class.
+        classes: int64 [N + n], in place of the guide's labels where these are positions of sets.
     """
 
     rehearses = False
     foresees = False
 
-    def __init__(self, settings: OnlineSettings, observer: Observer, num_classes: int) -> None:
+    def __init__(
+        self, settings: OnlineSettings, observer: Observer, num_classes: int, classes: Tensor | None = None
+    ) -> None:
         self.observer, self._every = observer, settings.observe_every
+        self._classes = observer.guide.labels if classes is None else classes
         self.table = RateTable(
             observer.guide.num_source,
             learning_rate=settings.step_size,
@@ -111,7 +115,7 @@ class OnlineRates:
     def learn(self, at_most: int | None = None) -> None:
         """Move the rates of what was observed in this step, in any process."""
         rows, values = self.observer.take(at_most)
-        self.table.update(rows, values, self.observer.guide.labels[rows])
+        self.table.update(rows, values, self._classes[rows])
 
     def foresee(self, losses: Tensor) -> None:
         """Nothing: rates do not follow the losses."""

@@ -27,6 +27,7 @@ from homing.training.checkpoint import (
     save_checkpoint,
 )
 from homing.training.distributed import on_main
+from homing.training.losses import is_right
 from homing.training.row_map import RowMap
 
 _RECENT = 20  # steps
@@ -38,10 +39,13 @@ class Tally:
     Args:
         device: Of the training.
         roles: What rows of each number are called.
+        sets: As in `sample_losses`.
     """
 
-    def __init__(self, device: torch.device, roles: Sequence[str] = ("source", "target")) -> None:
-        self.roles = tuple(roles)
+    def __init__(
+        self, device: torch.device, roles: Sequence[str] = ("source", "target"), sets: Tensor | None = None
+    ) -> None:
+        self.roles, self._sets = tuple(roles), sets
         kind = torch.float64 if device.type != "mps" else torch.float32
         self.sums = torch.zeros(len(roles), 3, dtype=kind, device=device)
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -49,7 +53,7 @@ class Tally:
 
     def add(self, losses: Tensor, logits: Tensor, labels: Tensor, role: Tensor) -> None:
         """Note one part of a step. losses, labels: [B]; logits: [B, C]; role: int64 [B], number of each row's role."""
-        self._pending.append((losses.detach(), logits.detach().argmax(1) == labels, role))
+        self._pending.append((losses.detach(), is_right(logits.detach(), labels, self._sets), role))
 
     def last_finite(self) -> Tensor:
         """Whether all losses of the step at hand are finite; bool scalar on the device."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from homing.models.parts import lone_sample_held
 from homing.training.head import of_own_side
+from homing.training.losses import sample_losses
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,13 @@ class Settings:
 
 
 def losses_of(
-    model: nn.Module, tensors: Tensor, labels: Tensor, *, mixup: float = 0.0, split: int | None = None
+    model: nn.Module,
+    tensors: Tensor,
+    labels: Tensor,
+    *,
+    mixup: float = 0.0,
+    split: int | None = None,
+    sets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits [B, C] and the loss of each sample [B], in float32.
 
@@ -47,16 +53,17 @@ def losses_of(
         labels: int64 [B], on the same device.
         mixup: alpha; 0 for none. A batch is mixed with itself in reverse order, by one share.
         split: As in `of_own_side`.
+        sets: As in `sample_losses`.
     """
     if not mixup:
         with lone_sample_held(model, len(tensors)):
             logits = of_own_side(model(tensors).float(), labels, split)
-        return logits, functional.cross_entropy(logits, labels, reduction="none")
+        return logits, sample_losses(logits, labels, sets)
     share = torch.distributions.Beta(mixup, mixup).sample().item()
     with lone_sample_held(model, len(tensors)):
         logits = model(share * tensors + (1 - share) * tensors.flip(0)).float()
     both = [(of_own_side(logits, target, split), target) for target in (labels, labels.flip(0))]
-    losses = [functional.cross_entropy(*pair, reduction="none") for pair in both]
+    losses = [sample_losses(*pair, sets) for pair in both]
     return both[0][0], share * losses[0] + (1 - share) * losses[1]
 
 

@@ -62,6 +62,8 @@ class Consistency:
         lean_probe: `[D + 1, C]` the same of the probes that lean to the target.
         probes: `[F, D + 1, C]` the cross-fitted probes of the pool.
         fold: `[N]` uint8, which of them has not seen the row or its copies.
+        each: Where a row may have several labels: the same of every label by itself, as classes "has it not" and
+            "has it". `log_probability` is that of all labels of a row then, `right` that of the most doubtful one.
     """
 
     log_probability: Tensor
@@ -72,10 +74,13 @@ class Consistency:
     lean_probe: Tensor | None = None
     probes: Tensor | None = None
     fold: Tensor | None = None
+    each: tuple[Consistency, ...] = ()
 
     @property
     def wrong_share(self) -> float:
         """Share of the pool's labels that are wrong, 0..1, classes counting alike."""
+        if self.each:
+            return sum(one.wrong_share for one in self.each) / len(self.each)
         return 1 - float(self.noise.diagonal().mean())
 
     def of(self, rows: Tensor) -> Consistency:
@@ -86,6 +91,7 @@ class Consistency:
             right=self.right[rows],
             best=self.best[rows],
             fold=None if self.fold is None else self.fold[rows],
+            each=tuple(one.of(rows) for one in self.each),
         )
 
 

@@ -27,6 +27,9 @@ class Evidence:
             by nothing but the oracle baseline.
         clean: `[N]` bool, the source row's label is right. As `matches`.
         masses: `[N]` how many rows of a larger source each row stands for; None: itself alone.
+        source_sets: `[N, L]` bool, where a row may have several of L labels, or none: which it has. `source_labels` are
+            groups of rows then, see `rarest_labels`. None where each row has one label.
+        target_sets: `[n, L]` bool, the same of the target.
 
     Raises:
         DataError: Shapes disagree, a label is out of range, a feature is not finite (of blocks: when they are read),
@@ -41,6 +44,8 @@ class Evidence:
     matches: Tensor | None = None
     clean: Tensor | None = None
     masses: Tensor | None = None
+    source_sets: Tensor | None = None
+    target_sets: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_pool("source", self.source_features, self.source_labels, self.num_classes)
@@ -90,7 +95,18 @@ class Evidence:
         Args:
             rows: `[n]` bool or `[m]` int64, the target rows to keep.
         """
-        return replace(self, target_features=self.target_features[rows], target_labels=self.target_labels[rows])
+        return replace(
+            self,
+            target_features=self.target_features[rows],
+            target_labels=self.target_labels[rows],
+            target_sets=None if self.target_sets is None else self.target_sets[rows],
+        )
+
+    def of_labels(self, labels: Tensor) -> Evidence:
+        """The same rows with some of their labels alone, `[l]` int64, where they may have several."""
+        if self.source_sets is None or self.target_sets is None:
+            return self
+        return replace(self, source_sets=self.source_sets[:, labels], target_sets=self.target_sets[:, labels])
 
     def with_source(self, rows: Tensor, masses: Tensor | None) -> Evidence:
         """Some source rows, in memory, beside the same target.
@@ -106,6 +122,7 @@ class Evidence:
             matches=None if self.matches is None else self.matches[rows],
             clean=None if self.clean is None else self.clean[rows],
             masses=masses,
+            source_sets=None if self.source_sets is None else self.source_sets[rows],
         )
 
     def projected(self, width: int) -> Evidence:

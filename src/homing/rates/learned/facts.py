@@ -6,7 +6,8 @@ Nothing here has looked at a target, so it is found once, kept on disk, and good
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from homing.errors import DataError
 from homing.rates.learned.blocks import FeatureBlocks
 from homing.rates.learned.consistency import Consistency, neutral_consistency, pool_consistency
 from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.label_by_label import pool_label_by_label
 from homing.rates.learned.projection import Projection, fit_projection
 from homing.rates.learned.work import ALONE, Work, reporting
 
@@ -40,8 +42,9 @@ class PoolFacts:
         """All of it as tensors by name, for safetensors."""
         found = {"matrix": self.projection.matrix, "mean": self.projection.mean}
         if self.consistency is not None:
-            values = {name: getattr(self.consistency, name) for name in _PER_POOL}
-            found |= {name: value for name, value in values.items() if value is not None}
+            found |= _tensors(self.consistency)
+            for label, one in enumerate(self.consistency.each):
+                found |= {f"{label}/{name}": value for name, value in _tensors(one).items()}
         return {name: value.contiguous() for name, value in found.items()}
 
     @staticmethod
@@ -49,8 +52,20 @@ class PoolFacts:
         """The opposite of `tensors`; raises KeyError where one is missing."""
         consistency = None
         if "right" in tensors:
-            consistency = Consistency(**{name: tensors[name] for name in _PER_POOL if name in tensors})
+            num_labels = sum(name.endswith("/right") for name in tensors)
+            each = tuple(_consistency(tensors, f"{label}/") for label in range(num_labels))
+            consistency = replace(_consistency(tensors), each=each)
         return PoolFacts(Projection(tensors["matrix"], tensors["mean"]), consistency)
+
+
+def _tensors(consistency: Consistency) -> dict[str, Tensor]:
+    values = {name: getattr(consistency, name) for name in _PER_POOL}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _consistency(tensors: Mapping[str, Tensor], prefix: str = "") -> Consistency:
+    values: dict[str, Any] = {name: tensors[prefix + name] for name in _PER_POOL if prefix + name in tensors}
+    return Consistency(**values)
 
 
 def pool_facts(
@@ -58,6 +73,7 @@ def pool_facts(
     labels: Tensor | None,
     num_classes: int,
     *,
+    sets: Tensor | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
     device: torch.device | str = "cpu",
@@ -69,6 +85,7 @@ def pool_facts(
         features: `[N, D]` of the pool, in memory or in blocks.
         labels: `[N]` int64; None where they play no part, and the components alone are found.
         num_classes: C.
+        sets: As `Evidence.source_sets`.
         seed: Of the cross-fits.
         progress: Called with the share done, 0..1; what it raises ends the work.
         device: Where matrix products of many rows run.
@@ -78,11 +95,18 @@ def pool_facts(
     Raises:
         DataError: As `Evidence`.
     """
-    return find_pool_facts(features, labels, num_classes, seed, reporting(progress, device, together=together))
+    work = reporting(progress, device, together=together)
+    return find_pool_facts(features, labels, num_classes, seed, work, sets=sets)
 
 
 def find_pool_facts(
-    features: Tensor | FeatureBlocks, labels: Tensor | None, num_classes: int, seed: int, work: Work = ALONE
+    features: Tensor | FeatureBlocks,
+    labels: Tensor | None,
+    num_classes: int,
+    seed: int,
+    work: Work = ALONE,
+    *,
+    sets: Tensor | None = None,
 ) -> PoolFacts:
     """`pool_facts` as a part of longer work."""
     work.tick()
@@ -91,8 +115,10 @@ def find_pool_facts(
         return PoolFacts(projection, None)
     # A target is no part of it; evidence needs one, so a row of the pool stands in and is never asked.
     blocks = features[:1] if isinstance(features, Tensor) else features.rows(slice(0, 1))
-    pool = Evidence(features, labels, blocks, labels[:1], num_classes).projected_by(projection)
-    return PoolFacts(projection, pool_consistency(pool, seed, work.part(0.05, 1)))
+    stand_in = None if sets is None else sets[:1]
+    pool = Evidence(features, labels, blocks, labels[:1], num_classes, source_sets=sets, target_sets=stand_in)
+    found = pool_consistency if sets is None else pool_label_by_label
+    return PoolFacts(projection, found(pool.projected_by(projection), seed, work.part(0.05, 1)))
 
 
 def consistency_of(facts: PoolFacts, labels: Tensor, num_classes: int) -> Consistency:

@@ -19,6 +19,8 @@ GROUP_CLASSES = 64
 """Classes in a group at most; a run of no more is judged as a whole."""
 GROUP_ROWS = 5_000
 """Source rows that a group's probes are fitted on."""
+JUDGED_LABELS = 16
+"""Labels that settings are judged by at most, where an image may have several: each costs a probe of its own."""
 MOST_GROUPS = 4
 ENOUGH_IMAGES = 400
 """Target images after which no further group is judged: a few dozen decide where there are few classes."""
@@ -41,7 +43,9 @@ class Group:
     targets: Tensor
 
     def labels(self, evidence: Evidence) -> Tensor:
-        """`[m]` int64, labels of the target images in 0..G-1."""
+        """`[m]` int64, labels of the target images in 0..G-1; where an image may have several, `[m, G]` bool."""
+        if evidence.target_sets is not None:
+            return evidence.target_sets[self.targets][:, self.classes]
         return torch.searchsorted(self.classes, evidence.target_labels[self.targets])
 
     def of(
@@ -56,7 +60,7 @@ class Group:
             target_weights: `[S]`.
         """
         if self.rows is None:
-            return evidence.with_target(seen), target_weights, rates
+            return evidence.with_target(seen).of_labels(self.classes), target_weights, rates
         num_classes, own = evidence.num_classes, evidence.source_labels
         part = evidence.with_source(self.rows, self.masses)
         inside = self.targets[seen[self.targets]]
@@ -75,8 +79,11 @@ class Group:
 
 
 def whole(evidence: Evidence) -> Group:
-    """All classes as one group."""
-    return Group(torch.arange(evidence.num_classes), None, None, torch.arange(evidence.num_target))
+    """All classes as one group; where an image may have several labels, those that the target has most of."""
+    classes = torch.arange(evidence.num_classes)
+    if evidence.target_sets is not None:
+        classes = evidence.target_sets.sum(dim=0).argsort(descending=True, stable=True)[:JUDGED_LABELS].sort().values
+    return Group(classes, None, None, torch.arange(evidence.num_target))
 
 
 def groups_of(evidence: Evidence, weights: Tensor) -> tuple[Group, ...]:
@@ -92,7 +99,7 @@ def groups_of(evidence: Evidence, weights: Tensor) -> tuple[Group, ...]:
     Returns:
         One group of all classes where there are no more than `GROUP_CLASSES`.
     """
-    if evidence.num_classes <= GROUP_CLASSES:
+    if evidence.num_classes <= GROUP_CLASSES or evidence.target_sets is not None:
         return (whole(evidence),)
     images = torch.bincount(evidence.target_labels, minlength=evidence.num_classes)
     rows = torch.bincount(evidence.source_labels, minlength=evidence.num_classes)

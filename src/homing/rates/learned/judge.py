@@ -16,6 +16,7 @@ from torch import Tensor
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.folds import held_out_folds
 from homing.rates.learned.groups import Group, whole
+from homing.rates.learned.one_vs_rest import fit_one_vs_rest, set_losses
 from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
 from homing.rates.learned.together import added, place_of
 from homing.rates.learned.work import ALONE, Work
@@ -40,6 +41,7 @@ class Verdict:
         log_prior: `[S]` in nats, up to a constant.
         held_out: `[n, C]` log-probabilities of each target image, out of fold, under the chosen candidate; alike for
             all classes where the image was not judged, and -inf for classes outside the group that it was judged in.
+            Where images may have several labels, the mean logits of those that were judged.
     """
 
     losses: Tensor
@@ -105,7 +107,8 @@ def judge(
                 work=fold.part(number / len(groups), (number + 1) / len(groups)),
             )
             features = with_bias(evidence.target_features[group.targets[held_out]])
-            found[repeat][:, held_out] = log_probabilities(features, probes)
+            is_sets = evidence.target_sets is not None  # their probes' logits are scores of one label each
+            found[repeat][:, held_out] = features @ probes if is_sets else log_probabilities(features, probes)
         fold.tick(1.0)
     scores = [added(found, work) for found in scores]
     losses = _temperature_scaled_losses(scores, [group.labels(evidence) for group in groups])
@@ -115,6 +118,8 @@ def judge(
 
 
 def _held_out(evidence: Evidence, groups: Sequence[Group], scores: list[Tensor], chosen: int) -> Tensor:
+    if evidence.target_sets is not None:
+        return scores[0][:, chosen].mean(dim=0)
     held_out = torch.full((evidence.num_target, evidence.num_classes), -math.log(evidence.num_classes))
     for group, found in zip(groups, scores, strict=True):
         own = torch.full((len(group.targets), evidence.num_classes), -torch.inf)
@@ -137,6 +142,10 @@ def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor, wo
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     weights = torch.cat([rates, target_weights[:, None].expand(-1, evidence.num_target)], dim=1)
     middle = weights.mean(dim=0, keepdim=True)
+    if evidence.source_sets is not None and evidence.target_sets is not None:
+        sets = torch.cat([evidence.source_sets, evidence.target_sets])
+        start = fit_one_vs_rest(features, sets, middle, ridge=JUDGE_RIDGE, work=work.part(0, 0.1))
+        return fit_one_vs_rest(features, sets, weights, ridge=JUDGE_RIDGE, start=start, work=work.part(0.1, 1))
     start = fit_probes(features, labels, middle, evidence.num_classes, ridge=JUDGE_RIDGE, work=work.part(0, 0.1))
     return fit_probes(
         features, labels, weights, evidence.num_classes, ridge=JUDGE_RIDGE, start=start, work=work.part(0.1, 1)
@@ -185,6 +194,8 @@ def _temperature_scaled_losses(scores: list[Tensor], labels: list[Tensor]) -> Te
 
 def _losses(scores: Tensor, labels: Tensor) -> Tensor:
     """`[T, S, m]` at every temperature."""
+    if labels.ndim == 2:
+        return torch.stack([set_losses(scores * each, labels).mean(dim=0) for each in _TEMPERATURES])
     own = labels[None, None, :, None].expand(*scores.shape[:3], 1)
     per_temperature = []
     for temperature in _TEMPERATURES:

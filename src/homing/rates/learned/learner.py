@@ -16,6 +16,7 @@ from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.facts import WIDTH, PoolFacts, consistency_of, find_pool_facts
 from homing.rates.learned.groups import GROUP_CLASSES, groups_of
+from homing.rates.learned.groups import whole as whole_group
 from homing.rates.learned.judge import FOLDS, Verdict, judge
 from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.projection import Projection
@@ -83,7 +84,8 @@ def learn_rates(
     work = reporting(progress, device, together=together)
     if pool is None:
         labels = evidence.source_labels if "label_consistency" in names else None
-        pool = find_pool_facts(evidence.source_features, labels, evidence.num_classes, seed, work.part(0, 0.3))
+        stretch, sets = work.part(0, 0.3), evidence.source_sets
+        pool = find_pool_facts(evidence.source_features, labels, evidence.num_classes, seed, stretch, sets=sets)
     alone = consistency_of(pool, evidence.source_labels, evidence.num_classes)
     reduced = evidence.projected_by(pool.projection)
     description = describe(reduced, names, alone, seed, work.part(0.3, 0.5))
@@ -135,7 +137,7 @@ def _plan(
     chosen = settings[verdict.chosen]
     rates = rates_of([chosen], description, evidence)[0]
     likeness, consistency = description.likeness, description.consistency
-    return RatePlan(
+    plan = RatePlan(
         rates=rates,
         target_weight=chosen.target_weight,
         phi={
@@ -152,6 +154,11 @@ def _plan(
         right=consistency.right,
         judged=_judged_rows(settings, verdict),
         warnings=_warnings(rates, chosen, description, verdict, evidence),
+    )
+    if evidence.source_sets is not None:  # one class cannot be suggested, nor one probe score new rows
+        return plan
+    return replace(
+        plan,
         suggested=torch.where(consistency.right < 0.5, consistency.best.long(), evidence.source_labels),
         doubted=doubted_labels(verdict.held_out, evidence.target_labels),
         scorer=fit_scorer(
@@ -196,7 +203,7 @@ def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, fl
 def _warnings(
     rates: Tensor, chosen: Setting, description: Description, verdict: Verdict, evidence: Evidence
 ) -> list[str]:
-    warnings, num_classes = [], evidence.num_classes
+    warnings, num_classes = [], evidence.num_classes - (evidence.source_sets is not None)
     presence = class_presence(evidence)
     if (presence < 1).any():
         count = "as much as" if chosen.pools else f"{float(presence.min()):.3f} times as much as"
@@ -208,10 +215,18 @@ def _warnings(
         warnings.append("Nothing in the source pool looks like the target: no row is lifted.")
     if torch.allclose(rates, torch.ones_like(rates), atol=UNIFORM):
         warnings.append("Rates are uniform: the pool holds nothing to lift and no label to doubt.")
-    loss, chance = float(verdict.losses[verdict.chosen].mean()), math.log(num_classes)
+    loss, chance = float(verdict.losses[verdict.chosen].mean()), _chance(evidence)
     if num_classes > 1 and loss > NEAR_CHANCE * chance:
         warnings.append(
             f"Held-out target images are predicted no better than by guessing ({loss:.2f} nats, chance {chance:.2f}): "
             "look at the target's labels."
         )
     return warnings
+
+
+def _chance(evidence: Evidence) -> float:
+    """Loss of guessing, nats an image: every class alike, or each judged label as often as the target has it."""
+    if evidence.target_sets is None:
+        return math.log(evidence.num_classes)
+    shares = evidence.target_sets[:, whole_group(evidence).classes].double().mean(dim=0)
+    return float(torch.special.entr(shares).sum() + torch.special.entr(1 - shares).sum())

@@ -11,6 +11,7 @@ from torch import Tensor
 from homing.rates.learned.balance import spread_within_classes
 from homing.rates.learned.consistency import Consistency, label_consistency, neutral_consistency
 from homing.rates.learned.evidence import Evidence
+from homing.rates.learned.label_by_label import lean_label_by_label
 from homing.rates.learned.likeness import Likeness, target_likeness
 from homing.rates.learned.work import ALONE, Work
 
@@ -116,7 +117,9 @@ def describe(
     neutral = torch.zeros(evidence.num_source)
     if "target_likeness" not in names:
         likeness = replace(likeness, match=neutral, share=0.0)
-    if "label_consistency" in names:
+    if "label_consistency" in names and evidence.source_sets is not None:
+        consistency = lean_label_by_label(evidence, likeness.match, pool, seed, work.part(0.2, 1))
+    elif "label_consistency" in names:
         consistency = label_consistency(evidence, likeness.match, pool, seed, work=work.part(0.2, 1))
     else:
         consistency = neutral_consistency(evidence.source_labels, evidence.num_classes)
@@ -152,9 +155,12 @@ def class_presence(evidence: Evidence) -> Tensor:
 
     The target may be of fewer classes than the pool. The chance that its next image is of a class not seen so far is
     about `(classes seen once + 1) / (images + 1)` (Good 1953, smoothed by one image); spread over the missing classes
-    and held against the mean share of a class that is there, it says how much each of them still counts.
+    and held against the mean share of a class that is there, it says how much each of them still counts. Where images
+    may have several labels, a class is there where any image has it; rows without a label are of no class, and count.
     """
     counts = torch.bincount(evidence.target_labels, minlength=evidence.num_classes)
+    if evidence.target_sets is not None:
+        counts = torch.cat([evidence.target_sets.sum(dim=0), torch.tensor([evidence.num_target + 1])])
     seen, missing = int((counts > 0).sum()), int((counts == 0).sum())
     if not missing:
         return torch.ones(evidence.num_classes)
