@@ -59,6 +59,9 @@ def evaluate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="labelled images: any pool that a recipe takes")],
     split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
+    label_columns: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="multi_label: a column of 0 and 1 for each of these classes")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,7 +71,8 @@ def evaluate(
     from homing.progress import Progress
     from homing.recipe.schema import PoolSpec
 
-    spec = PoolSpec(path=data, split=split, label_column=label_column)
+    columns = None if label_columns is None else tuple(label_columns.split(","))
+    spec = PoolSpec(path=data, split=split, label_column=label_column, label_columns=columns)
     found = evaluate_model(run, spec, Progress(quiet=quiet))
     answer("\n".join(score_lines(found)), found, as_json)
 

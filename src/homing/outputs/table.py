@@ -78,11 +78,22 @@ def results_table(results: dict[str, Any]) -> str:
 def score_lines(score: dict[str, Any]) -> list[str]:
     """What `homing evaluate` says: the figures, then the classes, worst first."""
     low, high = score["accuracy_interval"]
-    head = [
+    head = set_lines(score) if "mean_average_precision" in score else []
+    head += [
         f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {score['num_test']:,} images",
         f"macro F1 {score['macro_f1']:.3f}   NLL {score['nll']:.3f}   calibration error {score['ece']:.3f}",
     ]
     dropped = [in_a_line(f"left out: {item['image']}: {item['reason']}") for item in score["dropped"]]
-    classes = sorted(score["per_class"].items(), key=lambda item: item[1]["accuracy"])
-    rows = [f"  {in_a_line(name):28}{row['accuracy']:7.1%} of {row['num_test']:,}" for name, row in classes]
+    figure = "average_precision" if "mean_average_precision" in score else "accuracy"
+    classes = sorted(score["per_class"].items(), key=lambda item: item[1][figure])
+    rows = [f"  {in_a_line(name):28}{row[figure]:7.1%} of {row['num_test']:,}" for name, row in classes]
     return [*head, *dropped, *rows]
+
+
+def set_lines(score: dict[str, Any]) -> list[str]:
+    """What is said first where an image may be of several classes; an accuracy is of whole sets then."""
+    low, high = score["mean_average_precision_interval"]
+    return [
+        f"mean average precision {score['mean_average_precision']:.1%} [{low:.1%}, {high:.1%}]"
+        f"   micro F1 {score['micro_f1']:.3f}"
+    ]

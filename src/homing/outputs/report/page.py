@@ -130,6 +130,7 @@ def _context(run: RunFolder, shown: Shown) -> dict[str, Any]:
         "curves": curves(run.metrics, str(run.results.get("method", ""))),
         "constant_size": constant_size(run.metrics, str(run.results.get("method", ""))),
         "class_scores": class_scores(run.results),
+        "class_figure": "Average precision" if run.recipe.get("task") == "multi_label" else "Accuracy",
         "confusion": confusion(run.results),
         "unit_axis": Axis(0.0, 1.0),
     }

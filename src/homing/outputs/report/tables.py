@@ -51,7 +51,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Accuracy on one class of the test."""
+    """Accuracy on one class of the test; average precision, without an interval, where an image may be of several."""
 
     name: str
     accuracy: float
@@ -157,13 +157,14 @@ def _judged_row(row: dict[str, Any], columns: tuple[str, ...]) -> JudgedRow:
 
 
 def class_scores(results: dict[str, Any]) -> list[ClassScore]:
-    """Read the accuracy of every class, the worst first."""
+    """Read the accuracy of every class, or its average precision, the worst first."""
     rows = []
     for name, values in mapping(results.get("per_class")).items():
-        accuracy = number(mapping(values).get("accuracy"))
+        precision = number(mapping(values).get("average_precision"))
+        accuracy = number(mapping(values).get("accuracy")) if precision is None else precision
         count = number(mapping(values).get("num_test"))
         if accuracy is not None:
-            known = count is not None and count >= 1 and 0 <= accuracy <= 1
+            known = precision is None and count is not None and count >= 1 and 0 <= accuracy <= 1
             low, high = wilson_interval(accuracy, count) if known and count is not None else (None, None)
             rows.append(ClassScore(name, accuracy, None if count is None else int(count), low, high))
     return sorted(rows, key=lambda row: row.accuracy)
