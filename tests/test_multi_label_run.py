@@ -23,6 +23,7 @@ from homing.recipe.reading import recipe_of_run
 from homing.recipe.schema import PoolSpec
 from homing.training.loop import FineTuning
 from homing.validate import validate_data
+from processes import together
 from set_pools import draw_set_problem, set_recipe
 from small_run import CLASSES
 
@@ -34,7 +35,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(folder):
-    return run(set_recipe(folder, "evaluation.baselines=[pooled_oversampled, instance]"), folder / "run", quiet=True)
+    return run(set_recipe(folder, "evaluation.baselines=[pooled_oversampled]"), folder / "run", quiet=True)
 
 
 def test_figures_are_of_sets_and_hold_against_the_predictions(finished):
@@ -160,3 +161,28 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(folder, override, told):
 def test_a_model_of_one_class_an_image_is_not_measured_on_sets(finished_run, folder):
     with pytest.raises(DataError, match="a label is a list"):
         evaluate(finished_run, PoolSpec(path=str(folder / "source.parquet")), Progress(quiet=True))
+
+
+def test_two_processes_give_the_run_of_one(folder, tmp_path):
+    recipe = set_recipe(
+        folder,
+        "model.backbone=test_vit",
+        "training.optimizer=momentum",  # Adam would blow up the rounding of gradients that are zero
+        "training.learning_rate=0.02",
+        "training.steps=6",
+        "training.target_weight=3",
+        "rates.residuals=true",
+        "rates.observe_every=2",
+    )
+    run(recipe, tmp_path / "one", quiet=True)
+    together(_run_quietly, 2, recipe, tmp_path / "two")
+    ours, theirs = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    distance = sum(float((ours[name] - theirs[name]).square().sum()) for name in ours) ** 0.5
+    assert distance <= 1e-5 * sum(float(tensor.square().sum()) for tensor in ours.values()) ** 0.5
+    tables = [pq.read_table(tmp_path / name / "rates.parquet").to_pandas() for name in ("one", "two")]
+    assert (tables[0].rate - tables[1].rate).abs().max() < 1e-4
+    assert (tables[0].visits == tables[1].visits).all()
+
+
+def _run_quietly(recipe, place):
+    run(recipe, place, quiet=True)

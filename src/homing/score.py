@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from homing.errors import DataError
 from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
 from homing.outputs.artefact import open_whole
@@ -48,6 +49,10 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     """
     recipe = recipe_of_run(run)
     check_output(output, [data.path, *pools_of(recipe)])
+    if recipe.is_multi_label:
+        raise DataError(
+            f"{run}: rates images of several classes (task: multi_label), and such a run cannot rate new ones"
+        )
     saved = open_scorer(run / "scorer")
     pool = read_pool(data.model_copy(update={"labels": recipe.data.sources[0].labels}))
     labels = torch.from_numpy(pool.label_indices(saved.classes))
