@@ -54,11 +54,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for scanned features")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     features, sets, domains = load_mosaics(arguments.cache)
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for target, needle, noise in SCENARIOS:
             evidence, test = draw(features, sets, domains, target, needle, noise, seed)
             name = f"{target} needle {needle:g} noise {noise:g}"

@@ -83,9 +83,9 @@ def test_the_loss_of_a_set_is_that_of_its_labels_added_up():
 def test_rows_of_the_targets_domain_are_lifted_and_wrong_labels_let_go(plan, evidence):
     match, right = plan.match, plan.right
     assert float(match[:60].mean()) > 5 * float(match[60:].mean())
-    assert float(right[:340].mean()) > 0.9
-    assert float(right[340:].mean()) < 0.7 * float(right[60:340].mean())
-    assert float(plan.rates[:60].mean()) > float(plan.rates[60:340].mean()) > 2 * float(plan.rates[340:].mean())
+    assert float(right[:340].mean()) > 0.98
+    assert float(right[340:].mean()) < 0.9  # one label of three is wrong
+    assert float(plan.rates[:60].mean()) > float(plan.rates[60:340].mean()) > 1.5 * float(plan.rates[340:].mean())
 
 
 def test_rates_have_mean_1_in_each_group_and_settings_are_judged(plan, evidence):

@@ -63,7 +63,7 @@ class Consistency:
         probes: `[F, D + 1, C]` the cross-fitted probes of the pool.
         fold: `[N]` uint8, which of them has not seen the row or its copies.
         each: Where a row may have several labels: the same of every label by itself, as classes "has it not" and
-            "has it". `log_probability` is that of all labels of a row then, `right` that of the most doubtful one.
+            "has it". `log_probability` is that of all labels of a row then, `right` the mean over them.
     """
 
     log_probability: Tensor

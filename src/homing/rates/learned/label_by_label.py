@@ -56,10 +56,13 @@ def _questions(evidence: Evidence) -> list[tuple[int, int, Evidence]]:
 
 
 def _of_sets(each: Sequence[Consistency], evidence: Evidence) -> Consistency:
-    """A row is as right as the most doubtful of its labels, those among them that it lacks."""
+    """A row is as right as its labels are on average, those among them that it lacks: the others still teach.
+
+    By the most doubtful of them, a pool without wrong labels would be doubted, and more so the more labels there are.
+    """
     return Consistency(
         log_probability=torch.stack([one.log_probability for one in each]).sum(dim=0),
-        right=torch.stack([one.right for one in each]).amin(dim=0),
+        right=torch.stack([one.right for one in each]).mean(dim=0),
         noise=torch.eye(evidence.num_classes),
         best=evidence.source_labels.to(torch.int32),
         each=tuple(each),
