@@ -22,7 +22,7 @@ from homing.outputs.report.plane import density_figure, map_figures, scatter_of
 from homing.outputs.report.rates import density, group_table, lift_curve, ranked_rows, summarize
 from homing.outputs.report.tables import class_scores, confusion, cost, duration, flatten, judged, phi_rows, show
 from homing.outputs.report.unlabelled import unlabelled
-from homing.outputs.report.verdict import points, reference, scores, verdict
+from homing.outputs.report.verdict import headline_of, points, reference, scores, verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -152,12 +152,16 @@ def _headline(run: RunFolder) -> dict[str, Any]:
     rows = scores(run.results)
     data = mapping(run.results.get("data"))
     classes = data.get("classes")
+    headline = headline_of(mapping(run.results.get("target")))
+    is_sets = headline != "accuracy"
     present = {key for row in rows for key, value in row.values.items() if number(value) is not None}
     return {
         "name": str(run.recipe.get("name") or run.name),
         "scores": rows,
         "score_axis": axis_around([end for row in rows for end in (row.low, row.accuracy, row.high)], 0.05),
-        "score_columns": {key: title for key, title in titles.SCORES.items() if key in present},
+        "figure": titles.SCORES[headline] if is_sets else "Accuracy",
+        "figure_word": "mean average precision" if is_sets else "right",
+        "score_columns": {key: title for key, title in titles.SCORES.items() if key in present - {headline}},
         "own": next((row for row in rows if row.is_run), None),
         "reference": reference(rows),
         "verdict": verdict(rows),

@@ -18,7 +18,7 @@ class Score:
     Attributes:
         name: Name as in `results.json`; "homing" for the run itself.
         title: Name for people.
-        accuracy: Share of right answers in [0, 1].
+        accuracy: Share of right answers in [0, 1], or the mean average precision.
         low: Lower end of its 95 % interval, None when it cannot be known.
         high: Upper end.
         is_run: Whether this row is the run itself.
@@ -57,6 +57,11 @@ class Verdict:
     text: str
 
 
+def headline_of(values: dict[str, Any]) -> str:
+    """The figure that a model is judged by; of several classes an image the mean average precision."""
+    return "mean_average_precision" if "mean_average_precision" in values else "accuracy"
+
+
 def is_oracle(name: str) -> bool:
     """Whether a baseline's name says that it uses the truth."""
     return "oracle" in name.lower()
@@ -73,7 +78,7 @@ def scores(results: dict[str, Any]) -> list[Score]:
 
 
 def _score(name: str, values: dict[str, Any], run: Score | None, *, is_baseline: bool = False) -> Score | None:
-    accuracy = number(values.get("accuracy"))
+    accuracy = number(values.get(headline_of(values)))
     if accuracy is None:
         return None
     low, high = _interval(values, accuracy)
@@ -99,7 +104,7 @@ def _gap_interval(
 
 
 def _interval(values: dict[str, Any], accuracy: float) -> tuple[float | None, float | None]:
-    given = values.get("accuracy_interval")
+    given = values.get(f"{headline_of(values)}_interval")
     if isinstance(given, list | tuple) and len(given) == 2:
         low, high = number(given[0]), number(given[1])
         if low is not None and high is not None:
