@@ -77,6 +77,8 @@ def test_paths_become_absolute_and_variables_are_filled_in(monkeypatch, tmp_path
         (["training.accumulate='64'"], "training.accumulate (64) is larger than training.batch_size (32)"),
         (["training.ema=0.9", "training.average_last=0.5"], "two averages of the same weights"),
         (["training.ema=0.9", "training.average_last=0"], None),
+        (["training.batch_norm=train", "training.branches=2"], "statistics of different weights have no useful mean"),
+        (["training.batch_norm=train", "training.branches=1"], None),
         (["evaluation.baselines=[oracle]"], "needs data.truth"),
         (["data.source=[]"], "data.source is an empty list"),
     ],

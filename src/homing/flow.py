@@ -34,12 +34,13 @@ from homing.progress import Progress
 from homing.rates.learned.folds import held_out_folds
 from homing.recipe.schema import Recipe
 from homing.session import Session
+from homing.training.branches import fit_branches
 from homing.training.distributed import on_main
 from homing.training.fit import Fit, Fitted, fit, predict
 from homing.training.liveness import watching
 from homing.training.plan import num_steps_of
 from homing.training.trackers import track, tracking, tracking_accelerator
-from homing.unpacking import NOMINAL_WEIGHT, fit_settings, methods_of, plan_settings, training_settings
+from homing.unpacking import NOMINAL_WEIGHT, branches_of, fit_settings, methods_of, plan_settings, training_settings
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
     A target without labels has no folds to be judged on.
     """
     started, problem = time.monotonic(), prepared.material.problem
-    planned, fitted = _fit(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
+    planned, one = _planned(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
+    count = branches_of(recipe, keeps_activations=prepared.material.activations is not None)
+    fitted = fit_branches(session, prepared.material, fit_settings(recipe), one, count)
     logits = None
     if problem.test is not None:
         logits = _predict(recipe, session, prepared, fitted, problem.test_rows)
@@ -181,7 +184,10 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
 
 
 def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepared) -> Tensor:
-    """Logits of every target row from a model that never saw it; everything is done anew in each fold."""
+    """Logits of every target row from a model that never saw it; everything is done anew in each fold.
+
+    A fold has one branch: its figure is that of a single fine-tuning, which an average of several does not fall behind.
+    """
     problem, folds = prepared.material.problem, recipe.evaluation.folds
     rows = problem.target_rows
     logits = torch.empty(len(rows), len(problem.classes))
@@ -189,23 +195,23 @@ def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepar
         seen = np.setdiff1d(rows, rows[held_out.numpy()])
         own = prepared.seeing(seen, recipe, session)
         title = f"{METHODS[name].title}, fold {number} of {folds}"
-        _, fitted = _fit(name, recipe, session, own, seen, f"{name}-fold-{number}", title)
+        _, one = _planned(name, recipe, session, own, seen, f"{name}-fold-{number}", title)
+        fitted = fit(session, own.material, fit_settings(recipe), one)
         logits[held_out] = _predict(recipe, session, own, fitted, rows[held_out.numpy()])
     return logits
 
 
-def _fit(
+def _planned(
     name: str, recipe: Recipe, session: Session, prepared: Prepared, target: Rows, place: str, title: str
-) -> tuple[Planned, Fitted]:
-    """Plan a method with some target rows and fine-tune by the plan."""
+) -> tuple[Planned, Fit]:
+    """The plan of a method with some target rows, and the fine-tuning by that plan."""
     planner = Planner(session, prepared.material, plan_settings(recipe))
     planned = planner.plan(name, target)
     trim_heap()
     # the same number of gradients for every method
     num_steps = max(1, num_steps_for(recipe, prepared) // planned.training.passes)
     identity = planner.identity(target) | {"rates": planned.training.digest()}
-    one = Fit(place, title, planned.training, target, training_settings(recipe, num_steps), identity)
-    return planned, fit(session, prepared.material, fit_settings(recipe), one)
+    return planned, Fit(place, title, planned.training, target, training_settings(recipe, num_steps), identity)
 
 
 def _predict(recipe: Recipe, session: Session, prepared: Prepared, fitted: Fitted, rows: Rows) -> Tensor:

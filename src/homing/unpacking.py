@@ -19,6 +19,9 @@ NOMINAL_WEIGHT = 10.0
 AVERAGE_LAST = 0.7
 """Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
+BRANCHES = 4
+"""Fine-tunings of a last stage that are averaged, where the recipe does not say (docs/decisions/training.md)."""
+
 
 def plan_settings(recipe: Recipe) -> PlanSettings:
     """How methods plan."""
@@ -74,6 +77,14 @@ def average_of(recipe: Recipe) -> float:
         return training.average_last
     is_tuned = model.trainable == "last_stage" and model.weights != "none"
     return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
+
+
+def branches_of(recipe: Recipe, *, keeps_activations: bool) -> int:
+    """How many fine-tunings are averaged; by itself several only where they cost little and start from one place."""
+    wanted, model = recipe.training.branches, recipe.model
+    if wanted is not None:
+        return wanted
+    return BRANCHES if keeps_activations and model.weights != "none" and model.head_init == "probe" else 1
 
 
 def augmentation_of(recipe: Recipe) -> CropFlipColor | None:

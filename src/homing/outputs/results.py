@@ -53,6 +53,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
         | {
             "method_seconds": {item.method.name: round(item.seconds, 2) for item in outcomes},
             "method_gradients": {item.method.name: item.fitted.gradients for item in outcomes},
+            "branches": main.fitted.branches,
         },
         "baselines": {},
         "warnings": warnings_of(facts, main),

@@ -67,6 +67,12 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             ("training", "average_last"),
             "training.average_last and training.ema are two averages of the same weights; give one of them",
         )
+    if get("training", "batch_norm", "frozen") == "train" and _number(get("training", "branches", 1)) > 1:
+        yield (
+            ("training", "branches"),
+            "training.branches cannot go with training.batch_norm: train, statistics of different weights have no"
+            " useful mean; set training.batch_norm: frozen or training.branches: 1",
+        )
     method, baselines = get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
     methods = [method, *(baselines if isinstance(baselines, list | tuple) else ())]
     mixes = _number(get("training", "mixup", 0)) > 0

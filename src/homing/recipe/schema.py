@@ -267,6 +267,11 @@ class Training(Section):
         description="share of the steps, at the end, whose weights are averaged, which are then judged and saved;"
         " default: 0.7 for a last_stage whose weights are given, without ema; else 0",
     )
+    branches: Annotated[int, Field(ge=1, le=16)] | None = Field(
+        None,
+        description="fine-tunings from one start, each in an order of its own, whose weights are averaged;"
+        " default: 4 for a last_stage on kept activations whose weights are given, else 1",
+    )
     views: Annotated[int, Field(ge=0, le=1000)] = Field(
         4,
         description="last_stage: augmented views of each image that go through the frozen layers"
