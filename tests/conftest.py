@@ -1,5 +1,6 @@
 """Every test: one thread, no network, caches of its own."""
 
+import atexit
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import no_network
 
 _CACHE = tempfile.TemporaryDirectory(prefix="homing-tests-", ignore_cleanup_errors=True)
+atexit.register(_CACHE.cleanup)  # before the interpreter does it, which would be a warning
 _HERE = Path(__file__).parent
 # before any test module imports a library that reads them; subprocesses inherit them
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
@@ -48,6 +50,16 @@ def pytest_collection_modifyitems(config, items):
     for need in (name for name, is_there in there.items() if not is_there):
         _left_out[need] = [item.nodeid for item in items if item.get_closest_marker(need)]
         items[:] = [item for item in items if not item.get_closest_marker(need)]
+
+
+def pytest_sessionfinish(session):
+    if (sent := getattr(session.config, "workeroutput", None)) is not None:  # to the process that prints the summary
+        sent["left_out"] = _left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    _left_out.update(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
 def pytest_terminal_summary(terminalreporter):
