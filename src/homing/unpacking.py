@@ -19,7 +19,7 @@ NOMINAL_WEIGHT = 10.0
 AVERAGE_LAST = 0.7
 """Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
-BRANCHES = 4
+BRANCHES = 2
 """Fine-tunings of a last stage that are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
 

@@ -86,7 +86,7 @@ def test_a_run_goes_on_in_the_branch_where_it_was_stopped(problem, tmp_path, fit
 @pytest.mark.parametrize(
     ("changes", "keeps", "expected"),
     [
-        (["model.weights=pretrained"], True, 4),
+        (["model.weights=pretrained"], True, 2),
         (["model.weights=pretrained"], False, 1),
         (["model.weights=none"], True, 1),
         (["model.weights=pretrained", "model.head_init=random"], True, 1),
