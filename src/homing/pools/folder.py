@@ -49,7 +49,7 @@ def read_folder(name: str, root: Path, spec: PoolSpec) -> Pool:
     return _by_folders(name, root, spec) if metadata is None else _by_metadata(name, root, metadata, spec)
 
 
-def column(columns: Mapping[str, Texts], name: str, where: Path, what: str) -> Texts:
+def column(columns: Mapping[str, Texts], name: str, where: Path | str, what: str) -> Texts:
     """A column by name.
 
     Raises:
@@ -79,8 +79,8 @@ def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
     if spec.labels == "none":
         labels = Texts.constant(UNLABELLED, len(files))
     else:
-        labels, used = _folder_labels(files, root), {"label": "the folder directly in the pool", **used}
-        _check_classes(listing, root)
+        labels, used = labels_of_folders(files, root), {"label": "the folder directly in the pool", **used}
+        check_classes(listing, root)
         check_layout(listing, root)
         warnings += layout_doubts(listing)
     read_as = ReadAs(name, "image folder", used, dict(listing.skipped), tuple(warnings))
@@ -92,21 +92,26 @@ def _pool(name: str, ids: Texts, labels: Texts, store: FolderImages, columns: Co
     return Pool(name, ids, labels, store, sources, columns, np.arange(len(ids)), (read_as,))
 
 
-def _folder_labels(files: Texts, root: Path) -> Texts:
-    """The first folder of each path."""
+def labels_of_folders(files: Texts, root: Path | str) -> Texts:
+    """The first folder of each path.
+
+    Raises:
+        DataError: One lies in none.
+    """
     plain = files.plain()
     ends = pc.find_substring(plain, "/")
     direct = pc.index(ends, pa.scalar(-1, ends.type)).as_py() if len(plain) else -1
     if direct >= 0:
         raise DataError(
-            f"{root / files[direct]}: lies directly in the pool, so it has no class; put images into one sub-folder a"
+            f"{root}/{files[direct]}: lies directly in the pool, so it has no class; put images into one sub-folder a"
             " class, or add metadata.csv with the columns file_name and label"
         )
     return Texts(pc.replace_substring_regex(plain, r"(?s)/.*", "").dictionary_encode())
 
 
-def _check_classes(listing: Listing, root: Path) -> None:
-    filled = set(_folder_labels(listing.files, root).unique())
+def check_classes(listing: Listing, root: Path | str) -> None:
+    """Refuse a folder directly in the pool that holds no image."""
+    filled = set(labels_of_folders(listing.files, root).unique())
     empty = [name for name in listing.folders if name not in filled]
     if not filled or not empty:
         return
@@ -132,7 +137,7 @@ def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
     else:
         if columns and not pc.all(pc.match_substring(files.plain(), "/")).as_py():
             column(columns, "label", metadata, "label")  # is not there, and neither are folders
-        labels, used["label"] = _folder_labels(files, root), "the folder directly in the pool"
+        labels, used["label"] = labels_of_folders(files, root), "the folder directly in the pool"
         if columns:
             warnings.append(
                 f"{metadata.name} has no column 'label', so folders were taken for classes"

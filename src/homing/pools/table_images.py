@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from homing.pools.files import file_state, read_regular, unreadable
+from homing.pools.files import file_state, read_regular, states_within, unreadable
 from homing.pools.pool import STATE_BYTES
 from homing.pools.rows import StoreRows
 from homing.pools.table_parts import Part
@@ -26,8 +26,6 @@ HELD_BYTES = 128_000_000
 HELD_FILES = 16
 REMEDY = "write the table anew with the images' bytes in it, or put table and files into one folder"
 
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: no two numbers come to the same, and neighbours lie far apart
-
 
 class TableImages:
     """Images inside a table; files that it names must lie in its folder.
@@ -35,11 +33,11 @@ class TableImages:
     Args:
         parts: The table's files.
         column: Of the images: bytes, or a struct of `bytes` and `path`.
-        root: Folder in which files that the table names have to lie.
+        root: Folder in which files that the table names have to lie; None where it may name none.
     """
 
-    def __init__(self, parts: Sequence[Part], column: str, root: Path) -> None:
-        self.parts, self.column, self.root = tuple(parts), column, root.resolve()
+    def __init__(self, parts: Sequence[Part], column: str, root: Path | None) -> None:
+        self.parts, self.column, self.root = tuple(parts), column, None if root is None else root.resolve()
         self.starts = np.cumsum([0, *(part.num_rows for part in parts)], dtype=np.int64)
         self.digests: npt.NDArray[np.uint8] | None = None
         """sha256 of each image's bytes, uint8 [rows, 32], zeros where unread; None before `content_ids`."""
@@ -54,6 +52,10 @@ class TableImages:
     def read(self, row: int) -> bytes:
         """The bytes in the table, or those of the file that it names."""
         part, inside = self._place(row)
+        with self._readable(part):
+            alone = self.parts[part].row(self.column, inside)
+        if alone is not None:
+            return self._bytes(alone.as_py())
         with self._lock:
             starts = self._starts(part)
             number = int(np.searchsorted(starts, inside, side="right")) - 1
@@ -77,13 +79,10 @@ class TableImages:
         for number in np.unique(places).tolist():
             mine = np.flatnonzero(places == number)
             inside = rows[mine] - self.starts[number]
-            table = file_state(self.parts[number].path.absolute())
+            table = self.parts[number].state()
             if table is None:
                 continue
-            # whoever looks states up compares first halves: they must differ from row to row
-            numbers = inside.astype("<u8")
-            found[mine, :8] = (numbers * _SPREAD ^ np.frombuffer(table[:8], "<u8"))[:, None].view(np.uint8)
-            found[mine, 8:] = numbers[:, None].view(np.uint8)
+            found[mine] = states_within(table, inside)
             try:
                 with self._lock:
                     paths = self._paths_of(number)
@@ -213,6 +212,8 @@ class TableImages:
             raise unreadable(reason if repr(named) in reason else f"the table names {named!r}: {reason}") from error
 
     def _file(self, named: str) -> Path:
+        if self.root is None:
+            raise unreadable(f"the table names the file {named!r}; here only bytes in the table are read: {REMEDY}")
         path = (self.root / named).resolve() if "\0" not in named else None
         if path is None or not path.is_relative_to(self.root):  # a table must not pick files of this machine
             raise unreadable(

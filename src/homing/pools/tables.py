@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ import pyarrow as pa
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
+from homing.pools.layouts import is_of_split, split_in
+from homing.pools.object_store import list_objects
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
 from homing.pools.table_parts import ArrowPart, ParquetPart, Part, open_parts
@@ -25,18 +26,20 @@ class Table:
     """An open table.
 
     Attributes:
-        root: Its file or folder.
+        root: Its file or folder, or the URL of it.
         kind: What it is called in messages.
         parts: Its files; all have the same columns.
         features: Column → what Hugging Face datasets says of it, where it says something.
         warnings: What may have been meant otherwise.
+        version: The one that is read, where it has versions.
     """
 
-    root: Path
+    root: Path | str
     kind: str
     parts: tuple[Part, ...]
     features: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    version: str = ""
 
     def __len__(self) -> int:
         return sum(part.num_rows for part in self.parts)
@@ -107,7 +110,8 @@ class Table:
 
     def images(self) -> TableImages:
         """The images; raises DataError as `image_column` does."""
-        return TableImages(self.parts, self.image_column(), self.root if self.root.is_dir() else self.root.parent)
+        root = self.root if isinstance(self.root, Path) else None
+        return TableImages(self.parts, self.image_column(), root if root is None or root.is_dir() else root.parent)
 
     def _image_columns(self) -> list[str]:
         schema = self.parts[0].schema
@@ -138,8 +142,8 @@ def open_table(root: Path, split: str | None = None) -> Table:
     files = _parquet_files(root) if root.is_dir() else [root]
     warnings = []
     if split is not None:
-        files = [file for file in files if _is_of_split(file.name, split)]
-    elif len(kinds := sorted({kind for file in files if (kind := _split_in(file.name))})) > 1:
+        files = [file for file in files if is_of_split(file.name, split)]
+    elif len(kinds := sorted({kind for file in files if (kind := split_in(file.name))})) > 1:
         warnings.append(f"the files are named for the splits {', '.join(kinds)}; all were read: name one with split")
     if not files or not all(file.suffix == ".parquet" for file in files):
         of_split = "" if split is None else f" (split {split!r})"
@@ -160,7 +164,29 @@ def open_parquet(files: Sequence[Path], root: Path, warnings: tuple[str, ...] = 
     Raises:
         DataError: One cannot be read, or their columns differ.
     """
-    return _table(root, "parquet", open_parts(files, ParquetPart, root, what), {}, warnings)
+    return table_of(root, "parquet", open_parts(files, ParquetPart, root, what), {}, warnings)
+
+
+def open_remote(url: str, split: str | None = None) -> Table:
+    """Parquet files in object storage: one, or those directly in a folder.
+
+    Raises:
+        DataError: There are none, or they cannot be read, or their columns differ.
+        OSError: The store cannot be asked.
+    """
+    files = [file for file in list_objects(url) if file.name.endswith(".parquet") and not is_junk(file.name)]
+    if split is not None:
+        files = [file for file in files if is_of_split(file.name, split)]
+    if not files:
+        of_split = "" if split is None else f" of the split {split!r}"
+        raise DataError(
+            f"{url}: holds no .parquet and no .tar file{of_split}; from object storage these are read, and .zip and"
+            " .lance: pack images into one of them"
+        )
+    kinds = sorted({kind for file in files if split is None and (kind := split_in(file.name))})
+    splits = f"the files are named for the splits {', '.join(kinds)}; all were read: name one with split"
+    parts = open_parts(files, ParquetPart, url, "parquet")
+    return table_of(url, f"parquet in object storage ({len(files):,})", parts, {}, (splits,) if len(kinds) > 1 else ())
 
 
 def _open_saved(root: Path, split: str | None) -> Table:
@@ -192,7 +218,7 @@ def _open_saved(root: Path, split: str | None) -> Table:
         raise DataError(f"{root}: no images; the saved dataset is empty")
     parts = open_parts([root / name for name in names], ArrowPart, root, "a saved dataset")
     features = info.get("features")
-    return _table(root, "saved dataset", parts, features if isinstance(features, dict) else {}, ())
+    return table_of(root, "saved dataset", parts, features if isinstance(features, dict) else {}, ())
 
 
 def _json(path: Path, wrong: Callable[[object], DataError]) -> dict[str, Any]:
@@ -205,7 +231,14 @@ def _json(path: Path, wrong: Callable[[object], DataError]) -> dict[str, Any]:
     return found
 
 
-def _table(root: Path, kind: str, parts: list[Part], features: Mapping[str, Any], warnings: tuple[str, ...]) -> Table:
+def table_of(
+    root: Path | str, kind: str, parts: Sequence[Part], features: Mapping[str, Any], warnings: tuple[str, ...]
+) -> Table:
+    """Some files as one table.
+
+    Raises:
+        DataError: A column occurs twice, or their columns or classes differ.
+    """
     first = parts[0].schema
     if len(set(first.names)) < len(first.names):
         raise DataError(f"{root}: a column occurs twice; columns: {quoted(first.names)}")
@@ -249,13 +282,3 @@ def _looks_like_image(field: pa.Field) -> bool:
 
 def _parquet_files(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("*.parquet") if not is_junk(path.name))
-
-
-def _is_of_split(name: str, split: str) -> bool:
-    """Whether a file is called for a split: train.parquet, train-00000-of-00002.parquet, train_1.parquet."""
-    return re.match(rf"{re.escape(split)}([-.]|_?\d)", name) is not None
-
-
-def _split_in(name: str) -> str | None:
-    found = re.match(r"(train|training|validation|valid|val|test|dev)([-._]|\d)", name.lower())
-    return found.group(1) if found else None

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from homing.errors import DataError, RecipeError
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
+from homing.recipe.urls import checked_url, is_url
 from homing.recipe.yaml_text import TEXT, Loader, is_plain
 
 KeyPath = tuple[str | int, ...]
@@ -297,7 +298,9 @@ def _absolute(path: str) -> str:
     filled = os.path.expanduser(os.path.expandvars(path))
     if "\0" in filled:
         raise RecipeError(f"path {path!r} holds a NUL character")
-    return os.path.abspath(filled)
+    if is_url(filled):
+        filled = checked_url(filled)
+    return filled if is_url(filled) else os.path.abspath(filled)
 
 
 def shipped_recipes() -> dict[str, Path]:
