@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HELD_FILES = 64  # open at a time, of each thread
 _BUFFER = 1 << 20
-_MOST_AHEAD = 8 << 20
+_LEAST_AHEAD, _MOST_AHEAD = 1 << 16, 8 << 20  # bytes: from where an answer takes longer than to be waited for
 _GAP = 1 << 16  # between two ranges that are read one behind the other: headers, labels
 _NEEDS = {"s3": "pip install 'homing[remote]'", "gs": "pip install 'homing[remote]' gcsfs"}
 # a lost connection is an error within some two minutes: five tries of our own kind (s3fs), not five times five
@@ -127,7 +127,7 @@ class _Reader:
         end = self._start + len(self._data)
         is_next = self._key == of.key and self._start <= start <= end + _GAP
         if not (is_next and start + size <= end):
-            self._ahead = min(_MOST_AHEAD, max(2 * self._ahead, 4 * size)) if is_next else 0
+            self._ahead = min(_MOST_AHEAD, max(_LEAST_AHEAD, 2 * self._ahead, 4 * size)) if is_next else 0
             length = min(size + self._ahead, max(0, of.size - start))
             file = self._file(of)
             file.seek(start)

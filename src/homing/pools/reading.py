@@ -55,8 +55,7 @@ def read_pool(spec: PoolSpec) -> Pool:
         else:
             pool = _read_table(_open(spec), name, spec)
     except OSError as error:
-        reason = " ".join(str(error.strerror or error).split())
-        raise DataError(f"{error.filename or spec.path}: {reason}") from error
+        raise _told(error, spec) from error
     if not len(pool):
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     pool = _without_blank_labels(pool)
@@ -83,8 +82,7 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
             for what, name in (("id", spec.id_column), ("label", spec.label_column))
         )
     except OSError as error:
-        reason = " ".join(str(error.strerror or error).split())
-        raise DataError(f"{error.filename or spec.path}: {reason}") from error
+        raise _told(error, spec) from error
     store: ImageStore = NoImages(len(table))
     with contextlib.suppress(DataError):  # pictures are shown where there are some, and nothing else is done with them
         store = table.images()
@@ -93,6 +91,12 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
     pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
     return _composed(pool), table
+
+
+def _told(error: OSError, spec: PoolSpec) -> DataError:
+    """One sentence that begins with the file, whether or not the error's own words do."""
+    where, reason = str(error.filename or spec.path), " ".join(str(error.strerror or error).split())
+    return DataError(reason if reason.startswith(where) else f"{where}: {reason}")
 
 
 def _named(columns: Columns, what: str, name: str, root: str) -> Texts:
