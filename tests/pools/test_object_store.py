@@ -197,6 +197,11 @@ def test_urls_stay_what_they_are_in_a_resolved_recipe(tmp_path, monkeypatch):
     assert parse_recipe(recipe.to_yaml()) == recipe
 
 
+def test_a_file_url_is_the_path_that_it_names(tmp_path):
+    path = write_tar(tmp_path / "a b.tar", samples(0, 2))
+    assert pool_at(f"file://{tmp_path}/a%20b.tar").ids == pool_at(path).ids
+
+
 @pytest.mark.parametrize("url", ["memory://a/b.tar", "http://a/b.parquet", "ssh://a/b"])
 def test_other_kinds_of_urls_are_refused_with_those_that_are_read(url):
     with pytest.raises(RecipeError, match="pools are read from s3, gs, hf, file, or a local path"):

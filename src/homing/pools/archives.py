@@ -17,7 +17,7 @@ from homing.pools.suffixes import METADATA, is_junk, suffix_of
 from homing.pools.tar_headers import COMPRESSED, compressed
 from homing.pools.tar_shards import read_shards
 from homing.pools.zip_folder import read_zip
-from homing.recipe.urls import checked_url, is_url
+from homing.recipe.urls import is_url
 
 if TYPE_CHECKING:
     from homing.recipe.schema import PoolSpec
@@ -39,7 +39,7 @@ def read_archive(name: str, spec: PoolSpec) -> Pool | None:
         DataError: An archive is missing, compressed as a whole, or cannot be read.
         OSError: One cannot be looked at.
     """
-    path = checked_url(spec.path) if is_url(spec.path) else spec.path
+    path = spec.path
     if path.lower().endswith(".zip") and (is_url(path) or Path(path).is_file()):
         (file,) = _files(path)
         return read_zip(name, file, spec)

@@ -46,6 +46,7 @@ def read_pool(spec: PoolSpec) -> Pool:
     Raises:
         DataError: The path is missing or empty, a column is missing, ids are not unique, or it can be read in two ways.
     """
+    spec = _resolved(spec)
     name = name_of(spec)
     try:
         if is_image_folder(spec):
@@ -72,6 +73,7 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
     Raises:
         DataError: As `read_pool`.
     """
+    spec = _resolved(spec)
     try:
         table = _open(spec)
         if not len(table):
@@ -114,7 +116,7 @@ def name_of(spec: PoolSpec) -> str:
         return spec.name
     root = Path(spec.path)
     if root.is_dir():
-        return root.name or "pool"
+        return root.name.removesuffix(".lance") or "pool"
     plain = re.sub(r"[-_.\d]*\{.*", "", spec.path)  # shards/train-{0..9}.tar: train; shards/{0..9}.tar: shards
     return Path(plain).stem or "pool"
 
@@ -136,9 +138,14 @@ def files_are_ids(spec: PoolSpec) -> bool:
     return is_image_folder(spec) and spec.id_column is None
 
 
+def _resolved(spec: PoolSpec) -> PoolSpec:
+    """The same, with a URL that may be read, or the path of a file://."""
+    return spec.model_copy(update={"path": checked_url(spec.path)}) if is_url(spec.path) else spec
+
+
 def _open(spec: PoolSpec) -> Table:
     """The table that a path names."""
-    path = checked_url(spec.path) if is_url(spec.path) else spec.path
+    path = spec.path
     if is_lance(path):
         return open_lance(path, spec.split)
     if is_url(path):

@@ -40,7 +40,10 @@ class Section(BaseModel):
         return {name: str(value).lower() if name in wrong else value for name, value in tree.items()}
 
 
-_PATH = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
+_PATH = Field(
+    description="image folder, folder with metadata, parquet file or folder, saved dataset, tar shards, zip file, Lance"
+    " table; or s3://, gs://, hf:// of a table or an archive"
+)
 _NAME = Field(None, description="what to call this pool; default: the last part of its path")
 _SPLIT = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
 _ID_COLUMN = Field(None, description="column with a unique id for each sample")
