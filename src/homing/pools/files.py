@@ -152,7 +152,7 @@ class FolderImages:
         """
         name = self.names[row]
         if leads_out(name):
-            raise unreadable(f"the file_name {name!r} points outside its folder; only files inside are read")
+            raise unreadable(f"the path {name!r} points outside of {self.root}; only files inside are read")
         return self.root / name
 
     def read(self, row: int) -> bytes:

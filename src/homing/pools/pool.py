@@ -57,6 +57,7 @@ class ReadAs:
         skipped: Suffix → files that were not read, because no image has it.
         warnings: What may have been meant otherwise, one sentence each.
         version: Of a source that has versions, the one that is read; part of the pool's identity.
+        selection: Which rows of it were chosen, and how many that are; empty where all are.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ReadAs:
     skipped: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     version: str = ""
+    selection: str = ""
 
 
 @dataclass(frozen=True)

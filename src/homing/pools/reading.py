@@ -20,18 +20,20 @@ from homing.errors import DataError
 from homing.pools.archives import is_shard_folder, read_archive
 from homing.pools.class_names import composed, quoted
 from homing.pools.columns import Columns
-from homing.pools.folder import UNLABELLED, column, read_folder
+from homing.pools.folder import read_folder
+from homing.pools.hub import open_hub
 from homing.pools.lance_table import is_lance, open_lance
 from homing.pools.layouts import is_split_name
-from homing.pools.pool import ImageStore, NoImages, Pool, ReadAs
-from homing.pools.table_images import REMEDY, TableImages
+from homing.pools.metadata import columns_of
+from homing.pools.pool import ImageStore, NoImages, Pool
+from homing.pools.table_images import TableImages
+from homing.pools.table_pools import read_table
 from homing.pools.tables import Table, is_table, open_remote, open_table
 from homing.pools.texts import Texts
+from homing.recipe.hub_names import hub_name
 from homing.recipe.urls import checked_url, is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from homing.recipe.schema import PoolSpec
 
 
@@ -54,9 +56,10 @@ def read_pool(spec: PoolSpec) -> Pool:
         elif (archive := read_archive(name, spec)) is not None:
             pool = archive
         else:
-            pool = _read_table(_open(spec), name, spec)
+            pool = read_table(_open(spec), name, spec)
     except OSError as error:
         raise _told(error, spec) from error
+    _check_keys(spec, pool)
     if not len(pool):
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     pool = _without_blank_labels(pool)
@@ -78,7 +81,7 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
         table = _open(spec)
         if not len(table):
             raise DataError(f"{spec.path}: has no rows; rates need at least one on each side")
-        columns = Columns({key: _reader(table, key) for key in table.names})
+        columns = columns_of(table)
         ids, labels = (
             _named(columns, what, name or what, spec.path)
             for what, name in (("id", spec.id_column), ("label", spec.label_column))
@@ -87,7 +90,7 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
         raise _told(error, spec) from error
     store: ImageStore = NoImages(len(table))
     with contextlib.suppress(DataError):  # pictures are shown where there are some, and nothing else is done with them
-        store = table.images()
+        store = table.images(spec.image_column)
     name = name_of(spec)
     pool = Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)))
     pool = _without_blank_labels(pool)
@@ -146,49 +149,30 @@ def _resolved(spec: PoolSpec) -> PoolSpec:
 def _open(spec: PoolSpec) -> Table:
     """The table that a path names."""
     path = spec.path
+    if (name := hub_name(path)) is not None:
+        return open_hub(name, spec.split, spec.config, spec.revision)
     if is_lance(path):
         return open_lance(path, spec.split)
     if is_url(path):
         return open_remote(path, spec.split)
     if not Path(path).exists():
         raise DataError(
-            f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv, a parquet file, a"
-            " saved dataset, tar shards or a zip file"
+            f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv, a table (parquet,"
+            " csv, jsonl), a saved dataset, tar shards, a zip file, or the name of a dataset of the hub"
         )
-    return open_table(Path(path), spec.split)
+    return open_table(Path(path), spec.split, spec.separator)
 
 
-def _read_table(table: Table, name: str, spec: PoolSpec) -> Pool:
-    root = Path(spec.path)
-    store, image_column = table.images(), table.image_column()
-    columns = Columns({key: _reader(table, key) for key in table.names})
-    used = {"image": image_column}
-    if spec.labels == "none":
-        labels = Texts.constant(UNLABELLED, len(store))
-    else:
-        used["label"] = spec.label_column or "label"
-        labels = column(columns, used["label"], root, "label")
-    if spec.group_column:
-        column(columns, spec.group_column, root, "group")
-        used["group"] = spec.group_column
-    if spec.id_column:
-        ids, used["id"] = column(columns, spec.id_column, root, "id"), spec.id_column
-    else:
-        ids, wrong = store.content_ids()
-        used["id"] = "the sha256 of the image's bytes"
-        if wrong and len(wrong) == len(ids):
-            first = _with_remedy(wrong[0])
-            raise DataError(f"{spec.path}: none of its {len(ids):,} images can be read; row 0: {first}")
-    read_as = ReadAs(name, table.kind, used, {}, table.warnings, table.version)
-    return Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)), (read_as,))
-
-
-def _with_remedy(reason: str) -> str:
-    return reason if REMEDY in reason else f"{reason}; {REMEDY}"
-
-
-def _reader(table: Table, name: str) -> Callable[[], Texts]:
-    return lambda: table.texts(name)
+def _check_keys(spec: PoolSpec, pool: Pool) -> None:
+    """Refuse keys that say nothing of a pool of its kind."""
+    is_hub = hub_name(spec.path) is not None
+    (read_as,) = pool.read_as
+    wrong = [key for key in ("config", "revision") if getattr(spec, key) and not is_hub]
+    wrong += ["where"] if spec.where and not read_as.selection else []
+    wrong += ["root"] if spec.root and is_image_folder(spec) else []
+    wrong += ["image_column"] if spec.image_column and read_as.columns.get("image") != spec.image_column else []
+    if wrong:
+        raise DataError(f"{spec.path}: {' and '.join(wrong)} mean nothing for {read_as.kind}; leave them out")
 
 
 def _without_blank_labels(pool: Pool) -> Pool:

@@ -100,32 +100,40 @@ class TableImages:
             return None
         return bytes(self.digests[row])
 
-    def content_ids(self) -> tuple[Texts, dict[int, str]]:
-        """An id for each row out of one pass over all images: 32 hexadecimal digits of the sha256 of its bytes.
+    def content_ids(self, rows: StoreRows | None = None) -> tuple[Texts, dict[int, str]]:
+        """Ids out of one pass over the images: 32 hexadecimal digits of the sha256 of an image's bytes.
 
         Further copies of one picture get a number behind it; what cannot be read is `row-N`, counted from 0.
 
+        Args:
+            rows: Those that are wanted, ascending; None: all. Blocks without one are not read.
+
         Returns:
-            The ids, and row → why it cannot be read.
+            The id of each wanted row, and row → why it cannot be read.
         """
         digests = np.zeros((len(self), 32), np.uint8)
+        wanted = np.ones(len(self), np.bool_) if rows is None else np.isin(np.arange(len(self)), rows)
         wrong: dict[int, str] = {}
-        row = 0
         for number in range(len(self.parts)):
             with self._lock:
-                num_blocks = len(self._starts(number)) - 1
-            for block in range(num_blocks):
+                starts = self._starts(number) + int(self.starts[number])
+            for block, (row, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+                if block == 0:
+                    self._paths[number] = None  # until one is met that lies elsewhere
+                if not wanted[row:end].any():
+                    self._paths.pop(number, None)  # what it names is not known
+                    continue
                 with self._lock:
                     values = self._block(number, block)
                     self._held.clear()  # none of it is read again on this pass
-                    if block == 0:
-                        self._paths[number] = None  # until one is met that lies elsewhere
                 for chunk in values.chunks:
                     found = b"".join(self._digests(chunk, number, row, wrong))
                     digests[row : row + len(chunk)] = np.frombuffer(found, np.uint8).reshape(-1, 32)
                     row += len(chunk)
         self.digests = digests
-        return ids_of(digests, np.fromiter(wrong, np.int64, len(wrong))), wrong
+        kept = np.flatnonzero(wanted)
+        wrong = {row: why for row, why in wrong.items() if wanted[row]}
+        return ids_of(digests[kept], np.array(sorted(wrong), np.int64), kept), wrong
 
     def close(self) -> None:
         """Let go of what is held and open; a later read opens it again."""
@@ -238,14 +246,19 @@ class TableImages:
         return self._paths[number]
 
 
-def ids_of(digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64]) -> Texts:
+def ids_of(
+    digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64], rows: npt.NDArray[np.int64] | None = None
+) -> Texts:
     """Ids out of digests: the first 32 hexadecimal digits, `-2`, `-3` behind further copies, `row-N` for the unread.
 
     Args:
         digests: uint8 [N, 32].
         unread: Rows without one, int64.
+        rows: Of the table, ascending, int64 [N]; default: 0 .. N.
     """
     num = len(digests)
+    rows = np.arange(num) if rows is None else rows
+    unread = np.searchsorted(rows, unread)
     text = pa.py_buffer(np.ascontiguousarray(digests[:, :16]).tobytes().hex().encode())
     offsets = np.arange(0, 32 * num + 1, 32, dtype=np.int64)
     ids = pa.Array.from_buffers(pa.large_string(), num, [None, pa.py_buffer(offsets), text])
@@ -258,7 +271,7 @@ def ids_of(digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64]) -> Tex
     if not len(special):
         return Texts(ids)
     gone = set(unread.tolist())
-    texts = [f"row-{row}" if row in gone else f"{ids[row].as_py()}-{copy[row] + 1}" for row in special.tolist()]
+    texts = [f"row-{rows[row]}" if row in gone else f"{ids[row].as_py()}-{copy[row] + 1}" for row in special.tolist()]
     mask = np.zeros(num, np.bool_)
     mask[special] = True
     return Texts(pc.replace_with_mask(ids, pa.array(mask), pa.array(texts, pa.large_string())))

@@ -77,7 +77,7 @@ class Part(Protocol):
         ...
 
 
-class _Opened:
+class Opened:
     """A file opened when it is needed, and looked at again then: rows of another state must not pass as these."""
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class ParquetPart:
     """A parquet file."""
 
     def __init__(self, path: Path | RemoteFile) -> None:
-        self.path, self._state = path, _Opened(path) if isinstance(path, Path) else path
+        self.path, self._state = path, Opened(path) if isinstance(path, Path) else path
         self.check, self.state = self._state.check, self._state.state
         self._buffer_bytes = 0
         file = self._open()
@@ -237,7 +237,7 @@ class ArrowPart:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._state = path, _Opened(path)
+        self.path, self._state = path, Opened(path)
         self.check, self.state = self._state.check, self._state.state
         self._table: pa.Table | None = None
         table = self._held()
