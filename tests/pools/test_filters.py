@@ -58,7 +58,7 @@ def test_rows_are_chosen(where, rows):
         ("(sender == 181)", "at character 1: found '('"),
         ("__import__('os').system('touch owned') == 0", "at character 11: found '(', expected one of =="),
         ("sender == __import__('os')", "at character 21: found '(', expected 'and'"),
-        ("sender == 181; drop table x", "is met by none"),
+        ("sender == 181; drop table x", "at character 16: found 'drop', expected 'and'"),
         ("Sender == 181", "at character 1: there is no column 'Sender'; columns: 'sender', 'split'"),
         ("split > 3", "'split' holds 'extra', which is no number; put the value behind > into quotes"),
         ("split == nowhere", "is met by none of the 5 rows"),

@@ -168,7 +168,7 @@ def test_metadata_that_is_meant_otherwise_is_refused_with_the_remedy(tmp_path, h
 def test_what_separates_the_cells_of_metadata_is_found_out(tmp_path, separator):
     rows = [row.replace(",", separator) for row in ROWS]
     root = write_metadata(tmp_path, *rows, header=f"file_name{separator}label")
-    assert pool_at(root).labels == [row.split(",")[1] for row in ROWS]
+    assert read_pool(PoolSpec(path=str(root))).labels == [row.split(",")[1] for row in ROWS]
 
 
 def test_metadata_in_another_encoding_is_refused_with_the_remedy(tmp_path):

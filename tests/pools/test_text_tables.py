@@ -149,7 +149,12 @@ def test_structs_with_paths_lie_below_the_root_that_is_named(photos, tmp_path):
 
 
 def test_a_byte_order_mark_quoted_breaks_and_typed_texts(folder):
-    rows = [["path", "label", "note"], [FILES[0], "01", "a\nb, c"], [FILES[2], "2024-01-01", 'say ""'], [FILES[1], "true", "NA"]]
+    rows = [
+        ["path", "label", "note"],
+        [FILES[0], "01", "a\nb, c"],
+        [FILES[2], "2024-01-01", 'say ""'],
+        [FILES[1], "true", "NA"],
+    ]
     pool = pool_at(write_rows(folder / "t.csv", rows, encoding="utf-8-sig"))
     assert pool.labels == ["01", "2024-01-01", "true"]
     assert pool.columns["note"] == ["a\nb, c", 'say ""', "NA"]
@@ -164,9 +169,13 @@ def test_a_byte_order_mark_quoted_breaks_and_typed_texts(folder):
         ("path,label\ncat/000.png,cat,1\n", {}, "Expected 2 columns, got 3"),
         ("path,label\ncat/000.png,cat\ncat/001.png\n", {}, "Row #3"),
         ("path,label,label\ncat/000.png,cat,1\n", {}, "a column occurs twice; columns: 'path', 'label', 'label'"),
-        ("path,label\ncat/000.png,\n", {}, "row 0 has no label"),
+        ("path,label\ncat/000.png,\n", {}, "cat/000.png has no label"),
         ("path,label\ncat/000.png,cat\ncat/000.png,cat\n", {}, "id 'cat/000.png' occurs more than once in column path"),
-        ("path,label,n\ncat/000.png,a,1\ncat/001.png,b,1\n", {"id_column": "n"}, "id '1' occurs more than once in column n"),
+        (
+            "path,label,n\ncat/000.png,a,1\ncat/001.png,b,1\n",
+            {"id_column": "n"},
+            "id '1' occurs more than once in column n",
+        ),
         ("path,label\ncat/000.png,cat\n", {"separator": ";"}, "columns: 'path,label'"),
         ("path,file,label\ncat/000.png,b,cat\n", {}, "several columns may hold paths of images: 'path', 'file'"),
         ("x,label\ncat/000.png,cat\n", {}, "no image column; set image_column"),

@@ -55,7 +55,11 @@ def column(columns: Mapping[str, Texts], name: str, where: Path | str, what: str
         DataError: There is none; lists those that there are.
     """
     if name not in columns:
-        hint = "set image_column to the one that holds the paths of the images" if what == "file" else f"set {what}_column to one"
+        hint = (
+            "set image_column to the one that holds the paths of the images"
+            if what == "file"
+            else f"set {what}_column to one"
+        )
         raise DataError(
             f"{where}: there is no column {name!r}; columns: {quoted(columns) or 'none'}; {hint}, or add it"
         )

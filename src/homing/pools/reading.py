@@ -169,6 +169,8 @@ def _check_keys(spec: PoolSpec, pool: Pool) -> None:
     (read_as,) = pool.read_as
     wrong = [key for key in ("config", "revision") if getattr(spec, key) and not is_hub]
     wrong += ["where"] if spec.where and not read_as.selection else []
+    is_csv = "separated by" in read_as.kind or read_as.kind.endswith("metadata.csv")
+    wrong += ["separator"] if spec.separator and not is_csv else []
     wrong += ["root"] if spec.root and is_image_folder(spec) else []
     wrong += ["image_column"] if spec.image_column and read_as.columns.get("image") != spec.image_column else []
     if wrong:
@@ -206,7 +208,8 @@ def _check_texts(pool: Pool, spec: PoolSpec) -> None:
             raise DataError(f"{spec.path}: {where} has no {what}{more}; fill it in or leave the row out")
     double = pool.ids.first_double()
     if double is not None:
-        place = f"column {spec.id_column}" if spec.id_column else "the file names"
+        named = spec.id_column or next((one.columns.get("image") for one in pool.read_as), None)
+        place = f"column {named}" if named else "the file names"
         raise DataError(f"{spec.path}: id {pool.ids[double]!r} occurs more than once in {place}; ids must be unique")
 
 
