@@ -6,7 +6,7 @@ No code of a dataset is run: `datasets` has none to run since its version 4.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
@@ -65,50 +65,67 @@ def open_hub(name: str, split: str | None, config: str | None, revision: str | N
 def _builder(name: str, config: str | None, revision: str | None) -> tuple[DatasetBuilder, str]:
     """What loads a dataset, and its commit: of the hub, or offline of a snapshot in the hub's cache, or prepared."""
     import datasets
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import constants
 
     shown = f"hub dataset {name}"
-    options: dict[str, Any] = {"name": config}
+    commit = None if constants.HF_HUB_OFFLINE else _newest(name, revision)
+    folder = None if commit else _snapshot(name, revision)
     try:
-        if not constants.is_offline_mode():
-            commit = str(HfApi().dataset_info(name, revision=revision).sha)
-            return datasets.load_dataset_builder(name, revision=commit, **options), commit
+        if folder is not None:
+            return datasets.load_dataset_builder(str(folder), name=config), folder.name
+        builder = datasets.load_dataset_builder(name, name=config, revision=commit)
+    except Exception as error:  # of many libraries
+        if commit or folder or isinstance(error, ValueError):  # a configuration has to be named, say
+            raise DataError(f"{shown}: cannot be loaded: {_sentence(error)}") from error
+        of_revision = f" of the revision {revision!r}" if revision else ""
+        raise DataError(
+            f"{name}: no such file or folder, and the hub's dataset{of_revision} is neither reachable nor in the cache"
+            f" ({constants.HF_HUB_CACHE}); {_OFFLINE.format(name=name)}"
+        ) from error
+    found = commit or str(builder.hash or "")
+    if commit is None and revision not in (None, found):
+        raise DataError(
+            f"{name}: no such file or folder, and of the hub's dataset only the commit {found} is in the cache, not the"
+            f" revision {revision!r}; {_OFFLINE.format(name=name)}"
+        )
+    return builder, found
+
+
+def _newest(name: str, revision: str | None) -> str | None:
+    """The commit that a revision is on the hub; None where the hub cannot be reached.
+
+    Raises:
+        DataError: The hub has no such dataset, or no such revision of it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return str(HfApi().dataset_info(name, revision=revision).sha)
     except RevisionNotFoundError as error:
-        raise DataError(f"{shown}: has no revision {revision!r}; name a branch, a tag or a commit of it") from error
+        raise DataError(
+            f"hub dataset {name}: has no revision {revision!r}; name a branch, a tag or a commit of it"
+        ) from error
     except RepositoryNotFoundError as error:
         raise DataError(
             f"{name}: no such file or folder, and no dataset of that name on the hub that this user may read; correct"
             " the path, or log in with `hf auth login`"
         ) from error
-    except OSError:  # no network: what is here will do
-        pass
-    except ValueError as error:  # a configuration has to be named
-        raise DataError(f"{shown}: {_sentence(error)}") from error
+    except HfHubHTTPError as error:
+        raise DataError(f"hub dataset {name}: the hub refuses: {_sentence(error)}") from error
+    except Exception:  # no network, of many kinds: what is here will do
+        return None
+
+
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of a commit in the hub's cache, as `hf download` leaves it; None where it is not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
-        folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
-        return datasets.load_dataset_builder(str(folder), **options), folder.name
-    except ValueError as error:
-        raise DataError(f"{shown}: {_sentence(error)}") from error
-    except OSError:
-        pass
-    try:
-        builder = datasets.load_dataset_builder(name, revision=revision, **options)
-    except ValueError as error:
-        raise DataError(f"{shown}: {_sentence(error)}") from error
-    except OSError as error:
-        wanted = f" of the revision {revision!r}" if revision else ""
-        raise DataError(
-            f"{name}: no such file or folder, and the hub's dataset{wanted} is neither reachable nor in the cache"
-            f" ({constants.HF_HUB_CACHE}); {_OFFLINE.format(name=name)}"
-        ) from error
-    commit = str(builder.hash or "")
-    if revision not in (None, commit):
-        raise DataError(
-            f"{shown}: offline only the commit {commit} is in the cache, not the revision {revision!r};"
-            f" {_OFFLINE.format(name=name)}"
-        )
-    return builder, commit
+        return Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _files_of(name: str) -> Path:

@@ -6,6 +6,7 @@ import os
 import unicodedata
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pyarrow.compute as pc
 
 from homing.errors import DataError
@@ -31,12 +32,19 @@ def paths_inside(root: Path, texts: Texts, table: Path | str, column: str) -> Te
     """
     start, odd = f"{os.path.abspath(root)}{os.sep}", pc.match_substring_regex(texts.plain(), _ODD_PATH)
     files = Texts(_plain_path(text, start) for text in texts) if pc.any(odd).as_py() else texts
-    lost = [row for row, file in enumerate(files) if leads_out(file) or not os.path.lexists(start + file)]
+    plain = files.plain()
+    accented = pc.not_equal(pc.binary_length(plain), pc.cast(pc.utf8_length(plain), pc.binary_length(plain).type))
+    rows = np.flatnonzero(accented.to_numpy(zero_copy_only=False)).tolist()
+    lost = (row for row in rows if not _is_there(files[row], start))
     other = {row: form for row in lost if (form := _other_form(files[row], start)) is not None}
-    if lost and len(lost) == len(files) and not other:
+    if len(files) and not other and not any(_is_there(file, start) for file in files):  # the first one, mostly
         why = _wrong(files[0], root, column)
         raise DataError(f"{table}: none of its {len(files):,} rows names an image; row 0: {why}")
     return Texts(other.get(row, file) for row, file in enumerate(files)) if other else files
+
+
+def _is_there(file: str, start: str) -> bool:
+    return not leads_out(file) and os.path.lexists(start + file)
 
 
 def numbered(files: Texts) -> Texts:

@@ -35,11 +35,13 @@ def read_table(table: Table, name: str, spec: PoolSpec) -> Pool:
         DataError: A column is missing or cannot be read, no row is as `where` says, or no image can be read.
     """
     root, image = Path(spec.path), table.image_column(spec.image_column)
-    store = table.images(image, Path(spec.root) if spec.root else None)
     columns, rows, selection = columns_of(table), np.arange(len(table)), ""
     if spec.where:
         rows = chosen_rows(columns, spec.where, root)
         columns, selection = columns.take(rows), f"{len(rows):,} of {len(table):,} rows where {spec.where}"
+    store = table.images(image, Path(spec.root) if spec.root else None, rows)
+    if isinstance(store, FolderImages):
+        rows = np.arange(len(rows))
     used = {"image": image}
     if spec.labels == "none":
         labels = Texts.constant(UNLABELLED, len(rows))
@@ -60,7 +62,7 @@ def read_table(table: Table, name: str, spec: PoolSpec) -> Pool:
 def _ids(store: TableImages | FolderImages, rows: StoreRows, image: str, root: Path) -> tuple[Texts, str]:
     """Of some rows, and where they come from."""
     if isinstance(store, FolderImages):
-        return numbered(store.names).take(rows), image
+        return numbered(store.names), image
     ids, wrong = store.content_ids(rows)
     if wrong and len(wrong) == len(ids):
         row, reason = next(iter(wrong.items()))

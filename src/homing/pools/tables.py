@@ -17,6 +17,7 @@ from homing.pools.image_columns import holds_bytes, image_column_of, image_colum
 from homing.pools.inside import paths_inside
 from homing.pools.layouts import is_of_split, split_in
 from homing.pools.object_store import list_objects
+from homing.pools.rows import StoreRows
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
 from homing.pools.table_parts import ArrowPart, ParquetPart, Part, open_parts
@@ -96,12 +97,15 @@ class Table:
         """The column that images are read from; raises DataError as `image_column_of` does."""
         return image_column_of(self.parts[0].schema, self.features, self.root, chosen)
 
-    def images(self, chosen: str | None = None, root: Path | None = None) -> TableImages | FolderImages:
-        """The images.
+    def images(
+        self, chosen: str | None = None, root: Path | None = None, rows: StoreRows | None = None
+    ) -> TableImages | FolderImages:
+        """The images of all rows, or where the table holds paths alone, of some.
 
         Args:
             chosen: Their column; default: the one that looks like it.
             root: Folder in which files that the table names have to lie; default: the table's own.
+            rows: Those that are wanted.
 
         Raises:
             DataError: As `image_column`; or the column names files, none of which is there.
@@ -113,7 +117,8 @@ class Table:
             raise DataError(
                 f"{self.root}: {name!r} holds paths; set root to the folder on this machine where they begin"
             )
-        return FolderImages(folder, paths_inside(folder, self.texts(name), self.root, name))
+        texts = self.texts(name) if rows is None else self.texts(name).take(rows)
+        return FolderImages(folder, paths_inside(folder, texts, self.root, name))
 
     @property
     def folder(self) -> Path | None:
