@@ -86,3 +86,25 @@ def finished_run(tmp_path_factory):
     folder = draw_problem(tmp_path_factory.mktemp("finished"))
     recipe = small_recipe(folder, "evaluation.baselines=[pooled_oversampled]", "training.steps=8")
     return run(recipe, folder / "run", quiet=True).folder
+
+
+@pytest.fixture(scope="session")
+def _s3_server():
+    from s3_server import serving
+
+    with serving() as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(_s3_server, monkeypatch, request):
+    """URL of an empty bucket of a real S3 server on this machine."""
+    import hashlib
+
+    from homing.pools.object_store import file_system
+
+    for name, value in _s3_server.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://test-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+    file_system("s3").mkdir(url)
+    return url

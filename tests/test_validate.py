@@ -158,9 +158,25 @@ def test_what_each_pool_was_read_as_is_said(root):
     lines = findings_of(root).lines()
     assert "  classes: 'cat', 'dog', 'emu'" in lines
     assert (
-        "  source: image folder; label from the folder directly in the pool, id from the path of the file;"
-        " not read: 1 .dng, 1 .txt"
+        "  source: image folder; 14 rows of 3 classes; label from the folder directly in the pool,"
+        " id from the path of the file; not read: 1 .dng, 1 .txt"
     ) in lines
+
+
+def test_what_tables_were_read_as_is_said_for_each_of_several(root):
+    files = sorted(path.relative_to(root / "source").as_posix() for path in (root / "source").rglob("*.png"))
+    lines = ["photo;kind;sender", *(f"{file};{file[:3]};{number}" for number, file in enumerate(files))]
+    (root / "t.csv").write_text("\n".join(lines))
+    table = {"path": str(root / "t.csv"), "root": str(root / "source"), "image_column": "photo", "label_column": "kind"}
+    both = [{**table, "where": "sender < 2"}, {"path": str(root / "source")}]
+    findings = findings_of(root, f"data.source={json.dumps(both)}")
+    assert (
+        f"  t: csv separated by ;; 2 rows of 1 classes; image from photo, label from kind, id from photo;"
+        f" 2 of {len(files)} rows where sender < 2"
+    ) in findings.lines()
+    chosen, whole = findings.pools["source"]["read_as"]
+    assert (chosen["num_samples"], whole["num_samples"]) == (2, len(files))
+    assert (chosen["columns"], chosen["version"]) == ({"image": "photo", "label": "kind", "id": "photo"}, "")
 
 
 def test_files_that_are_no_images_by_their_name_are_a_warning_where_they_may_be_pictures(root):

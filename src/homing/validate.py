@@ -18,7 +18,7 @@ from homing.pools.ambiguities import ambiguities
 from homing.pools.class_names import quoted
 from homing.pools.folder import UNLABELLED
 from homing.pools.images import BadImage, Images, describe_blank
-from homing.pools.pool import Pool
+from homing.pools.pool import Pool, ReadAs
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
 from homing.pools.repeated import check_some_are_new
 from homing.preparing import build_backbone, rehearse
@@ -93,7 +93,11 @@ def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:
     for read in pool["read_as"]:
         used = ", ".join(f"{what} from {column}" for what, column in read["columns"].items())
         skipped = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in read["skipped"].items())
-        yield f"  {read['name']}: {read['kind']}; {used}{f'; not read: {skipped}' if skipped else ''}"
+        classes = f" of {read['num_classes']:,} classes" if read["num_classes"] else ""
+        parts = [read["kind"], f"{read['num_samples']:,} rows{classes}", used, read["selection"]]
+        parts += [f"version {read['version']}"] if read["version"] and read["version"] not in read["kind"] else []
+        parts += [f"not read: {skipped}"] if skipped else []
+        yield f"  {read['name']}: {'; '.join(filter(None, parts))}"
 
 
 def validate(recipe: Recipe, progress: Progress, output: Path, *, is_chosen: bool = True) -> Findings:
@@ -168,10 +172,7 @@ def _drops(recipe: Recipe) -> bool:
 
 def _summary(pool: Pool, path: str) -> dict[str, Any]:
     """Plain values that describe a pool."""
-    read_as = [
-        {"name": one.name, "kind": one.kind, "columns": dict(one.columns), "skipped": dict(sorted(one.skipped.items()))}
-        for one in pool.read_as
-    ]
+    read_as = [_read_as(one, pool) for one in pool.read_as]
     classes = [] if pool.classes == (UNLABELLED,) else list(pool.classes)
     return {
         "num_samples": len(pool),
@@ -179,6 +180,25 @@ def _summary(pool: Pool, path: str) -> dict[str, Any]:
         "path": path,
         "classes": classes,
         "read_as": read_as,
+    }
+
+
+def _read_as(one: ReadAs, pool: Pool) -> dict[str, Any]:
+    """What one of the pools of a role was read as."""
+    rows = np.arange(len(pool))
+    if len(pool.read_as) > 1:
+        codes, names = pool.sources.encode()
+        rows = np.flatnonzero(codes == names.index(one.name)) if one.name in names else rows[:0]
+    classes = pool.labels.take(rows).unique()
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "num_samples": len(rows),
+        "num_classes": 0 if classes == (UNLABELLED,) else len(classes),
+        "columns": dict(one.columns),
+        "skipped": dict(sorted(one.skipped.items())),
+        "selection": one.selection,
+        "version": one.version,
     }
 
 

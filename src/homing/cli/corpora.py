@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from homing.cli.options import Json, Quiet, answer
+from homing.cli.options import Config, ImageColumn, Json, Quiet, Revision, RootOption, Separator, Where, answer, pool_of
 from homing.errors import DataError, RecipeError
 from homing.recipe.reading import recipe_of_run
 
@@ -50,6 +50,12 @@ def score(
     split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
     id_column: Annotated[str | None, typer.Option(help="column with a unique id")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
+    image_column: ImageColumn = None,
+    root: RootOption = None,
+    where: Where = None,
+    separator: Separator = None,
+    config: Config = None,
+    revision: Revision = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output file")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -61,10 +67,20 @@ def score(
         raise RecipeError(f"{output.parent}: no such folder; make it first")
     from homing.predict import describe_bad
     from homing.progress import Progress
-    from homing.recipe.schema import PoolSpec
     from homing.score import score as score_images
 
-    pool = PoolSpec(path=data, split=split, id_column=id_column, label_column=label_column)
+    pool = pool_of(
+        data,
+        split=split,
+        id_column=id_column,
+        label_column=label_column,
+        image_column=image_column,
+        root=root,
+        where=where,
+        separator=separator,
+        config=config,
+        revision=revision,
+    )
     bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
     answer(f"{output}: {summary['num_samples']:,} rates, mean {summary['mean_rate']:.3f}", summary, as_json)
     if bad:

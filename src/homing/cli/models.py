@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from homing.cli.options import Json, Quiet, answer
+from homing.cli.options import Config, ImageColumn, Json, Quiet, Revision, RootOption, Separator, Where, answer, pool_of
 from homing.cli.streams import ForEyes
 from homing.errors import DataError, RecipeError
 
@@ -59,6 +59,12 @@ def evaluate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="labelled images: any pool that a recipe takes")],
     split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
+    image_column: ImageColumn = None,
+    root: RootOption = None,
+    where: Where = None,
+    separator: Separator = None,
+    config: Config = None,
+    revision: Revision = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -66,9 +72,18 @@ def evaluate(
     from homing.outputs.table import score_lines
     from homing.predict import evaluate as evaluate_model
     from homing.progress import Progress
-    from homing.recipe.schema import PoolSpec
 
-    spec = PoolSpec(path=data, split=split, label_column=label_column)
+    spec = pool_of(
+        data,
+        split=split,
+        label_column=label_column,
+        image_column=image_column,
+        root=root,
+        where=where,
+        separator=separator,
+        config=config,
+        revision=revision,
+    )
     found = evaluate_model(run, spec, Progress(quiet=quiet))
     answer("\n".join(score_lines(found)), found, as_json)
 

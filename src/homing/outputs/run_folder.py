@@ -16,8 +16,9 @@ from homing.recipe.schema import PoolSpec, Recipe
 
 
 def pools_of(recipe: Recipe) -> list[str]:
-    """Paths of all pools that a recipe names."""
-    return [spec.path for single in (recipe.by_target() or {"": recipe}).values() for spec in _specs(single)]
+    """Paths of all pools that a recipe names, and of the folders in which their images lie."""
+    specs = [spec for single in (recipe.by_target() or {"": recipe}).values() for spec in _specs(single)]
+    return [path for spec in specs for path in (spec.path, spec.root) if path is not None]
 
 
 def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:

@@ -56,6 +56,8 @@ class ReadAs:
         columns: What for → the column (or folder) that it was taken from.
         skipped: Suffix → files that were not read, because no image has it.
         warnings: What may have been meant otherwise, one sentence each.
+        version: Of a source that has versions, the one that is read; part of the pool's identity.
+        selection: Which rows of it were chosen, and how many that are; empty where all are.
     """
 
     name: str
@@ -63,6 +65,8 @@ class ReadAs:
     columns: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    version: str = ""
+    selection: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,9 @@ class Pool:
         return digest_of_pairs(self.ids, self.labels)
 
     def identity(self) -> str:
-        """sha256 over all ids, then all labels, as they stand: changes with any row and with their order."""
-        return digest_of(self.ids, self.labels)
+        """sha256 over all ids, then all labels, as they stand, and versions: changes with any and their order."""
+        versions = [one.version for one in self.read_as]
+        return digest_of(self.ids, self.labels, *([Texts(versions)] if any(versions) else []))
 
 
 class NoImages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.errors import DataError
-from homing.pools.files import check_regular, unreadable
+from homing.pools.files import check_regular, file_state, unreadable
+from homing.pools.object_store import RemoteFile
 
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
@@ -27,14 +28,25 @@ class Part(Protocol):
     """One file of a table.
 
     Attributes:
-        path: Where it lies.
         schema: Its columns.
         num_rows: Its rows.
     """
 
-    path: Path
     schema: pa.Schema
     num_rows: int
+
+    @property
+    def path(self) -> Path | RemoteFile:
+        """Where it lies."""
+        ...
+
+    def state(self) -> bytes | None:
+        """16 bytes that change whenever the file may have; None where it is gone."""
+        ...
+
+    def row(self, name: str, number: int) -> pa.Scalar | None:
+        """One row of a column, from any thread, where it costs less than its block; else None."""
+        ...
 
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
         """A whole column, or one field of it."""
@@ -65,7 +77,7 @@ class Part(Protocol):
         ...
 
 
-class _Opened:
+class Opened:
     """A file opened when it is needed, and looked at again then: rows of another state must not pass as these."""
 
     def __init__(self, path: Path) -> None:
@@ -76,6 +88,10 @@ class _Opened:
     def _look(self) -> tuple[int, int]:
         found = os.stat(self.path)
         return found.st_size, found.st_mtime_ns
+
+    def state(self) -> bytes | None:
+        """Of path, size and time of change, as they are now."""
+        return file_state(self.path.absolute())
 
     def check(self) -> None:
         """Whether the file is the one that was listed.
@@ -90,9 +106,9 @@ class _Opened:
 class ParquetPart:
     """A parquet file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._state = path, _Opened(path)
-        self.check = self._state.check
+    def __init__(self, path: Path | RemoteFile) -> None:
+        self.path, self._state = path, Opened(path) if isinstance(path, Path) else path
+        self.check, self.state = self._state.check, self._state.state
         self._buffer_bytes = 0
         file = self._open()
         self.schema, metadata = file.schema_arrow, file.metadata
@@ -114,6 +130,10 @@ class ParquetPart:
             wanted = name if field is None else f"{name}.{field}"
             found = file.read(columns=[wanted], use_threads=False).column(name)
         return found if field is None else pc.struct_field(found, [field])
+
+    def row(self, name: str, number: int) -> pa.Scalar | None:
+        """None: a row costs its row group."""
+        return None
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
         """First row of each block of a column, and the end; int64 [blocks + 1]."""
@@ -150,7 +170,8 @@ class ParquetPart:
     def _open(self) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=self._buffer_bytes)
+        file = self.path if isinstance(self.path, Path) else pa.PythonFile(self.path.open(), "r")
+        return pq.ParquetFile(file, pre_buffer=False, buffer_size=self._buffer_bytes)
 
     def _held(self) -> Any:
         if self._file is None:
@@ -216,8 +237,8 @@ class ArrowPart:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._state = path, _Opened(path)
-        self.check = self._state.check
+        self.path, self._state = path, Opened(path)
+        self.check, self.state = self._state.check, self._state.state
         self._table: pa.Table | None = None
         table = self._held()
         self.schema, self.num_rows = table.schema, int(table.num_rows)
@@ -227,6 +248,10 @@ class ArrowPart:
         self._state.check()
         found = _sound(self._map().column(name))  # a map of its own: columns are asked for beside blocks
         return _copied(found if field is None else pc.struct_field(found, [field]))
+
+    def row(self, name: str, number: int) -> pa.Scalar | None:
+        """None: a block is a view."""
+        return None
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
         """First row of each record batch, and the end; int64 [batches + 1]."""
@@ -283,7 +308,10 @@ def _check_names(field: pa.Field) -> None:
         _check_names(field.type.field(number))
 
 
-def open_parts(paths: Sequence[Path], kind: Callable[[Path], Part], root: Path, what: str) -> list[Part]:
+_Place = TypeVar("_Place", Path, RemoteFile)
+
+
+def open_parts(paths: Sequence[_Place], kind: Callable[[_Place], Part], root: Path | str, what: str) -> list[Part]:
     """All files of a table.
 
     Raises:
@@ -300,7 +328,7 @@ def open_parts(paths: Sequence[Path], kind: Callable[[Path], Part], root: Path, 
             raise
         except Exception as error:  # pyarrow raises many kinds on damaged files
             reason = " ".join(str(error).split())
-            where = root if root == path else f"{root}: {path.name}"
+            where = root if str(root) == str(path) else f"{root}: {path.name}"
             raise DataError(f"{where}: cannot be read as {what}: {reason}") from error
         parts.append(part)
     return parts

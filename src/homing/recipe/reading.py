@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from homing.errors import DataError, RecipeError
 from homing.recipe.conflicts import conflicts
+from homing.recipe.hub_names import PREFIX, hub_name
 from homing.recipe.schema import Recipe
+from homing.recipe.urls import checked_url, is_url
 from homing.recipe.yaml_text import TEXT, Loader, is_plain
 
 KeyPath = tuple[str | int, ...]
@@ -284,6 +286,8 @@ def _resolve_paths(recipe: Recipe) -> Recipe:
         pools += data[role].values() if isinstance(given, dict) else [data[role]] if given is not None else []
     for pool in pools:
         pool["path"] = _absolute(pool["path"])
+        if pool.get("root") is not None:
+            pool["root"] = _absolute(pool["root"])
     tree = recipe.model_dump(exclude_unset=True) | {"data": data}
     weights = recipe.model.weights
     if weights not in ("pretrained", "none", "bundled"):
@@ -297,7 +301,11 @@ def _absolute(path: str) -> str:
     filled = os.path.expanduser(os.path.expandvars(path))
     if "\0" in filled:
         raise RecipeError(f"path {path!r} holds a NUL character")
-    return os.path.abspath(filled)
+    if is_url(filled):
+        filled = checked_url(filled)
+    if (name := hub_name(filled)) is not None:
+        return f"{PREFIX}{name}"
+    return filled if is_url(filled) else os.path.abspath(filled)
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -17,6 +17,7 @@ from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
 
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
+Separator = Literal[",", ";", "tab", "|"]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,10 +41,21 @@ class Section(BaseModel):
         return {name: str(value).lower() if name in wrong else value for name, value in tree.items()}
 
 
-_PATH = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
+_PATH = Field(
+    description="image folder, folder with metadata, table (parquet, csv, tsv, jsonl), saved dataset, tar shards, zip"
+    " file, Lance table; s3://, gs://, hf:// of a table or an archive; or user/dataset of the Hugging Face hub"
+)
 _NAME = Field(None, description="what to call this pool; default: the last part of its path")
-_SPLIT = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
+_SPLIT = Field(None, description="split of a saved dataset or one of the hub, or sub-folder of an image folder")
 _ID_COLUMN = Field(None, description="column with a unique id for each sample")
+_IMAGE_COLUMN = Field(None, description="column with the images, or their paths; default: the one that looks like it")
+_ROOT = Field(None, description="folder where paths of images in a table begin; default: the table's own")
+_WHERE = Field(
+    None, description="rows of a table to read: sender == 181 and split in [train, extra]; also !=, <, >=, not in"
+)
+_SEPARATOR = Field(None, description="what separates the cells of a csv or tsv file; default: found out")
+_CONFIG = Field(None, description="configuration of a dataset of the Hugging Face hub")
+_REVISION = Field(None, description="branch, tag or commit of a dataset of the Hugging Face hub; default: its newest")
 _LIMIT = Field(None, description="use only so many samples, drawn by their ids")
 
 
@@ -53,6 +65,12 @@ class PoolSpec(Section):
     path: Text = _PATH
     name: str | None = _NAME
     split: str | None = _SPLIT
+    image_column: str | None = _IMAGE_COLUMN
+    root: Text | None = _ROOT
+    where: Text | None = _WHERE
+    separator: Separator | None = _SEPARATOR
+    config: Text | None = _CONFIG
+    revision: Text | None = _REVISION
     id_column: str | None = _ID_COLUMN
     label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
     labels: Literal["shared", "other", "none"] = Field(
@@ -70,6 +88,12 @@ class UnlabelledSpec(Section):
     path: Text = _PATH
     name: str | None = _NAME
     split: str | None = _SPLIT
+    image_column: str | None = _IMAGE_COLUMN
+    root: Text | None = _ROOT
+    where: Text | None = _WHERE
+    separator: Separator | None = _SEPARATOR
+    config: Text | None = _CONFIG
+    revision: Text | None = _REVISION
     id_column: str | None = _ID_COLUMN
     limit: Positive | None = _LIMIT
 
