@@ -14,9 +14,10 @@ from homing.errors import DataError
 from homing.pools.class_names import quoted
 from homing.pools.layouts import is_of_split, split_in
 from homing.pools.object_store import list_objects
+from homing.pools.part import Part
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
-from homing.pools.table_parts import ArrowPart, ParquetPart, Part, open_parts
+from homing.pools.table_parts import ArrowPart, ParquetPart, open_parts
 from homing.pools.table_texts import texts_of
 from homing.pools.texts import Texts
 
