@@ -159,7 +159,7 @@ def _open(spec: PoolSpec) -> Table:
 
 
 def _read_table(table: Table, name: str, spec: PoolSpec) -> Pool:
-    root = Path(spec.path)
+    root = spec.path
     store, image_column = table.images(), table.image_column()
     columns = Columns({key: _reader(table, key) for key in table.names})
     used = {"image": image_column}
