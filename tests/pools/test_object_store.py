@@ -213,7 +213,7 @@ def test_a_missing_package_is_told_with_the_extra(monkeypatch):
     assert "pip install 'homing[remote]' gcsfs" in refusal("gs://bucket/pool.parquet")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+@pytest.mark.filterwarnings("ignore")  # of a fork beside threads, and beside Lance
 def test_a_process_that_was_forked_opens_connections_of_its_own(shards):
     pool = pool_at(shards)
     mine = pool.read(1)

@@ -150,6 +150,17 @@ def test_states_change_with_the_file_and_the_member(folder, tmp_path):
     assert not pool.store.states(pool.rows).any()
 
 
+def test_a_member_that_lies_outside_or_has_no_name_is_told(tmp_path):
+    path = zip_of(tmp_path / "a.zip", {"cat/1.png": png(1), "qqqq": b"x"})
+    path.write_bytes(path.read_bytes().replace(b"qqqq", b"\0qqq"))  # a name ends at the first zero
+    assert pool_at(path).read_as[0].warnings[0].endswith("names that lead out of the archive (1)")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"cat/1.png") - 46
+    data[at + 42 : at + 46] = b"\xf0\xff\xff\x0f"
+    path.write_bytes(data)
+    assert "a.zip: says that 'cat/1.png' lies outside of it" in refusal(path)
+
+
 def test_other_files_called_zip_are_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(io.BytesIO(b"PK nothing").read())
     assert "a.zip: cannot be read as a zip file" in refusal(tmp_path / "a.zip")

@@ -92,7 +92,7 @@ def cache(
     folder: Annotated[Path | None, typer.Option(help="where; default: the user's cache")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show or remove what is kept for the next run: features, decoded images, facts of pools."""
+    """Show or remove what is kept for the next run: features, decoded images, facts of pools, indices of archives."""
     from homing.features.cache import FeatureCache, user_cache
 
     place = folder or user_cache()

@@ -70,7 +70,10 @@ def find_shards(path: str, split: str | None) -> Sequence[StoredFile] | None:
 
 def is_shard_folder(folder: Path) -> bool:
     """Whether a folder of this machine holds tar files, and nothing that could be a pool of another kind."""
-    entries = [entry for entry in folder.iterdir() if not is_junk(entry.name)]
+    try:
+        entries = [entry for entry in folder.iterdir() if not is_junk(entry.name)]
+    except OSError:  # told where it is listed
+        return False
     if not any(_is_tar(entry.name) for entry in entries):
         return False
     files = all(_is_tar(entry.name) or suffix_of(entry.name) in _BESIDE for entry in entries)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _HELD_FILES = 64  # open at a time, of each thread
-_BUFFER = 1 << 20
+_RANGE = 1 << 20
 _LEAST_AHEAD, _MOST_AHEAD = 1 << 16, 8 << 20  # bytes: from where an answer takes longer than to be waited for
 _GAP = 1 << 16  # between two ranges that are read one behind the other: headers, labels
 _NEEDS = {"s3": "pip install 'homing[remote]'", "gs": "pip install 'homing[remote]' gcsfs"}
@@ -88,15 +88,19 @@ class RemoteFile:
     def __str__(self) -> str:
         return self.where
 
-    def open(self, cache: str = "readahead") -> BinaryIO:
-        """The object, to read and seek in, by ranges of a mebibyte; for one thread.
+    def open(self, ahead: int = 1 << 20) -> BinaryIO:
+        """The object, to read and seek in; for one thread.
+
+        Args:
+            ahead: Bytes that are read behind each range that is asked for; 0 for none.
 
         Raises:
             OSError: It is not there, may not be read, or is another one than was listed.
         """
         system = file_system(self.where.partition("://")[0])
         with _in_a_sentence(self.where):
-            file = system.open(self.where, "rb", block_size=_BUFFER, cache_type=cache)
+            cache = "readahead" if ahead else "none"
+            file = system.open(self.where, "rb", block_size=ahead or _RANGE, cache_type=cache)
             details = getattr(file, "details", None)
         if isinstance(details, dict) and (int(details["size"]), _mark_of(details)) != (self.size, self.mark):
             file.close()
@@ -137,7 +141,7 @@ class _Reader:
 
     def _file(self, of: RemoteFile) -> BinaryIO:
         if of.key not in self._files:
-            self._files[of.key] = of.open("none")
+            self._files[of.key] = of.open(ahead=0)
             if len(self._files) > _HELD_FILES:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(of.key)

@@ -66,7 +66,7 @@ class LocalFile:
         """Some bytes: opened for each read, as an image file is, so that few files are open at a time."""
         with self._opened(0) as file:
             file.seek(start)
-            return file.read(size)
+            return file.read(max(0, min(size, self.size - start)))
 
     def state(self) -> bytes | None:
         """Of path, size and time of change, as they are now."""

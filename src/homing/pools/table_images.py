@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.pools.files import file_state, read_regular, states_within, unreadable
+from homing.pools.part import Part
 from homing.pools.pool import STATE_BYTES
 from homing.pools.rows import StoreRows
-from homing.pools.table_parts import Part
 from homing.pools.texts import Texts
 
 HELD_BYTES = 128_000_000

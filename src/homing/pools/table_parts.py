@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from homing.errors import DataError
 from homing.pools.files import check_regular, file_state, unreadable
 from homing.pools.object_store import RemoteFile
+from homing.pools.part import Part
 
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
@@ -23,58 +25,9 @@ _BUFFER_BYTES = 1 << 20
 """Of a file with larger row groups. Others are read a column at a time: a page that lies about its size costs what is
 there, where a buffer would first grow to what it says, 2 GB at most."""
 
-
-class Part(Protocol):
-    """One file of a table.
-
-    Attributes:
-        schema: Its columns.
-        num_rows: Its rows.
-    """
-
-    schema: pa.Schema
-    num_rows: int
-
-    @property
-    def path(self) -> Path | RemoteFile:
-        """Where it lies."""
-        ...
-
-    def state(self) -> bytes | None:
-        """16 bytes that change whenever the file may have; None where it is gone."""
-        ...
-
-    def row(self, name: str, number: int) -> pa.Scalar | None:
-        """One row of a column, from any thread, where it costs less than its block; else None."""
-        ...
-
-    def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
-        """A whole column, or one field of it."""
-        ...
-
-    def starts(self, name: str) -> npt.NDArray[np.int64]:
-        """First row of each block in which a column is read, and the number of rows behind them; int64 [blocks + 1]."""
-        ...
-
-    def block(self, name: str, number: int) -> pa.ChunkedArray:
-        """One block of a column; in order each costs its own bytes, out of order those before it in its row group."""
-        ...
-
-    def num_nulls(self, name: str, field: str) -> int | None:
-        """How many values of a field of a column are null; None where the file does not say."""
-        ...
-
-    def check(self) -> None:
-        """Whether the file is still the one that was listed, of which blocks may be views.
-
-        Raises:
-            OSError: It was replaced, changed or cut off since.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of the open file; the next block opens it again."""
-        ...
+_AT_ONCE = 8  # parts of a column that are read together from object storage
+_AHEAD = 1 << 16
+"""Of a file in object storage: labels of a row group are little, and images are asked for as a whole."""
 
 
 class Opened:
@@ -126,10 +79,22 @@ class ParquetPart:
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
         """A whole column, or one field of it."""
         self._state.check()
-        with self._open() as file:
-            wanted = name if field is None else f"{name}.{field}"
-            found = file.read(columns=[wanted], use_threads=False).column(name)
+        wanted = name if field is None else f"{name}.{field}"
+        if isinstance(self.path, Path) or len(self._rows) < 2:
+            found = self._read(wanted, None).column(name)
+        else:  # an answer for each row group, which is waited for beside others
+            groups = np.array_split(np.arange(len(self._rows)), min(_AT_ONCE, len(self._rows)))
+            with ThreadPoolExecutor(_AT_ONCE, "column") as threads:
+                parts = threads.map(lambda some: self._read(wanted, some.tolist()), groups)
+                found = pa.concat_tables(parts).column(name)
         return found if field is None else pc.struct_field(found, [field])
+
+    def _read(self, wanted: str, groups: list[int] | None) -> pa.Table:
+        """A column of some row groups, or of all."""
+        with self._open() as file:
+            if groups is None:
+                return file.read(columns=[wanted], use_threads=False)
+            return file.read_row_groups(groups, columns=[wanted], use_threads=False)
 
     def row(self, name: str, number: int) -> pa.Scalar | None:
         """None: a row costs its row group."""
@@ -170,7 +135,7 @@ class ParquetPart:
     def _open(self) -> Any:
         import pyarrow.parquet as pq
 
-        file = self.path if isinstance(self.path, Path) else pa.PythonFile(self.path.open(), "r")
+        file = self.path if isinstance(self.path, Path) else pa.PythonFile(self.path.open(_AHEAD), "r")
         return pq.ParquetFile(file, pre_buffer=False, buffer_size=self._buffer_bytes)
 
     def _held(self) -> Any:

@@ -17,10 +17,11 @@ from homing.pools.image_columns import holds_bytes, image_column_of, image_colum
 from homing.pools.inside import paths_inside
 from homing.pools.layouts import is_of_split, split_in
 from homing.pools.object_store import list_objects
+from homing.pools.part import Part
 from homing.pools.rows import StoreRows
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
-from homing.pools.table_parts import ArrowPart, ParquetPart, Part, open_parts
+from homing.pools.table_parts import ArrowPart, ParquetPart, open_parts
 from homing.pools.table_texts import texts_of
 from homing.pools.text_parts import CSV, JSONL, SEPARATORS, CsvPart, JsonlPart
 from homing.pools.texts import Texts

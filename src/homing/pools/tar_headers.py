@@ -134,9 +134,9 @@ def _cut_off(where: str, size: int) -> DataError:
 
 def _check(header: bytes, at: int, where: str) -> None:
     stated = _number(header[148:156])
-    rest = header[:148] + b" " * 8 + header[156:]
-    signed = sum(rest) - 256 * sum(byte > 127 for byte in rest)
-    if stated in (sum(rest), signed) and _number(header[124:136]) >= 0:
+    plain = sum(header) - sum(header[148:156]) + 8 * ord(" ")  # its own field counts as spaces
+    is_sum = stated == plain or stated == plain - 256 * sum(byte > 127 for byte in header)  # old tars: signed bytes
+    if is_sum and _number(header[124:136]) >= 0:
         return
     if at == 0:
         packed = next((kind for magic, kind in _MAGIC.items() if header.startswith(magic)), None)

@@ -90,8 +90,10 @@ def _members(zipped: StoredFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]
     found: dict[str, zipfile.ZipInfo] = {}
     left: Counter[str] = Counter()
     for info in infos:
-        if info.is_dir():
+        if info.filename.endswith("/"):
             continue
+        if not 0 <= info.header_offset < zipped.size:
+            raise DataError(f"{zipped.where}: says that {info.filename!r} lies outside of it; copy or write it again")
         if stat.S_ISLNK(info.external_attr >> 16):
             left["links"] += 1
         elif leads_out(info.filename) or "\\" in info.filename:
