@@ -17,6 +17,7 @@ from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
 from homing.features.fill import Witness
 from homing.features.forward import feature_width
+from homing.features.kept_looks import kept_looks
 from homing.features.key import canvas_facts, feature_facts
 from homing.features.scan import Scan, scan
 from homing.features.store import Store
@@ -26,7 +27,9 @@ from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms
 from homing.outputs.facts import Asked, RunFacts
 from homing.outputs.ownership import FEATURES, check_pools
+from homing.pools.class_matching import union_warnings
 from homing.pools.images import BadImage, Images
+from homing.pools.looks import Looks
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
 from homing.pools.repeated import repeated_rows
@@ -57,6 +60,7 @@ class Prepared:
         num_scanned: Images of the source that went through the model in this scan.
         stores: Open while the run lasts.
         repeated: Role → unlabelled images that were left out because the same pictures are there.
+        looks: Of each row's picture, as far as scans into this store have seen it.
     """
 
     material: Material
@@ -66,6 +70,7 @@ class Prepared:
     num_scanned: int
     stores: tuple[Store, ...]
     repeated: Mapping[str, int] = field(default_factory=dict)
+    looks: Looks = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def __enter__(self) -> Prepared:
         return self
@@ -95,6 +100,8 @@ class Prepared:
             bad=self.bad,
             dropped=self.dropped,
             repeated=self.repeated,
+            looks=self.looks,
+            max_pixels=recipe.data.max_pixels,
         )
 
     def seeing(self, target: Rows, recipe: Recipe, session: Session) -> Prepared:
@@ -119,6 +126,9 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     for warning in settings_without_effect(recipe):
         session.progress.say(f"warning: {warning}")
     problem = open_problem(recipe.data, trains=recipe.trains)
+    if problem.only_in_target:
+        for warning in union_warnings(problem.source, problem.target):
+            session.progress.say(f"warning: {in_a_line(warning)}")
     listed = digests_of(problem)
     agree(session.accelerator, "the pools", "".join(listed.values()))
     if session.resume and not session.allow_change:
@@ -145,7 +155,8 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder, activations)
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
     again = {role: len(rows) for role, rows in repeated.items()}
-    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases), again)
+    looks = np.delete(kept_looks(store.folder, found.digests), gone)
+    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases), again, looks)
 
 
 def digests_of(problem: Problem) -> dict[str, str]:

@@ -15,9 +15,12 @@ from torch import nn
 from homing.errors import DataError, HomingError, RecipeError
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
+from homing.pools.class_matching import union_warnings
 from homing.pools.class_names import quoted
 from homing.pools.folder import UNLABELLED
-from homing.pools.images import BadImage, Images, describe_blank
+from homing.pools.images import BadImage, Images, Loaded, describe_blank
+from homing.pools.looks import CANVAS, Looks, looks_of
+from homing.pools.near_duplicates import twin_lines
 from homing.pools.pool import Pool, ReadAs
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
 from homing.pools.repeated import check_some_are_new
@@ -31,7 +34,6 @@ from homing.training.trackers import check_trackers, tracking_accelerator
 from homing.unpacking import training_settings
 
 _LISTED = 12  # classes by name
-_SMALL_CANVAS = 32  # decoding is the check; the pixels are thrown away
 
 
 @dataclass
@@ -97,6 +99,9 @@ def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:
         parts = [read["kind"], f"{read['num_samples']:,} rows{classes}", used, read["selection"]]
         parts += [f"version {read['version']}"] if read["version"] and read["version"] not in read["kind"] else []
         parts += [f"not read: {skipped}"] if skipped else []
+        renames = ", ".join(f"{old!r} to {new!r}" for old, new in list(read["renamed"].items())[:_LISTED])
+        more = f", ... {len(read['renamed']) - _LISTED:,} more" if len(read["renamed"]) > _LISTED else ""
+        parts += [f"renamed: {renames}{more}"] if renames else []
         yield f"  {read['name']}: {'; '.join(filter(None, parts))}"
 
 
@@ -146,14 +151,18 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
         with findings.noting():
             problem = match_classes(pools, recipe.data, trains=recipe.trains)
             findings.num_outputs = problem.num_outputs
+            if problem.only_in_target:
+                findings.warnings += union_warnings(problem.source, problem.target)
     data = recipe.data
-    specs = {"source": data.sources, "target": (data.target_pool,), "test": (data.test_pool,)}
+    test = data.target_pool if data.test_split is not None else data.test_pool
+    specs = {"source": data.sources, "target": (data.target_pool,), "test": (test,)}
     specs |= {"unlabelled": (data.unlabelled_pool,)}
     for role, pool in pools.items():
         findings.pools[role] = _summary(pool, ", ".join(spec.path for spec in specs[role] if spec is not None))
     findings.warnings += ambiguities(pools)
     findings.warnings += overlaps(pools)
-    bad, blank = _find_odd(recipe, pools, progress)
+    bad, blank, looks = _find_odd(recipe, pools, progress)
+    findings.warnings += twin_lines(pools, looks, data.max_pixels)
     _tell_bad(recipe, pools, bad, findings)
     findings.warnings += blank
     if problem is not None:
@@ -199,6 +208,7 @@ def _read_as(one: ReadAs, pool: Pool) -> dict[str, Any]:
         "skipped": dict(sorted(one.skipped.items())),
         "selection": one.selection,
         "version": one.version,
+        "renamed": dict(one.renamed),
     }
 
 
@@ -227,22 +237,27 @@ def _of_all(each: dict[str, Findings]) -> Findings:
     return whole
 
 
-def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> tuple[list[BadImage], list[str]]:
-    """Images that cannot be read, and a warning of those that are of one colour, if there are any."""
+def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> tuple[list[BadImage], list[str], Looks]:
+    """Images that cannot be read, a warning of those that are of one colour, if there are any, and looks of all."""
     store, rows, names = side_by_side(pools)
     images = Images(
         store,
         rows,
         names,
-        canvas=_SMALL_CANVAS,
+        canvas=CANVAS,
         max_pixels=recipe.data.max_pixels,
         cache_gb=0.0,
         workers=recipe.training.workers,
     )
+    looks = np.zeros(len(images), np.uint64)
+
+    def see(loaded: Loaded) -> None:
+        looks[loaded.rows[loaded.good]] = looks_of(loaded.canvases)
+
     with progress.stage("read images", len(images)) as advance:
-        bad, blank = images.find_odd(advance)
+        bad, blank = images.find_odd(advance, see)
     images.close()
-    return bad, [describe_blank([names[row] for row in blank], len(images))] if blank else []
+    return bad, [describe_blank([names[row] for row in blank], len(images))] if blank else [], looks
 
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:

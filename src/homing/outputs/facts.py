@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from homing.models.backbone import Preprocessing
 from homing.pools.images import BadImage
+from homing.pools.looks import Looks
 from homing.pools.problem import Problem
 from homing.recipe.idle import settings_without_effect
 
@@ -101,6 +103,8 @@ class RunFacts:
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
         repeated: Role → unlabelled images that were left out because the same pictures are there.
+        looks: Of each row's picture, uint64, 0 where they are not known; or empty.
+        max_pixels: A larger picture is bad.
     """
 
     folder: Path
@@ -115,3 +119,5 @@ class RunFacts:
     bad: tuple[BadImage, ...] = ()
     dropped: tuple[tuple[str, str, str], ...] = ()
     repeated: Mapping[str, int] = field(default_factory=dict)
+    looks: Looks = field(default_factory=lambda: np.zeros(0, np.uint64))
+    max_pixels: int = 64_000_000

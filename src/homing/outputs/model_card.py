@@ -104,7 +104,20 @@ def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
         f"`{_plain(asked.backbone)}`, begun with {weights}, fine-tuned ({asked.trainable}) by homing"
         f" {results['version']} for one target domain out of a larger source pool, with a learned rate for each source"
         f" sample (`{asked.method}`, seed {asked.seed}).\n\n"
-        f"{len(classes):,} classes: {', '.join(classes[:_MAX_CLASSES])}{more}."
+        f"{len(classes):,} classes: {', '.join(classes[:_MAX_CLASSES])}{more}.{_learned_apart(results)}"
+    )
+
+
+def _learned_apart(results: dict[str, Any]) -> str:
+    """Which classes the source had nothing of."""
+    own = list(results["data"].get("only_in_target", {}).items())
+    if not own:
+        return ""
+    listed = ", ".join(f"`{_plain(name)}` ({count:,})" for name, count in own[:_MAX_CLASSES])
+    more = f" and {len(own) - _MAX_CLASSES:,} more" if len(own) > _MAX_CLASSES else ""
+    return (
+        " Learned from images of the target alone, because the source had none (in brackets, how many):"
+        f" {listed}{more}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,12 @@ from homing.outputs.pool_warnings import (
     overlap_warnings,
     repeated_warning,
     target_warnings,
+    twin_warnings,
 )
 from homing.outputs.provenance import describe_data, versions
 from homing.outputs.unlabelled_files import describe_unlabelled, guess_warnings
 from homing.pools.ambiguities import ambiguities
+from homing.pools.class_matching import union_warnings
 from homing.rates.learned.plan import effective_sample_size
 
 if TYPE_CHECKING:
@@ -113,11 +116,17 @@ def described(facts: RunFacts, plan: RatePlan, rates: Tensor, guessed_visits: Te
             "phi": plan.phi,
         },
         "unlabelled": unlabelled,
-        "data": describe_data(facts.problem.by_role, facts.problem.classes),
+        "data": describe_data(problem.by_role, problem.classes) | {"only_in_target": images_of_own_classes(problem)},
         "dropped": [{"image": item.name, "reason": item.reason} for item in facts.bad],
         "judged": plan.judged,
         "versions": versions(),
     }
+
+
+def images_of_own_classes(problem: Problem) -> dict[str, int]:
+    """Classes that the target alone has, each with the images that it is learned from."""
+    counts = Counter(problem.target.labels)
+    return {name: counts[name] for name in problem.only_in_target}
 
 
 def cost(facts: RunFacts, seconds: float, *, source_gradients: int) -> dict[str, Any]:
@@ -162,6 +171,9 @@ def data_warnings(facts: RunFacts) -> list[str]:
             f"{len(facts.bad):,} images could not be read and were left out; results.json lists them under dropped."
         )
     labelled = target_warnings(problem) if problem.has_target_labels else []
+    if problem.only_in_target:
+        labelled += union_warnings(problem.source, problem.target)
     if facts.repeated:
         found.append(repeated_warning(facts.repeated))
-    return [*ambiguities(problem.by_role), *found, *labelled, *overlap_warnings(problem)]
+    twins = twin_warnings(problem, facts.looks, facts.max_pixels)
+    return [*ambiguities(problem.by_role), *found, *labelled, *overlap_warnings(problem), *twins]

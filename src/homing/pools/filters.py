@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
-from homing.pools.class_names import nearest, quoted
+from homing.pools.class_names import near_misses, quoted, spelled_alike
 from homing.pools.texts import Texts
 
 _TOKEN = re.compile(
@@ -117,10 +117,10 @@ def parse_where(where: str, place: object) -> list[Condition]:
 
 def _meets(columns: Mapping[str, Texts], condition: Condition, place: str) -> npt.NDArray[np.bool_]:
     if condition.column not in columns:
-        near = nearest(condition.column, tuple(columns))
+        near = [*spelled_alike([condition.column], columns), *near_misses([condition.column], columns)]
         raise DataError(
             f"{place}: at character {condition.place}: there is no column {condition.column!r};"
-            f" columns: {quoted(columns) or 'none'}{f'; did you mean {near!r}?' if near else ''}"
+            f" columns: {quoted(columns) or 'none'}{f'; did you mean {near[0][1]!r}?' if near else ''}"
         )
     codes, cells = columns[condition.column].encode()
     try:

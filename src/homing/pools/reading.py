@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from homing.errors import DataError
 from homing.pools.archives import is_shard_folder, read_archive
+from homing.pools.class_matching import renamed
 from homing.pools.class_names import composed, quoted
 from homing.pools.columns import Columns
 from homing.pools.folder import read_folder
@@ -64,7 +65,7 @@ def read_pool(spec: PoolSpec) -> Pool:
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
-    return _limited(_composed(_told_of_splits(pool, spec)), spec.limit)
+    return _limited(renamed(_composed(_told_of_splits(pool, spec)), spec), spec.limit)
 
 
 def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:

@@ -27,6 +27,12 @@ def is_one_pool(value: Any) -> bool:
     return not (named and all(isinstance(pool, dict | BaseModel) for pool in value.values()))
 
 
+def is_split(value: Any) -> bool:
+    """Whether a test is a part of the target: it says which, and no path."""
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, BaseModel) else {}
+    return "path" not in keys and not {"split_off", "fold"}.isdisjoint(keys)
+
+
 def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     """Pairs of settings that cannot go together, as (key path, what is wrong).
 
@@ -42,6 +48,7 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if get("data", "source", None) in ([], ()):
         yield ("data", "source"), "data.source is an empty list, give at least one pool"
     yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
+    yield from _conflicts_of_splits(get("data", "target", None), get("data", "test", None))
     yield from _conflicts_of_unlabelled(get("data", "unlabelled", None), tree.get("data"))
     trains = _number(get("training", "epochs", 1)) != 0
     yield from _conflicts_of_labels(tree.get("data"), trains)
@@ -165,6 +172,8 @@ def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, s
     if is_one_pool(target):
         if test is not None and not is_one_pool(test):
             yield ("data", "test"), "data.test names several pools, data.target is one; give one test, or name targets"
+    elif is_split(test):
+        return
     elif test is not None and is_one_pool(test):
         yield (
             ("data", "test"),
@@ -175,6 +184,27 @@ def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, s
             ("data", "test"),
             f"data.test.{min(unknown)}: there is no target of that name; there are {', '.join(target)}",
         )
+
+
+def _conflicts_of_splits(target: Any, test: Any) -> Iterator[tuple[tuple[str, str], str]]:
+    """A part of the target as the test."""
+    where = ("data", "test")
+    for split in filter(is_split, [test] if is_one_pool(test) else test.values()):
+        part = split if isinstance(split, dict) else split.model_dump()
+        fold, folds = part.get("fold"), part.get("folds", 5)
+        if (fold is None) == (part.get("split_off") is None):
+            yield (
+                where,
+                "data.test: give either split_off (a share of the target's images) or fold (one of equal parts)",
+            )
+        elif fold is not None and _number(fold) > _number(folds):
+            yield where, f"data.test.fold: {fold} is more than the {folds} folds; allowed are 1 to {folds}"
+        if "none" in _label_kinds(target):
+            yield (
+                where,
+                "data.test cannot be a part of a target without labels, it would test nothing; leave it out, or give"
+                " the path of labelled images",
+            )
 
 
 def _conflicts_of_unlabelled(unlabelled: Any, data: Any) -> Iterator[tuple[tuple[str, str], str]]:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from homing.errors import DataError, RecipeError
-from homing.recipe.conflicts import conflicts
+from homing.recipe.conflicts import conflicts, is_split
 from homing.recipe.hub_names import PREFIX, hub_name
 from homing.recipe.schema import Recipe
 from homing.recipe.urls import checked_url, is_url
@@ -284,7 +284,7 @@ def _resolve_paths(recipe: Recipe) -> Recipe:
     for role in ("target", "test", "unlabelled"):
         given = getattr(recipe.data, role)
         pools += data[role].values() if isinstance(given, dict) else [data[role]] if given is not None else []
-    for pool in pools:
+    for pool in filter(lambda pool: not is_split(pool), pools):
         pool["path"] = _absolute(pool["path"])
         if pool.get("root") is not None:
             pool["root"] = _absolute(pool["root"])

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from homing.methods import METHODS, MethodName, online_methods
-from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
+from homing.recipe.conflicts import Conflict, conflicts, is_one_pool, is_split
 
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
@@ -21,6 +21,7 @@ Separator = Literal[",", ";", "tab", "|"]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ClassName = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)]
 
 
 class Section(BaseModel):
@@ -79,7 +80,26 @@ class PoolSpec(Section):
         " not trained on (target)",
     )
     group_column: str | None = Field(None, description="column by which rates are also reported")
+    rename: dict[ClassName, ClassName] = Field(
+        {}, description="other names of classes, {old: new}; several may become one"
+    )
     limit: Positive | None = _LIMIT
+
+
+class SplitOff(Section):
+    """A part of the target's own images that is held out as the test, chosen by their ids, class by class."""
+
+    split_off: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="share of the target's images")
+    fold: Positive | None = Field(None, description="which of equal parts instead, from 1")
+    folds: Annotated[int, Field(ge=2, le=100)] = Field(5, description="how many parts there are, with fold")
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Beginning and end, 0..1, of the test among the images of a class in the order of their hashes."""
+        if self.fold is None:
+            assert self.split_off is not None
+            return 0.0, self.split_off
+        return (self.fold - 1) / self.folds, self.fold / self.folds
 
 
 class UnlabelledSpec(Section):
@@ -120,6 +140,14 @@ OneOrNamedPools = Annotated[
     Annotated[PoolSpec, Tag("one pool")] | Annotated[dict[Name, PoolSpec], Tag("pools by name")],
     Discriminator(lambda value: "one pool" if is_one_pool(value) else "pools by name"),
 ]
+OneTest = Annotated[
+    Annotated[PoolSpec, Tag("one pool")] | Annotated[SplitOff, Tag("part of the target")],
+    Discriminator(lambda value: "part of the target" if is_split(value) else "one pool"),
+]
+OneOrNamedTests = Annotated[
+    Annotated[OneTest, Tag("one test")] | Annotated[dict[Name, OneTest], Tag("tests by name")],
+    Discriminator(lambda value: "one test" if is_one_pool(value) else "tests by name"),
+]
 
 OneOrNamedUnlabelled = Annotated[
     Annotated[UnlabelledSpec, Tag("one pool")] | Annotated[dict[Name, UnlabelledSpec], Tag("pools by name")],
@@ -134,8 +162,10 @@ class Data(Section):
     target: OneOrNamedPools = Field(
         description="labelled images of the domain that the model is for; or several such pools by name: a run for each"
     )
-    test: OneOrNamedPools | None = Field(
-        None, description="held-out target images (by the targets' names); without it: cross-validation"
+    test: OneOrNamedTests | None = Field(
+        None,
+        description="held-out target images (by the targets' names), or a part of the target; without it:"
+        " cross-validation",
     )
     unlabelled: OneOrNamedUnlabelled | None = Field(
         None,
@@ -164,9 +194,14 @@ class Data(Section):
 
     @property
     def test_pool(self) -> PoolSpec | None:
-        """The one test, where there is any."""
+        """The one pool of the test, where there is any."""
         assert not isinstance(self.test, dict)
-        return self.test
+        return self.test if isinstance(self.test, PoolSpec) else None
+
+    @property
+    def test_split(self) -> SplitOff | None:
+        """Which part of the target is the test, where it is one."""
+        return self.test if isinstance(self.test, SplitOff) else None
 
     @property
     def unlabelled_pool(self) -> PoolSpec | None:
@@ -374,7 +409,7 @@ class Recipe(Section):
         """A recipe of its own for each target by name; empty where the recipe has one target without a name."""
         if isinstance(self.data.target, PoolSpec):
             return {}
-        tests = self.data.test if isinstance(self.data.test, dict) else {}
+        tests = self.data.test if isinstance(self.data.test, dict) else dict.fromkeys(self.data.target, self.data.test)
         unlabelled = self.data.unlabelled
         recipes = {}
         for name, pool in self.data.target.items():

@@ -51,13 +51,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Accuracy on one class of the test."""
+    """Accuracy on one class of the test. learned_from: images of a class that only the target has; else None."""
 
     name: str
     accuracy: float
     num_test: int | None
     low: float | None
     high: float | None
+    learned_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,16 @@ def _judged_row(row: dict[str, Any], columns: tuple[str, ...]) -> JudgedRow:
 def class_scores(results: dict[str, Any]) -> list[ClassScore]:
     """Read the accuracy of every class, the worst first."""
     rows = []
+    own = mapping(mapping(results.get("data")).get("only_in_target"))
     for name, values in mapping(results.get("per_class")).items():
         accuracy = number(mapping(values).get("accuracy"))
         count = number(mapping(values).get("num_test"))
         if accuracy is not None:
             known = count is not None and count >= 1 and 0 <= accuracy <= 1
             low, high = wilson_interval(accuracy, count) if known and count is not None else (None, None)
-            rows.append(ClassScore(name, accuracy, None if count is None else int(count), low, high))
+            images = number(own.get(name))
+            learned_from = None if images is None else int(images)
+            rows.append(ClassScore(name, accuracy, None if count is None else int(count), low, high, learned_from))
     return sorted(rows, key=lambda row: row.accuracy)
 
 

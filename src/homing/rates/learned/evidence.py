@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -91,6 +92,33 @@ class Evidence:
             rows: `[n]` bool or `[m]` int64, the target rows to keep.
         """
         return replace(self, target_features=self.target_features[rows], target_labels=self.target_labels[rows])
+
+    @cached_property
+    def source_classes(self) -> Tensor:
+        """`[K]` int64, ascending: classes that the source has rows of; all of them but for those only in the target."""
+        return torch.bincount(self.source_labels, minlength=self.num_classes).nonzero().flatten()
+
+    def known(self, labels: Tensor, seen: Tensor) -> Tensor:
+        """`[m]` bool, of which labels `[m]` there are source rows, or target images among those seen, `[n]` bool."""
+        return torch.isin(labels, torch.cat([self.source_classes, self.target_labels[seen]]))
+
+    def within_source_classes(self) -> Evidence:
+        """The same without classes that only the target has, and numbered anew; itself where there are none.
+
+        Where the target has no image of the source's classes, its images stay, under a class of no meaning.
+        """
+        classes = self.source_classes
+        if len(classes) == self.num_classes:
+            return self
+        shared = torch.isin(self.target_labels, classes)
+        if not shared.any():
+            shared = torch.ones_like(shared)
+        return replace(
+            self.with_target(shared),
+            source_labels=torch.searchsorted(classes, self.source_labels),
+            target_labels=torch.searchsorted(classes, self.target_labels[shared]).clamp(max=len(classes) - 1),
+            num_classes=len(classes),
+        )
 
     def with_source(self, rows: Tensor, masses: Tensor | None) -> Evidence:
         """Some source rows, in memory, beside the same target.

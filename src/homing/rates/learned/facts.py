@@ -92,7 +92,8 @@ def find_pool_facts(
     # A target is no part of it; evidence needs one, so a row of the pool stands in and is never asked.
     blocks = features[:1] if isinstance(features, Tensor) else features.rows(slice(0, 1))
     pool = Evidence(features, labels, blocks, labels[:1], num_classes).projected_by(projection)
-    return PoolFacts(projection, pool_consistency(pool, seed, work.part(0.05, 1)))
+    found = pool_consistency(pool.within_source_classes(), seed, work.part(0.05, 1))
+    return PoolFacts(projection, found.spread_over(pool.source_classes, num_classes))
 
 
 def consistency_of(facts: PoolFacts, labels: Tensor, num_classes: int) -> Consistency:
