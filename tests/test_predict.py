@@ -82,7 +82,7 @@ def test_tables_of_paths_are_predicted_and_evaluated(finished_run, tmp_path):
     half = CliRunner().invoke(
         app, ["evaluate", str(finished_run), spec.path, "--root", str(root), "--where", "day == 1", "--json"]
     )
-    assert json.loads(half.stdout)["data"]["size"] == len(files) // 2, half.output
+    assert json.loads(half.stdout)["data"]["num_samples"] == len(files) // 2, half.output
     (tmp_path / "beside").symlink_to(root)
     (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"file_name": f"beside/{file}"}) for file in files[:2]))
     rows, bad = rows_of(finished_run, tmp_path / "p.jsonl", form="jsonl")

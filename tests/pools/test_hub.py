@@ -1,5 +1,8 @@
 """Datasets of the hub by name, out of the cache that its own library keeps; there is no network here."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -11,6 +14,7 @@ from homing.errors import DataError, RecipeError
 from homing.pools.reading import name_of, read_pool
 from homing.recipe.hub_names import hub_name
 from homing.recipe.schema import PoolSpec
+from hub_server import serve_dataset
 
 COMMIT, OLDER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 
@@ -153,3 +157,40 @@ def test_names_of_the_hub_and_paths(path, name, tmp_path, monkeypatch):
 def test_other_names_of_timm_are_refused_with_what_converts_them(path):
     with pytest.raises(RecipeError, match=r"are not read; .*; then give that path"):
         hub_name(path)
+
+
+READ = """
+import sys
+from homing.errors import DataError
+from homing.pools.reading import read_pool
+from homing.recipe.schema import PoolSpec
+for path, revision in (("tester/pets", None), ("tester/pets", "gone"), ("tester/none", None)):
+    try:
+        pool = read_pool(PoolSpec(path=path, revision=revision))
+        print(*pool.labels, pool.read_as[0].version)
+    except DataError as error:
+        print(error)
+"""
+
+
+def test_from_the_hub_itself_and_then_without_it(dataset, tmp_path):
+    dataset.to_parquet(tmp_path / "d.parquet")
+    server = serve_dataset((tmp_path / "d.parquet").read_bytes())
+    address = f"http://127.0.0.1:{server.server_port}"
+    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
+
+    def lines():
+        found = subprocess.run([sys.executable, "-c", READ], env=env, capture_output=True, text=True, timeout=120)
+        assert found.returncode == 0, found.stderr
+        return found.stdout.splitlines()
+
+    rows, no_revision, no_dataset = lines()
+    server.shutdown()
+    server.server_close()
+    assert rows == f"cat cat dog dog {COMMIT}"
+    assert "has no revision 'gone'" in no_revision
+    assert "no dataset of that name on the hub" in no_dataset
+    again, other, missing = lines()
+    assert again == rows
+    assert f"only the commit {COMMIT} is in the cache, not the revision 'gone'" in other
+    assert "neither reachable nor in the cache" in missing

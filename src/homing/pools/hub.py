@@ -73,22 +73,31 @@ def _builder(name: str, config: str | None, revision: str | None) -> tuple[Datas
     try:
         if folder is not None:
             return datasets.load_dataset_builder(str(folder), name=config), folder.name
-        builder = datasets.load_dataset_builder(name, name=config, revision=commit)
+        if commit is not None:
+            return datasets.load_dataset_builder(name, name=config, revision=commit), commit
+        builder = _prepared(name, config)
     except Exception as error:  # of many libraries
-        if commit or folder or isinstance(error, ValueError):  # a configuration has to be named, say
+        if commit or folder:  # a configuration has to be named, say
             raise DataError(f"{shown}: cannot be loaded: {_sentence(error)}") from error
         of_revision = f" of the revision {revision!r}" if revision else ""
         raise DataError(
             f"{name}: no such file or folder, and the hub's dataset{of_revision} is neither reachable nor in the cache"
             f" ({constants.HF_HUB_CACHE}); {_OFFLINE.format(name=name)}"
         ) from error
-    found = commit or str(builder.hash or "")
-    if commit is None and revision not in (None, found):
+    found = str(builder.hash or "")
+    if revision not in (None, found):
         raise DataError(
             f"{name}: no such file or folder, and of the hub's dataset only the commit {found} is in the cache, not the"
             f" revision {revision!r}; {_OFFLINE.format(name=name)}"
         )
     return builder, found
+
+
+def _prepared(name: str, config: str | None) -> DatasetBuilder:
+    """What `datasets` loaded once before; `load_dataset_builder` would ask the hub first, for a minute."""
+    from datasets.packaged_modules.cache.cache import Cache
+
+    return Cache(dataset_name=name.rpartition("/")[2], repo_id=name, config_name=config, version="auto", hash="auto")
 
 
 def _newest(name: str, revision: str | None) -> str | None:
