@@ -10,6 +10,7 @@ import typer
 from homing.cli.options import Json, Quiet, answer
 from homing.errors import DataError, RecipeError
 from homing.recipe.reading import recipe_of_run
+from homing.terminal import counted
 
 if TYPE_CHECKING:
     from homing.features.cache import Entry
@@ -111,14 +112,10 @@ def _by_kind(entries: list[Entry]) -> dict[str, dict[str, int]]:
 def _lines(what_of_them: str, entries: list[Entry]) -> list[str]:
     """A line for each kind."""
     return [
-        f"  {kind}: {_count(of_kind['entries'], 'file' if kind == 'facts of pools' else 'shard')},"
+        f"  {kind}: {counted(of_kind['entries'], 'file' if kind == 'facts of pools' else 'shard')},"
         f" {of_kind['bytes'] / 1e6:,.1f} MB, {what_of_them}"
         for kind, of_kind in _by_kind(entries).items()
     ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def register(app: typer.Typer) -> None:

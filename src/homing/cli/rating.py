@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from homing.cli.options import Json, OutputOption, Overrides, Overwrite, Quiet, Resume, folder_of, recipe_path
+from homing.cli.options import (
+    Json,
+    OutputOption,
+    Overrides,
+    Overwrite,
+    Quiet,
+    Resume,
+    folder_of,
+    recipe_path,
+    shipped_names,
+)
 from homing.cli.runs import print_results
 from homing.errors import RecipeError
 from homing.launch import is_main
@@ -17,7 +27,10 @@ _RATES_ALONE = ("training.epochs=0", "training.steps=null", "evaluation.baseline
 
 def rate(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="a YAML file, or the name of a shipped recipe")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="a YAML file, or the name of a shipped recipe", autocompletion=shipped_names
+        ),
     ] = None,
     overrides: Overrides = None,
     source: Annotated[str | None, typer.Option(help="instead of a recipe: table of the rows to rate")] = None,

@@ -18,6 +18,8 @@ from homing.cli.options import (
     answer,
     folder_of,
     recipe_path,
+    several_methods,
+    shipped_names,
 )
 from homing.errors import RecipeError
 from homing.methods import METHODS
@@ -81,7 +83,9 @@ def compare(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output: OutputOption = None,
-    methods: Annotated[str, typer.Option(help="baselines, with commas between them")] = _COMPARED,
+    methods: Annotated[
+        str, typer.Option(help="baselines, with commas between them", autocompletion=several_methods)
+    ] = _COMPARED,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="runs, each with a seed of its own")] = 3,
     resume: Resume = False,
     as_json: Json = False,
@@ -125,7 +129,9 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run
     print(write_report(run_folder, shown_of_run(run_folder) or thumbnails_of(recipe_of_run(run_folder))))
 
 
-def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")] = None) -> None:
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="print this recipe", autocompletion=shipped_names)] = None,
+) -> None:
     """List the shipped recipes, or print one to start from."""
     shipped = shipped_recipes()
     if name is None:

@@ -14,6 +14,7 @@ from homing.outputs.facts import Asked
 from homing.outputs.model_card import model_card
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
+from homing.outputs.run_kinds import check_has_model
 from homing.recipe.reading import recipe_of_run
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
         raise RecipeError(f"{output}: exists already; give a folder that does not")
     if form == "onnx" and (missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]):
         raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
+    check_has_model(run)
     recipe, results = recipe_of_run(run), _results(run)
     check_output(output, pools_of(recipe))
     card = model_card(results, Asked.of(recipe), form=form, licence=licence, place=output.name)
