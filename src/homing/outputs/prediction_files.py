@@ -42,7 +42,7 @@ class PredictionTable:
         for row, shares, reason in rows:
             best = None if shares is None else max(range(len(shares)), key=shares.__getitem__)
             found = (None, None) if shares is None or best is None else (self._classes[best], shares[best])
-            each = shares or [None] * len(self._classes)
+            each: Sequence[float | None] = shares or [None] * len(self._classes)
             for column, value in zip(columns, (_text(names[row]), *found, reason or None, *each), strict=True):
                 column.append(value)
         self._writer.write_table(pa.table(columns, schema=self._schema))

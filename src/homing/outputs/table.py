@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         folder: Of the run.
         results: Of its `results.json`.
     """
+    if folder.suffix in (".parquet", ".csv"):  # the rates alone were asked for
+        return "\n".join([rates_table(results), *_told(results["warnings"]), "", f"rates: {folder}"])
     if "targets" in results:
         warnings = [f"{name}: {text}" for name, row in results["targets"].items() for text in row["warnings"]]
         table = targets_table(results)
@@ -32,7 +35,11 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         table = rates_table(results) if results["target"] is None else results_table(results)
     if results.get("unlabelled"):
         where += f"; label next: {folder / 'labels_wanted.csv'}"
-    return "\n".join([table, *(f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)), "", where])
+    return "\n".join([table, *_told(warnings), "", where])
+
+
+def _told(warnings: Sequence[str]) -> list[str]:
+    return [f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)]
 
 
 def rates_table(results: dict[str, Any]) -> str:
