@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from typer.testing import CliRunner
 
@@ -100,6 +101,28 @@ def test_the_command_writes_what_the_name_says(finished_run, tmp_path, monkeypat
         done = CliRunner().invoke(app, [*command, *more])
         assert isinstance(done.exception, RecipeError)
         assert told in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "atol"),
+    [("timm", "float16", 1e-2), ("timm", "bfloat16", 1e-1), ("onnx", "float16", 1e-2)],  # as `narrow.TOLERANCES`
+)
+def test_weights_of_16_bits_take_half_the_bytes_and_agree(finished_run, exported, tmp_path, form, dtype, atol):
+    export_model(finished_run, form, tmp_path / "out", dtype=dtype)
+    name = {"timm": "model.safetensors", "onnx": "model.onnx"}[form]
+    sizes = [(folder / name).stat().st_size for folder in (tmp_path / "out", exported / form)]
+    assert sizes[0] < 0.7 * sizes[1]
+    ours, _ = shares_of(exported / form, finished_run.parent / "test")
+    theirs, _ = shares_of(tmp_path / "out", finished_run.parent / "test")
+    np.testing.assert_allclose(ours.filter(like="p("), theirs.filter(like="p("), atol=atol)
+    if form == "timm":  # as everyone opens it
+        model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+        assert model.get_classifier().weight.dtype == torch.float32
+
+
+def test_an_onnx_file_of_bfloat16_is_refused(finished_run, tmp_path):
+    with pytest.raises(RecipeError, match="take float16, or --format timm"):
+        export_model(finished_run, "onnx", tmp_path / "out", dtype="bfloat16")
 
 
 @pytest.mark.parametrize("verb", [predict, evaluate, export_model])

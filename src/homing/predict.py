@@ -27,7 +27,7 @@ from homing.pools.reading import read_pool
 from homing.pools.unlabelled import find_images
 from homing.progress import Progress
 from homing.recipe.schema import PoolSpec
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 
 Format = Literal["csv", "jsonl", "parquet"]
 BATCH = 64
@@ -156,7 +156,7 @@ def evaluate(
 def describe_bad(bad: Sequence[BadImage], total: int) -> str:
     """Bad images in a message: how many, and up to 20 by name."""
     lines = [
-        f"{len(bad):,} of {total:,} images cannot be read",
+        f"{len(bad):,} of {counted(total, 'image')} cannot be read",
         *(in_a_line(f"{item.name}: {item.reason}") for item in bad),
     ]
     more = [f"... and {len(bad) - _SHOWN:,} more"] if len(bad) > _SHOWN else []

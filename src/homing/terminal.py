@@ -16,5 +16,5 @@ def in_lines(text: str) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    """`1 image`, `2,000 images`, `3 classes`."""
+    return f"{number:,} {what}{('es' if what.endswith('s') else 's') * (number != 1)}"

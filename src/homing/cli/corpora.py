@@ -63,7 +63,7 @@ def corpus(
     with Progress(quiet=quiet).stage("write corpus", count) as advance:
         summary = write_corpus(run_folder, sources, output, wanted, advance, target)
     of_target = f", and {counted(summary['target'], 'image')} of the target" if summary["target"] else ""
-    answer(f"{output}: {summary['num_rows']:,} of {summary['num_pool']:,} rows{of_target}", summary, as_json)
+    answer(f"{output}: {summary['num_rows']:,} of {counted(summary['num_pool'], 'row')}{of_target}", summary, as_json)
 
 
 def pools_of(run_folder: Path) -> tuple[Sequence[PoolSpec], PoolSpec]:
@@ -108,7 +108,7 @@ def score(
 
     pool = PoolSpec(path=data, split=split, id_column=id_column, label_column=label_column)
     bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
-    answer(f"{output}: {summary['num_samples']:,} rates, mean {summary['mean_rate']:.3f}", summary, as_json)
+    answer(f"{output}: {counted(summary['num_samples'], 'rate')}, mean {summary['mean_rate']:.3f}", summary, as_json)
     if bad:
         raise DataError(f"{describe_bad(bad, summary['num_samples'])}\nthey have rate 0; all others were rated")
 
@@ -118,7 +118,10 @@ def cache(
     folder: Annotated[Path | None, typer.Option(help="where; default: the user's cache")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show or remove what is kept for the next run: features, decoded images, facts of pools."""
+    """Show or remove what is kept for the next run: features, decoded images, facts of pools.
+
+    Example: homing cache --clear
+    """
     from homing.features.cache import FeatureCache, user_cache
 
     place = folder or user_cache()

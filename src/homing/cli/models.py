@@ -94,17 +94,23 @@ def export(
     run: RunArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")],
     form: Annotated[Literal["timm", "onnx"], typer.Option("--format", help="what to write")] = "timm",
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="of the weights; 16 bits: half the bytes")
+    ] = "float32",
     licence: Annotated[str | None, typer.Option("--license", help="licence named in the model card")] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="NAME", help="also upload to this repository (made private)")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write the model of a run for use elsewhere: a timm folder or ONNX, each with a model card."""
+    """Write the model of a run for use elsewhere: a timm folder or ONNX, each with a model card.
+
+    Example: homing export runs/mine --format onnx --output mine-onnx
+    """
     from homing.outputs.export import export_model
     from homing.outputs.hub import push
 
-    export_model(run, form, output, licence=licence)
+    export_model(run, form, output, licence=licence, dtype=dtype)
     print(f"{output}: written")
     if push_to_hub is not None:
         print(f"uploaded to {push(output, push_to_hub)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from homing.outputs.titles import title_of
+from homing.terminal import counted
 
 
 def in_short(results: dict[str, Any]) -> str:
@@ -14,15 +15,15 @@ def in_short(results: dict[str, Any]) -> str:
     if not results:
         return "the first process has the results"
     if "targets" in results:
-        return f"{len(results['targets'])} targets: {', '.join(results['targets'])}"
+        return f"{counted(len(results['targets']), 'target')}: {', '.join(results['targets'])}"
     score = results.get("target")
     if score is not None:
         low, high = score["accuracy_interval"]
-        figures = f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {score['num_test']:,} images"
+        figures = f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {counted(score['num_test'], 'image')}"
         return f"{title_of(results['method'])}, {figures}"
     source = results.get("data", {}).get("source", {}).get("num_samples")
     what = "rates only" if results.get("headline") == "none" else "not measured"
-    return what if source is None else f"{what}, {source:,} source samples"
+    return what if source is None else f"{what}, {counted(source, 'source sample')}"
 
 
 def as_html(folder: Path, results: dict[str, Any]) -> str:

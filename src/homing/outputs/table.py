@@ -8,7 +8,7 @@ from typing import Any
 
 from homing.outputs.report.verdict import scores, verdict
 from homing.outputs.titles import phi_title, title_of
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 
 
 def summary(folder: Path, results: dict[str, Any]) -> str:
@@ -86,7 +86,7 @@ def score_lines(score: dict[str, Any]) -> list[str]:
     """What `homing evaluate` says: the figures, then the classes, worst first."""
     low, high = score["accuracy_interval"]
     head = [
-        f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {score['num_test']:,} images",
+        f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {counted(score['num_test'], 'image')}",
         f"macro F1 {score['macro_f1']:.3f}   NLL {score['nll']:.3f}   calibration error {score['ece']:.3f}",
     ]
     dropped = [in_a_line(f"left out: {item['image']}: {item['reason']}") for item in score["dropped"]]

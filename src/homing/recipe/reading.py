@@ -16,12 +16,12 @@ from pydantic import BaseModel, ValidationError
 from homing.errors import DataError, RecipeError
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
+from homing.recipe.wording import shown, wording
 from homing.recipe.yaml_text import TEXT, Loader, is_plain
 
 KeyPath = tuple[str | int, ...]
 _MAX_BYTES = 100_000
 _NAMED = {("data", "target"), ("data", "test"), ("data", "unlabelled")}  # sections that may hold pools by name
-_SHOWN = 80  # characters of a wrong value
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -233,24 +233,14 @@ def _describe(error: ValidationError, tree: Any, origin: dict[KeyPath, str], nam
         elif item["type"] == "missing":
             yield f"{prefix}is missing; {_field_help(key)}"
         else:
-            message, found = item["msg"], item["input"]
+            message, found = wording(item["type"], item.get("ctx", {}), item["msg"]), item["input"]
             if item["type"] == "model_type":
                 message = f"a section is wanted here, with the keys {', '.join(_fields_at(key))}"
-            shown, hint = _shown(found), ""
+            hint = ""
             if item["type"] == "literal_error" and isinstance(found, str):
                 allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
                 hint = _did_you_mean(found, allowed)
-            yield f"{prefix}{message[:1].lower()}{message[1:]}{shown}{hint}"
-
-
-def _shown(found: Any) -> str:
-    """A wrong value as a message quotes it; nothing for lists and sections."""
-    if not isinstance(found, str | int | float | None):
-        return ""
-    if isinstance(found, int) and found.bit_length() > 64:
-        return ", found a number too large to print"
-    text = repr(found)
-    return f", found {text if len(text) <= _SHOWN else text[:_SHOWN] + ' ...'}"
+            yield f"{prefix}{message}{shown(found)}{hint}"
 
 
 def _where(key: KeyPath, origin: dict[KeyPath, str], name: str) -> str:
