@@ -75,5 +75,5 @@ def group_of(size: int) -> list[dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    shared |= {"OMP_NUM_THREADS": "1"}  # a machine without GPUs needs to be told nothing
+    shared |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
