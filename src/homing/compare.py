@@ -25,6 +25,7 @@ from homing.outputs.run_folder import pools_of
 from homing.progress import Progress
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
+from homing.terminal import counted
 
 FIGURES = ("accuracy", "macro_f1", "nll")
 
@@ -135,4 +136,4 @@ def as_text(table: dict[str, Any]) -> str:
         accuracy = f"{100 * row['accuracy']:.1f}{spread}"
         figures = f"{row['macro_f1']:>10.3f}{row['nll']:>8.3f}{row['seconds']:>9.1f}{row['gradients']:>11,.0f}"
         lines.append(f"{row['method']:22}{accuracy:>16}{figures}   {shown}")
-    return "\n".join([*lines, f"{count} seed{'s' if count > 1 else ''}, {table['num_test']:,} images each"])
+    return "\n".join([*lines, f"{counted(count, 'seed')}, {counted(table['num_test'], 'image')} each"])

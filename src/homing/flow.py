@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from homing.memory import trim_heap
 from homing.methods import METHODS
 from homing.outputs.artefact import write_json
 from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
+from homing.outputs.in_short import as_html, in_short
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import check_pools, note_pools
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
@@ -32,6 +33,7 @@ from homing.pools.problem import open_problem
 from homing.preparing import Prepared, digests_of, prepare
 from homing.progress import Progress
 from homing.rates.learned.folds import held_out_folds
+from homing.recipe.reading import as_recipe
 from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.training.branches import fit_branches
@@ -45,10 +47,16 @@ from homing.unpacking import NOMINAL_WEIGHT, branches_of, fit_settings, methods_
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to: its folder, and `results.json` as it lies there."""
+    """What a run came to: its folder, and `results.json` as it lies there. A notebook shows the figures."""
 
     folder: Path
     results: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"RunResult({str(self.folder)!r}: {in_short(self.results)})"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.folder, self.results)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Options:
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | str | Path | Mapping[str, Any],
     output: str | Path,
     *,
     resume: bool = False,
@@ -73,7 +81,7 @@ def run(
     """Carry out a recipe.
 
     Args:
-        recipe: From `read_recipe`.
+        recipe: From `read_recipe`; or a path of one, the name of one that is shipped, or its tree as a dict.
         output: Run folder.
         resume: Go on with the run in that folder.
         overwrite: Replace the run in that folder.
@@ -86,6 +94,7 @@ def run(
     Raises:
         HomingError: Its subclasses say what was wrong and carry the exit code.
     """
+    recipe = as_recipe(recipe)
     options = Options(resume, overwrite, allow_change, quiet)
     if recipe.by_target():
         return _run_each(recipe, Path(output), options)

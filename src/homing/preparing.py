@@ -36,7 +36,7 @@ from homing.pools.repeated import repeated_rows
 from homing.recipe.idle import settings_without_effect
 from homing.recipe.schema import Recipe
 from homing.session import Session
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 from homing.training.activations import keep_activations
 from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
@@ -201,10 +201,10 @@ def _tell_bad(problem: Problem, found: Scan, session: Session, *, drop: bool) ->
     more = f"\n  ... and {len(found.bad) - _LISTED:,} more" if len(found.bad) > _LISTED else ""
     if not drop:
         raise DataError(
-            f"{len(found.bad):,} of {len(problem):,} images cannot be read; mend or remove them, or set"
+            f"{len(found.bad):,} of {counted(len(problem), 'image')} cannot be read; mend or remove them, or set"
             f" data.on_bad_image: drop\n  {listed}{more}"
         )
-    session.progress.say(f"left out {len(found.bad):,} images that cannot be read:\n  {listed}{more}")
+    session.progress.say(f"left out {counted(len(found.bad), 'image')} that cannot be read:\n  {listed}{more}")
 
 
 def check_finite(features: FeatureBlocks, problem: Problem) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from homing.launch import is_main
@@ -33,7 +34,7 @@ class Progress:
     def stage(self, title: str, total: float) -> Iterator[Advance]:
         """A stage of `total` units; yields a function to call with the units done since the last call."""
         started = time.monotonic()
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not (sys.stderr.isatty() or in_notebook()):
             yield self._milestones(title, total)
             took = time.monotonic() - started
             self.say(f"{title}: done in {took:.1f} s")
@@ -43,7 +44,8 @@ class Progress:
         from rich.progress import Progress as Bars
 
         columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-        with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        console = Console() if in_notebook() else Console(stderr=True)
+        with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
             task = bars.add_task(title, total=total)
             yield lambda done: bars.advance(task, done)
 
@@ -60,3 +62,9 @@ class Progress:
             said = max(said, quarter)
 
         return advance
+
+
+def in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter with widgets, whose cells show bars though its streams are no terminals."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell" and find_spec("ipywidgets") is not None

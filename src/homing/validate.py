@@ -28,7 +28,7 @@ from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
 from homing.recipe.idle import settings_without_effect
 from homing.recipe.schema import Recipe
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 from homing.training.optimizer import optimizer_of
 from homing.training.trackers import check_trackers, tracking_accelerator
 from homing.unpacking import training_settings
@@ -86,9 +86,10 @@ class Findings:
 def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:
     """What was read for a role, and as what."""
     if not pool["classes"]:
-        yield f"{role}: {pool['num_samples']:,} images without labels ({pool['path']})"
+        yield f"{role}: {counted(pool['num_samples'], 'image')} without labels ({pool['path']})"
     else:
-        yield f"{role}: {pool['num_samples']:,} images, {pool['num_classes']} classes ({pool['path']})"
+        size = f"{counted(pool['num_samples'], 'image')}, {counted(pool['num_classes'], 'class')}"
+        yield f"{role}: {size} ({pool['path']})"
         names = pool["classes"][:_LISTED]
         more = f", ... {pool['num_classes'] - _LISTED:,} more" if pool["num_classes"] > _LISTED else ""
         yield f"  classes: {', '.join(map(repr, names))}{more}"
@@ -221,7 +222,7 @@ def _tell_bad(recipe: Recipe, pools: Mapping[str, Pool], bad: list[BadImage], fi
     rows, start = np.array([item.row for item in bad], np.int64), 0
     for role, pool in pools.items():
         if np.count_nonzero((rows >= start) & (rows < start + len(pool))) == len(pool):
-            findings.errors.append(f"{role}: none of its {len(pool)} images can be read")
+            findings.errors.append(f"{role}: none of its {counted(len(pool), 'image')} can be read")
         start += len(pool)
 
 

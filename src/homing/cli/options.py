@@ -11,13 +11,29 @@ import typer
 
 from homing.errors import RecipeError
 from homing.launch import is_main
+from homing.methods import METHODS
 from homing.recipe.reading import shipped_recipes
 from homing.terminal import in_lines
 
 if TYPE_CHECKING:
     from homing.recipe.schema import PoolSpec
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
+
+def shipped_names(incomplete: str) -> list[str]:
+    """Shipped recipes for a shell to complete; where none begins so, it looks for files by itself."""
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def several_methods(incomplete: str) -> list[str]:
+    """Methods for a shell to complete, the last one of a list with commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in METHODS if name.startswith(last)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe", autocompletion=shipped_names),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="run folder")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object to stdout")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,20 @@ class SavedModel:
         with autocast(self.device, self.precision):
             logits: Tensor = self.model(self.inputs(canvases))
         return logits.float().cpu()
+
+    def width(self) -> int:
+        """Numbers that the head sees of an image; `num_features` of timm says another number for some models."""
+        side = self.preprocessing.canvas
+        return int(self.embedded(np.zeros((1, side, side, 3), np.uint8))[0].shape[1])
+
+    @torch.inference_mode()
+    def embedded(self, canvases: Canvases) -> tuple[Tensor, Tensor]:
+        """What the head sees of decoded pictures, float32 [B, D], and their logits, float32 [B, C]; on the CPU."""
+        network: Any = self.model
+        with autocast(self.device, self.precision):
+            features = network.forward_features(self.inputs(canvases))
+            seen, logits = network.forward_head(features, pre_logits=True), network.forward_head(features)
+        return seen.float().cpu(), logits.float().cpu()
 
     def inputs(self, canvases: Canvases) -> Tensor:
         """What the model is fed: uint8 [B, canvas, canvas, 3] → float32 [B, 3, size, size], channels last."""

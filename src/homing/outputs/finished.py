@@ -165,7 +165,13 @@ def _write_scorer(facts: RunFacts, plan: RatePlan) -> None:
         saved = SavedScorer(
             facts.model, facts.preprocessing, facts.problem.source_classes, plan.scorer, asked.precision
         )
-        save_scorer(facts.folder / "scorer", saved, backbone=asked.backbone, image_size=asked.image_size)
+        save_scorer(
+            facts.folder / "scorer",
+            saved,
+            backbone=asked.backbone,
+            image_size=asked.image_size,
+            model_args=facts.model_args,
+        )
 
 
 def _write_map(facts: RunFacts) -> None:

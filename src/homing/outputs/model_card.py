@@ -87,9 +87,17 @@ def _front_matter(results: dict[str, Any], asked: Asked, form: str, licence: str
         "library_name": form,
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", form, "homing"],
-        **({"base_model": f"timm/{asked.backbone}"} if asked.weights == "pretrained" else {}),
+        **_base_model(asked),
         **({"metrics": ["accuracy"], "model-index": [{"name": name, "results": [measured]}]} if score else {}),
     }
+
+
+def _base_model(asked: Asked) -> dict[str, str]:
+    """The repository of the weights that it began with, where they came from the hub."""
+    source, colon, name = asked.backbone.rpartition(":")
+    if asked.weights != "pretrained" or (colon and source.lower() not in ("hf-hub", "hf_hub")):
+        return {}
+    return {"base_model": name.partition("@")[0] if colon else f"timm/{name}"}
 
 
 def _what_it_is(results: dict[str, Any], asked: Asked) -> str:

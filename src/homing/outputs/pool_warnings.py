@@ -13,6 +13,7 @@ from homing.pools.near_duplicates import twins
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, shared_pictures
 from homing.rates.learned.plan import RatePlan
+from homing.terminal import counted
 
 DOUBTED_SHARE = 0.15
 """Share of the target's labels that its folds may doubt unsaid: of right labels they doubted up to 14 %
@@ -41,7 +42,8 @@ def target_warnings(problem: Problem) -> list[str]:
         found.append(f"The target has a single image of {quoted(single)}: its folds cannot judge such a class.")
     if len(problem.target) < SMALL * len(counts):
         found.append(
-            f"The target is small: {len(problem.target)} images in {len(counts)} classes. What is chosen on so few"
+            f"The target is small: {counted(len(problem.target), 'image')} in {counted(len(counts), 'class')}. What is"
+            " chosen on so few"
             f" changes from one choice of images to the next; {SMALL} a class are the least that was measured."
         )
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from homing.outputs.report.verdict import scores, verdict
 from homing.outputs.titles import phi_title, title_of
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 
 
 def summary(folder: Path, results: dict[str, Any]) -> str:
@@ -17,6 +18,8 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         folder: Of the run.
         results: Of its `results.json`.
     """
+    if folder.suffix in (".parquet", ".csv"):  # the rates alone were asked for
+        return "\n".join([rates_table(results), *_told(results["warnings"]), "", f"rates: {folder}"])
     if "targets" in results:
         warnings = [f"{name}: {text}" for name, row in results["targets"].items() for text in row["warnings"]]
         table = targets_table(results)
@@ -32,7 +35,11 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         table = rates_table(results) if results["target"] is None else results_table(results)
     if results.get("unlabelled"):
         where += f"; label next: {folder / 'labels_wanted.csv'}"
-    return "\n".join([table, *(f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)), "", where])
+    return "\n".join([table, *_told(warnings), "", where])
+
+
+def _told(warnings: Sequence[str]) -> list[str]:
+    return [f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)]
 
 
 def rates_table(results: dict[str, Any]) -> str:
@@ -79,7 +86,7 @@ def score_lines(score: dict[str, Any]) -> list[str]:
     """What `homing evaluate` says: the figures, then the classes, worst first."""
     low, high = score["accuracy_interval"]
     head = [
-        f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {score['num_test']:,} images",
+        f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {counted(score['num_test'], 'image')}",
         f"macro F1 {score['macro_f1']:.3f}   NLL {score['nll']:.3f}   calibration error {score['ece']:.3f}",
     ]
     dropped = [in_a_line(f"left out: {item['image']}: {item['reason']}") for item in score["dropped"]]

@@ -239,7 +239,8 @@ def _open_saved(root: Path, split: str | None) -> Table:
     if splits is not None:
         if not isinstance(splits, list) or split not in splits:
             listed = ", ".join(map(str, splits)) if isinstance(splits, list) else splits
-            raise DataError(f"{root}: holds the splits {listed}; name one with split, found {split!r}")
+            given = "" if split is None else f", found {split!r}"
+            raise DataError(f"{root}: holds the splits {listed}; name one with split{given}")
         return _open_saved(root / str(split), None)
     if split is not None:
         raise DataError(f"{root}: holds no splits, found split {split!r}; leave it out")

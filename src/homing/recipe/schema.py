@@ -223,7 +223,9 @@ class Data(Section):
 class Model(Section):
     """The backbone, and how much of it is trained."""
 
-    backbone: Text = Field("resnet18", description="any timm model name")
+    backbone: Text = Field(
+        "resnet18", description="any timm model name; hf-hub:USER/MODEL of the Hugging Face hub; local-dir:FOLDER"
+    )
     weights: Text = Field(
         "pretrained",
         description="pretrained (hub), none, bundled (a pip package: tf_efficientnet_lite0), or a file or timm folder",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from homing.errors import DataError
-from homing.rates.learned.blocks import FeatureBlocks, MappedFeatures, as_blocks, check_finite, slices
+from homing.rates.learned.blocks import ArrayFeatures, FeatureBlocks, MappedFeatures, as_blocks, check_finite, slices
 from homing.rates.learned.drawing import draw_rows, fitted_rows
 from homing.rates.learned.projection import Projection, fit_projection
 
@@ -17,6 +19,8 @@ from homing.rates.learned.projection import Projection, fit_projection
 @dataclass(frozen=True)
 class Evidence:
     """Features and labels of both pools; everything that rates can be learned from before training.
+
+    Arrays of numpy are taken too; one that is mapped from a file is read in blocks.
 
     Attributes:
         source_features: `[N, D]` float32 features of the source pool, or blocks of them that need not be in memory.
@@ -44,6 +48,8 @@ class Evidence:
     masses: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _as_tensor(field.name, getattr(self, field.name)))
         _check_pool("source", self.source_features, self.source_labels, self.num_classes)
         _check_pool("target", self.target_features, self.target_labels, self.num_classes)
         widths = self.source_features.shape[1], self.target_features.shape[1]
@@ -177,6 +183,22 @@ class Evidence:
             by: `[N]` the descriptor.
         """
         return self.drawn(num_rows, by=by)[1]
+
+
+def _as_tensor(name: str, given: Any) -> Any:
+    """A numpy array as a tensor: features float32, labels int64; anything else as it is."""
+    if not isinstance(given, np.ndarray):
+        return given
+    if name.endswith("labels"):
+        if given.dtype.kind not in "iu":
+            raise DataError(
+                f"{name} are {given.dtype}; give positions in the list of classes, such as np.unique(labels,"
+                " return_inverse=True)[1] makes of them"
+            )
+        return torch.from_numpy(given.astype(np.int64))
+    if name.endswith("features"):
+        return ArrayFeatures(given) if isinstance(given, np.memmap) else torch.from_numpy(given.astype(np.float32))
+    return torch.from_numpy(np.ascontiguousarray(given))
 
 
 def _check_pool(role: str, features: Tensor | FeatureBlocks, labels: Tensor, num_classes: int) -> None:
