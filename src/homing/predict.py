@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from homing.errors import DataError
-from homing.evaluation.metrics import confusion, metrics, per_class
+from homing.evaluation.metrics import confusion, metrics
+from homing.evaluation.per_class import per_class
 from homing.models.inputs import batches_of
 from homing.models.saved import SavedModel, open_model
 from homing.outputs.safe_names import safe_cell, safe_path_cell
@@ -125,7 +126,7 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
     _warn_of_blank([row for answer in parts for row in answer.blank], pool.ids, progress)
     logits = torch.cat([answer.logits for answer in parts])
     return {
-        **metrics(logits, labels[rows]),
+        **metrics(logits, labels[rows], seed=recipe.seed),
         "per_class": per_class(logits, labels[rows], saved.classes),
         "confusion": confusion(logits, labels[rows], len(saved.classes)),
         "classes": list(saved.classes),

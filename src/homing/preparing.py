@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from homing.errors import DataError, RecipeError
+from homing.evaluation.metrics import check_metric
 from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
 from homing.features.fill import Witness
@@ -119,6 +120,8 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     for warning in settings_without_effect(recipe):
         session.progress.say(f"warning: {warning}")
     problem = open_problem(recipe.data, trains=recipe.trains)
+    if recipe.trains:
+        check_metric(recipe.evaluation.metric, problem)
     listed = digests_of(problem)
     agree(session.accelerator, "the pools", "".join(listed.values()))
     if session.resume and not session.allow_change:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from homing.errors import DataError, HomingError, RecipeError
+from homing.evaluation.metrics import check_metric
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_names import quoted
@@ -142,6 +143,8 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
         with findings.noting():
             problem = match_classes(pools, recipe.data, trains=recipe.trains)
             findings.num_outputs = problem.num_outputs
+            if recipe.trains:
+                check_metric(recipe.evaluation.metric, problem)
     data = recipe.data
     specs = {"source": data.sources, "target": (data.target_pool,), "test": (data.test_pool,)}
     specs |= {"unlabelled": (data.unlabelled_pool,)}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from homing.measures import MetricName
 from homing.methods import METHODS, MethodName, online_methods
 from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
 
@@ -286,6 +287,10 @@ class Evaluation(Section):
     baselines: tuple[MethodName, ...] = Field((), description="also trained, at the same number of steps")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
         5, description="folds of the target that give the headline where there is no data.test"
+    )
+    metric: MetricName = Field(
+        "accuracy",
+        description="what methods are judged and listed by; auroc: of two classes; top5_accuracy: of more than 10",
     )
 
 

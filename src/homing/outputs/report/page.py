@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from homing.errors import DataError
+from homing.measures import MEASURES
 from homing.outputs import titles
 from homing.outputs.artefact import write_whole
 from homing.outputs.ownership import is_our_report
-from homing.outputs.report.axis import Axis, axis_around
+from homing.outputs.report.axis import Axis, axis_around, axis_of
 from homing.outputs.report.columns import RateColumns
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RunFolder, mapping, number, read_run
@@ -22,7 +24,7 @@ from homing.outputs.report.plane import density_figure, map_figures, scatter_of
 from homing.outputs.report.rates import density, group_table, lift_curve, ranked_rows, summarize
 from homing.outputs.report.tables import class_scores, confusion, cost, duration, flatten, judged, phi_rows, show
 from homing.outputs.report.unlabelled import unlabelled
-from homing.outputs.report.verdict import points, reference, scores, verdict
+from homing.outputs.report.verdict import columns_of, reference, scores, verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -73,8 +75,8 @@ def _environment() -> jinja2.Environment:
         "share": _share,
         "rate": _rate,
         "thousands": _thousands,
-        "points": points,
         "decimals": _decimals,
+        "written": _written,
         "show": show,
         "phi_title": titles.phi_title,
         "is_numeric": _is_numeric,
@@ -108,6 +110,11 @@ def _thousands(value: Any) -> str:
 def _decimals(value: Any) -> str:
     found = number(value)
     return "–" if found is None else f"{found:.3f}"
+
+
+def _written(value: Any, write: Callable[[float], str]) -> str:
+    found = number(value)
+    return "–" if found is None else write(found)
 
 
 def _is_numeric(text: str) -> bool:
@@ -149,14 +156,16 @@ def _assets() -> dict[str, Any]:
 def _headline(run: RunFolder) -> dict[str, Any]:
     """What was asked, what came out, and whether it was worth it."""
     rows = scores(run.results)
+    measure = rows[0].measure if rows else MEASURES["accuracy"]
     data = mapping(run.results.get("data"))
     classes = data.get("classes")
     present = {key for row in rows for key, value in row.values.items() if number(value) is not None}
     return {
         "name": str(run.recipe.get("name") or run.name),
         "scores": rows,
-        "score_axis": axis_around([end for row in rows for end in (row.low, row.accuracy, row.high)], 0.05),
-        "score_columns": {key: title for key, title in titles.SCORES.items() if key in present},
+        "measure": measure,
+        "score_axis": axis_of([end for row in rows for end in (row.low, row.value, row.high)], measure),
+        "score_columns": columns_of(present, measure),
         "own": next((row for row in rows if row.is_run), None),
         "reference": reference(rows),
         "verdict": verdict(rows),
