@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from homing.errors import DataError
+from homing.evaluation.calibration import scores_at
 from homing.evaluation.metrics import confusion, metrics
 from homing.evaluation.per_class import per_class
 from homing.models.inputs import batches_of
@@ -42,12 +43,14 @@ class Answer:
     Attributes:
         rows: Positions of the images that could be read, int64 [B].
         logits: float32 [B, C].
+        probabilities: float64 [B, C], at the model's temperature.
         bad: Those that could not.
         blank: Rows that are of one colour.
     """
 
     rows: npt.NDArray[np.int64]
     logits: Tensor
+    probabilities: Tensor
     bad: list[BadImage]
     blank: list[int]
 
@@ -108,8 +111,9 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
         progress: Says how far it is.
 
     Returns:
-        The same keys as `target` in `results.json`, and `per_class`, `confusion` (rows true class, columns predicted),
-        `classes`, `data` (name, size, digest) and `dropped`.
+        The same keys as `target` in `results.json` (of the logits as they are), `calibrated` (temperature, and the loss
+        and calibration error that its probabilities have; None for a model without one), `per_class`, `confusion`
+        (rows true class, columns predicted), `classes`, `data` (name, size, digest) and `dropped`.
 
     Raises:
         DataError: A class is none of the model's, the pool cannot be read, or one of its images cannot and the recipe
@@ -125,8 +129,13 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
         raise DataError(f"{data.path}: {describe_bad(bad, len(pool))}")
     _warn_of_blank([row for answer in parts for row in answer.blank], pool.ids, progress)
     logits = torch.cat([answer.logits for answer in parts])
+    calibrated = None
+    if saved.temperature != 1:
+        softened = logits.double() / saved.temperature
+        calibrated = {"temperature": saved.temperature, **scores_at(softened, labels[rows])}
     return {
         **metrics(logits, labels[rows], seed=recipe.seed),
+        "calibrated": calibrated,
         "per_class": per_class(logits, labels[rows], saved.classes),
         "confusion": confusion(logits, labels[rows], len(saved.classes)),
         "classes": list(saved.classes),
@@ -169,7 +178,7 @@ def _answers(
                 good = loaded.rows[loaded.good]
                 empty = torch.empty(0, len(saved.classes))
                 logits = saved.logits(loaded.canvases) if len(good) else empty
-                yield Answer(good, logits, loaded.bad, loaded.blank())
+                yield Answer(good, logits, saved.probabilities(logits), loaded.bad, loaded.blank())
                 advance(len(loaded.rows))
     finally:
         images.close()
@@ -183,7 +192,7 @@ def _warn_of_blank(blank: Sequence[int], names: Sequence[str], progress: Progres
 def _in_order(answer: Answer) -> Iterator[tuple[int, list[float] | None, str]]:
     """(row, probabilities or None, what is wrong) of each image of a batch, in the order of the batch."""
     found: dict[int, tuple[list[float] | None, str]] = {item.row: (None, item.reason) for item in answer.bad}
-    for row, shares in zip(answer.rows.tolist(), answer.logits.double().softmax(1).tolist(), strict=True):
+    for row, shares in zip(answer.rows.tolist(), answer.probabilities.tolist(), strict=True):
         found[row] = (shares, "")
     return ((row, *found[row]) for row in sorted(found))
 

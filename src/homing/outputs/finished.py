@@ -57,6 +57,7 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
         classes=facts.problem.classes,
         model_args=facts.model_args,
         data_config=facts.preprocessing.data_config(),
+        temperature=results.get("calibration", {}).get("temperature"),
         card=model_card(results, facts.asked),
     )
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))

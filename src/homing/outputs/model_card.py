@@ -69,6 +69,7 @@ def model_card(
         f"# {name}\n\n{_what_it_is(results, asked)}",
         f"## Load it\n\n{_LOAD[form].format(place=place)}\n\n{_PREPARATION}",
         f"## How well it does\n\n{_scores(results)}",
+        f"## Probabilities\n\n{_probabilities(results)}",
         f"## What the target set was used for\n\n{_use_of_target(results, asked)}",
         f"## Data\n\n{_data(results)}",
         f"## Licence\n\n{_licence(asked, licence)}",
@@ -131,6 +132,20 @@ def _scores(results: dict[str, Any]) -> str:
         value = headline.write(row[headline.key])
         lines.append(f"| {_plain(title)} | {value} | {low} to {high} | {figures} | {row['ece']:.3f} |")
     return "\n".join(lines)
+
+
+def _probabilities(results: dict[str, Any]) -> str:
+    found = results.get("calibration") or {}
+    if found.get("temperature") is None:
+        reason = f" ({found['reason']})" if found.get("reason") else ""
+        return f"The softmax of the logits as they are; no temperature was fitted{reason}."
+    return (
+        f"Divide the logits by {found['temperature']:.4f} before the softmax, as `homing predict` does. This"
+        " temperature was fitted on held-out folds of the target and changes no answer. It stands as `temperature` in `config.json`"
+        " and, after `homing export`, in `preprocessing.json` (ONNX: in `metadata_props`); it is neither in the weights"
+        f" nor in the graph. Each fold at the temperature of the others: NLL {found['nll']:.3f}, calibration error"
+        f" {found['ece']:.3f}."
+    )
 
 
 def _use_of_target(results: dict[str, Any], asked: Asked) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from homing.evaluation.calibration import calibration
 from homing.evaluation.metrics import confusion, metrics
 from homing.evaluation.paired import Interval, paired_intervals
 from homing.evaluation.per_class import absent_classes, per_class
@@ -26,6 +27,7 @@ from homing.outputs.provenance import describe_data, versions
 from homing.outputs.unlabelled_files import describe_unlabelled, guess_warnings
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_names import quoted
+from homing.rates.learned.folds import held_out_folds
 from homing.rates.learned.plan import effective_sample_size
 
 if TYPE_CHECKING:
@@ -96,9 +98,17 @@ def _figures(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "per_class": per_class(
             found[own], labels, problem.classes, against=None if against is None else found[against], seed=seed
         ),
+        "calibration": calibration(found[own], labels, _folds(facts, labels)),
         "classes_without_images": absent_classes(labels, problem.classes),
         "confusion": confusion(found[own], labels, len(problem.classes)),
     }
+
+
+def _folds(facts: RunFacts, labels: Tensor) -> list[Tensor] | None:
+    """The held-out rows of each fold that methods were judged on; None where they were judged on a test."""
+    if facts.problem.test is not None:
+        return None
+    return list(held_out_folds(labels, facts.asked.folds, facts.asked.seed))
 
 
 def _gains(gains: dict[str, Interval]) -> dict[str, Any]:

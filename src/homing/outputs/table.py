@@ -88,6 +88,9 @@ def score_lines(score: dict[str, Any]) -> list[str]:
         low, high = (measure.plain(end) for end in score[f"{measure.key}_interval"])
         head.append(f"{measure.word:18}{measure.write(score[measure.key])} [{low}, {high}]")
     head.append(f"{'calibration error':18}{score['ece']:.3f}")
+    if found := score.get("calibrated"):
+        at = f"at the model's temperature of {found['temperature']:.2f}"
+        head.append(f"{at}: calibration error {found['ece']:.3f}, NLL {found['nll']:.3f}")
     dropped = [in_a_line(f"left out: {item['image']}: {item['reason']}") for item in score["dropped"]]
     classes = sorted(score["per_class"].items(), key=lambda item: item[1]["accuracy"])
     rows = [f"  {in_a_line(name):28}{row['accuracy']:7.1%} of {row['num_test']:,}" for name, row in classes]
