@@ -139,12 +139,14 @@ def _probabilities(results: dict[str, Any]) -> str:
     if found.get("temperature") is None:
         reason = f" ({found['reason']})" if found.get("reason") else ""
         return f"The softmax of the logits as they are; no temperature was fitted{reason}."
+    where = (
+        "`temperature` in `config.json` and, after `homing export`, in `preprocessing.json` (ONNX: `metadata_props`)"
+    )
     return (
         f"Divide the logits by {found['temperature']:.4f} before the softmax, as `homing predict` does. This"
-        " temperature was fitted on held-out folds of the target and changes no answer. It stands as `temperature` in `config.json`"
-        " and, after `homing export`, in `preprocessing.json` (ONNX: in `metadata_props`); it is neither in the weights"
-        f" nor in the graph. Each fold at the temperature of the others: NLL {found['nll']:.3f}, calibration error"
-        f" {found['ece']:.3f}."
+        " temperature was fitted on held-out folds of the target and changes no answer. It is neither in the weights"
+        f" nor in the graph, but stands as {where}. Each fold at the temperature of the others: NLL"
+        f" {found['nll']:.3f}, calibration error {found['ece']:.3f}."
     )
 
 

@@ -13,6 +13,7 @@ from homing.evaluation.calibration import calibration
 from homing.evaluation.metrics import confusion, metrics
 from homing.evaluation.paired import Interval, paired_intervals
 from homing.evaluation.per_class import absent_classes, per_class
+from homing.evaluation.rejection import rejection
 from homing.memory import peak_rss_mb
 from homing.methods import REFERENCE
 from homing.outputs.facts import RunFacts
@@ -99,6 +100,7 @@ def _figures(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
             found[own], labels, problem.classes, against=None if against is None else found[against], seed=seed
         ),
         "calibration": calibration(found[own], labels, _folds(facts, labels)),
+        "rejection": rejection(found[own], labels),
         "classes_without_images": absent_classes(labels, problem.classes),
         "confusion": confusion(found[own], labels, len(problem.classes)),
     }

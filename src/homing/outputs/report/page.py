@@ -15,6 +15,7 @@ from homing.outputs import titles
 from homing.outputs.artefact import write_whole
 from homing.outputs.ownership import is_our_report
 from homing.outputs.report.axis import Axis, axis_around, axis_of
+from homing.outputs.report.certainty import certainty
 from homing.outputs.report.columns import RateColumns
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RunFolder, mapping, number, read_run
@@ -136,6 +137,7 @@ def _context(run: RunFolder, shown: Shown) -> dict[str, Any]:
         **_run_itself(run),
         "curves": curves(run.metrics, str(run.results.get("method", ""))),
         "constant_size": constant_size(run.metrics, str(run.results.get("method", ""))),
+        "rejection": certainty(run.results),
         "class_scores": class_scores(run.results),
         "confusion": confusion(run.results),
         "unit_axis": Axis(0.0, 1.0),
