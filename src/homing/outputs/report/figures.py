@@ -181,9 +181,9 @@ def coverage_figure(key: str, coverage: Floats, accuracy: Floats, aurc: float | 
 
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas()
-        axes.plot(100 * coverage, 100 * accuracy, color=_SERIES[0])
+        axes.plot(100 * coverage, 100 * accuracy, color=_SERIES[0], clip_on=False)
         axes.set_xlim(0, 100)
-        axes.set_ylim(min(100 * float(accuracy.min()), 95) - 2, 100.8)
+        axes.set_ylim(max(0.0, min(100 * float(accuracy.min()), 95) - 2), 100)
         axes.set_xlabel("images answered, the surest first, in %")
         axes.set_ylabel("right, in %")
         svg = to_svg(figure, key)
@@ -216,6 +216,10 @@ def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, patte
         axes.set_xlabel("step")
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if "%" in pattern:
+            axes.set_ylim(max(0.0, axes.get_ylim()[0]), min(1.0, axes.get_ylim()[1]))
+            for drawn in axes.get_lines():
+                drawn.set_clip_on(False)  # a line at 100 % keeps its width
         write = (lambda value, _: f"{100 * value:g} %") if "%" in pattern else (lambda value, _: _short(value))
         axes.yaxis.set_major_formatter(FuncFormatter(write))
         svg = to_svg(figure, key)

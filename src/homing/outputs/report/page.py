@@ -135,13 +135,21 @@ def _context(run: RunFolder, shown: Shown) -> dict[str, Any]:
         **_rate_model(run),
         "unlabelled": unlabelled(run.results),
         **_run_itself(run),
-        "curves": curves(run.metrics, str(run.results.get("method", ""))),
+        "curves": curves(run.metrics, str(run.results.get("method", "")), [row.name for row in scores(run.results)]),
         "constant_size": constant_size(run.metrics, str(run.results.get("method", ""))),
         "rejection": certainty(run.results),
         "class_scores": class_scores(run.results),
+        "class_against": _class_against(run.results),
+        "absent_classes": [str(name) for name in run.results.get("classes_without_images") or []],
         "confusion": confusion(run.results),
         "unit_axis": Axis(0.0, 1.0),
     }
+
+
+def _class_against(results: dict[str, Any]) -> str:
+    """The method that the gains of classes are over, within a sentence; empty where there are none."""
+    name = results.get("per_class_against")
+    return titles.title_of(str(name)).lower() if name else ""
 
 
 def _assets() -> dict[str, Any]:
@@ -171,7 +179,7 @@ def _headline(run: RunFolder) -> dict[str, Any]:
         "own": next((row for row in rows if row.is_run), None),
         "reference": reference(rows),
         "verdict": verdict(rows),
-        "method": str(run.results.get("method", "–")),
+        "method_title": titles.title_of(str(run.results.get("method", "–"))),
         "num_test": number(mapping(run.results.get("target")).get("num_test")),
         "num_target": number(mapping(data.get("target")).get("num_samples")),
         "num_classes": len(classes) if isinstance(classes, list) else None,
@@ -266,7 +274,8 @@ def _run_itself(run: RunFolder) -> dict[str, Any]:
     """What it cost and how to run it again."""
     results = run.results
     data = mapping(results.get("data"))
-    facts = [(key, results.get(key)) for key in ("version", "method", "seed", "recipe_sha256")]
+    facts = [(key, results.get(key)) for key in ("version", "seed", "recipe_sha256")]
+    facts.insert(1, ("method", titles.title_of(str(results["method"])) if results.get("method") else None))
     facts += [(f"{role}_digest", mapping(data.get(role)).get("digest")) for role in _ROLES]
     seconds = number(mapping(results.get("cost")).get("seconds"))
     return {

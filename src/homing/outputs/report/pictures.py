@@ -55,6 +55,7 @@ class Tile:
         in_class: Whether it belongs to the choice within its class.
         picture: `data:` address of the thumbnail, None where the picture is missing.
         text: The beginning of what it says, None where it says nothing.
+        num_of_class: How many of its class the gallery was chosen from.
     """
 
     sample_id: str
@@ -65,6 +66,7 @@ class Tile:
     in_class: bool
     picture: str | None
     text: str | None
+    num_of_class: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Choice:
         overall: Which of `rows` belong to the pool-wide choice.
         in_class: Which of `rows` belong to the choice within their class.
         num_found: How many rows were ranked.
+        by_class: The same by class, shape (classes,).
     """
 
     key: str
@@ -105,6 +108,7 @@ class Choice:
     overall: frozenset[int]
     in_class: frozenset[int]
     num_found: int
+    by_class: Codes
 
 
 def choose(key: str, title: str, ranked: Codes, rates: RateColumns) -> Choice:
@@ -125,7 +129,9 @@ def choose(key: str, title: str, ranked: Codes, rates: RateColumns) -> Choice:
     place = np.arange(len(ranked)) - np.searchsorted(sorted_codes, sorted_codes, side="left")
     within = ranked[np.sort(by_class[place < per_class])]
     positions = np.flatnonzero(np.isin(ranked, np.union1d(overall, within)))
-    return Choice(key, title, ranked[positions], frozenset(overall.tolist()), frozenset(within.tolist()), len(ranked))
+    shown = frozenset(overall.tolist()), frozenset(within.tolist())
+    counts = np.bincount(codes, minlength=len(rates.label.names))
+    return Choice(key, title, ranked[positions], *shown, len(ranked), counts)
 
 
 def doubtful_rows(rates: RateColumns) -> Codes:
@@ -183,6 +189,7 @@ def _gallery(
             in_class=row in choice.in_class,
             picture=inline.get(ids[row]),
             text=texts.get(ids[row]),
+            num_of_class=int(choice.by_class[rates.label.codes[row]]),
         )
         for row in choice.rows.tolist()
     )

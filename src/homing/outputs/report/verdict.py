@@ -89,11 +89,13 @@ class Verdict:
         tone: "good", "open", "bad" or "none": how the page colours it.
         title: Two or three words.
         text: One or two plain sentences.
+        icon: "check", "cross", "equal" or "question": what stands beside it.
     """
 
     tone: str
     title: str
     text: str
+    icon: str = "question"
 
 
 def is_oracle(name: str) -> bool:
@@ -191,7 +193,7 @@ def verdict(rows: list[Score]) -> Verdict:
     best = next(row for row in rows if not row.is_run and not row.is_oracle)
     _, _, most = best.lead
     if most is not None and most < 0:
-        return Verdict("bad", "Not worth it", f"{_span(best)}, which is better here; use that.")
+        return Verdict("bad", "Not worth it", f"{_span(best)}, which is better here; use that.", "cross")
     is_beaten = best is not other and best.lead[0] < 0
     return _judge(other, f" But “{best.title}” scored {best.text}." if is_beaten else "")
 
@@ -203,13 +205,14 @@ def _judge(other: Score, warning: str) -> Verdict:
     if low > 0 and warning:
         return Verdict("open", "Better than pooling, but not the best", f"{_span(other)}.{warning}")
     if low > 0:
-        return Verdict("good", "Worth it", f"{_span(other)}: more than chance would do on this many images.")
+        return Verdict("good", "Worth it", f"{_span(other)}: more than chance would do on this many images.", "check")
     if high < 0:
-        return Verdict("bad", "Not worth it", f"{_span(other)}, which is better here; use that.")
+        return Verdict("bad", "Not worth it", f"{_span(other)}, which is better here; use that.", "cross")
     if gain > 0:
         text = f"{_span(other)}: ahead, but within what chance would do on this many images.{warning}"
         return Verdict("open", "Not proven", text)
-    return Verdict("open", "No gain shown", f"{_span(other)}: these rates did not help measurably here.{warning}")
+    text = f"{_span(other)}: these rates did not help measurably here.{warning}"
+    return Verdict("open", "No gain shown", text, "equal")
 
 
 def _span(other: Score) -> str:

@@ -61,11 +61,16 @@
       const wanted = picker.selectedIndex === 0 ? null : picker.value;
       for (const gallery of document.querySelectorAll(".gallery")) {
         let shown = 0;
+        let found = null;
         for (const tile of gallery.querySelectorAll("li")) {
           const fits = wanted === null ? "overall" in tile.dataset : "inClass" in tile.dataset && tile.dataset.label === wanted;
           tile.hidden = !fits;
           shown += fits ? 1 : 0;
+          if (fits && wanted !== null) found = tile.dataset.inClass;
         }
+        const count = gallery.querySelector(".count");
+        count.dataset.all ??= count.textContent;
+        count.textContent = wanted === null ? count.dataset.all : found ?? "0";
         gallery.querySelector(".empty").hidden = shown > 0;
       }
     });
