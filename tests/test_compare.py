@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -14,8 +15,9 @@ from homing.cli.app import app
 from homing.compare import as_text, compare, side_by_side
 from homing.errors import DataError, RecipeError
 from homing.evaluation.metrics import metrics
-from homing.outputs.report.compared import compared_scores
+from homing.outputs.report.compared import compared_scores, comparison_page
 from homing.outputs.report.verdict import verdict
+from report_run import Page
 from small_run import draw_problem, small_recipe
 
 METHODS = ("pooled_oversampled", "target_only", "sequential", "l2rw", "meta_weight_net", "instance")
@@ -84,6 +86,22 @@ def test_the_verdict_and_the_order_go_by_the_metric_of_the_recipe():
     assert found.title == "Worth it"
     assert "NLL" in found.text
     assert table["methods"][1]["gains"]["nll"]["high"] < 0
+
+
+def test_the_page_shows_verdict_every_seed_and_cost_and_asks_nothing_of_the_network(compared):
+    table, folder, _ = compared
+    text = (folder / "comparison.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert verdict(compared_scores(table)).title in page.text
+    assert {"methods", "seeds", "cost", "table-seeds"} <= {attrs.get("id") for _, attrs in page.tags}
+    for row in table["methods"]:
+        assert all(f"{100 * value:.1f} %" in page.text for value in row["accuracies"])
+        assert f"{row['gradients']:,.0f}" in page.text
+    assert len([attrs for attrs in page.all("i") if attrs.get("class") == "dot faint"]) == 2 * len(table["methods"])
+    assert not re.search(r"https?:|@import|url\((?!#)", text)
+    hostile = comparison_page("<script>alert(1)</script>", table)
+    assert hostile.count("<script") == 1
+    assert "<script>alert(1)</script>" in Page(hostile).text
 
 
 def test_a_finished_comparison_is_not_run_again(compared):

@@ -22,7 +22,7 @@ from homing.methods import REFERENCE, title_of
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.comparison_picture import comparison_svg
 from homing.outputs.pool_paths import check_output
-from homing.outputs.report.compared import compared_scores
+from homing.outputs.report.compared import compared_scores, comparison_page
 from homing.outputs.report.verdict import verdict
 from homing.outputs.run_folder import pools_of
 from homing.progress import Progress
@@ -39,7 +39,7 @@ def compare(
         recipe: Its own method is always among those compared.
         methods: Baselines; `pooled_oversampled` is the reference that the others are held against.
         num_seeds: Seeds from the recipe's own upwards, at least 1.
-        output: A folder for each seed's run, `comparison.json`, `comparison.csv` and `comparison.svg`.
+        output: A folder for each seed's run, and `comparison` as `.json`, `.csv`, `.svg` and `.html`.
         resume: Go on with what is there.
         quiet: Say nothing on stderr.
 
@@ -61,6 +61,8 @@ def compare(
     write_json(output / "comparison.json", table)
     write_whole(output / "comparison.csv", as_csv(table).encode())
     write_whole(output / "comparison.svg", comparison_svg(table).encode())
+    page = comparison_page(recipe.name, table)
+    write_whole(output / "comparison.html", page.encode("utf-8", errors="xmlcharrefreplace"))
     return table
 
 
@@ -129,12 +131,14 @@ def as_text(table: dict[str, Any]) -> str:
     """The comparison for a terminal, best first, and the verdict."""
     measure, count = headline_of(table), len(table["seeds"])
     others = [one for one in MEASURES.values() if one != measure and one.key in table["methods"][0]]
-    head = f"{'':2}{'method':28}{measure.word:>18}" + "".join(f"{one.word:>{len(one.word) + 2}}" for one in others)
+    head = f"{'':2}{'method':28}{measure.word:>18}" + "".join(
+        f"{one.word:>{max(8, len(one.word) + 2)}}" for one in others
+    )
     lines = [f"{head}{'seconds':>9}{'gradients':>11}   against “{title_of(table['reference'])}” (95 %)"]
     for row in table["methods"]:
         spread = row[f"{measure.key}_sd"]
         value = measure.write(row[measure.key]) + ("" if spread is None else f" ± {measure.plain(spread)}")
-        figures = "".join(f"{one.write(row[one.key]):>{len(one.word) + 2}}" for one in others)
+        figures = "".join(f"{one.write(row[one.key]):>{max(8, len(one.word) + 2)}}" for one in others)
         mark = "→ " if row["method"] == table["own_method"] else "  "
         method = f"{mark}{title_of(row['method']):28}{value:>18}{figures}"
         lines.append(f"{method}{row['seconds']:>9.1f}{row['gradients']:>11,.0f}   {_gain(row, measure)}".rstrip())

@@ -95,7 +95,7 @@ def compare(
 
     folder = output or folder_of(f"compare-{checked.name}")
     table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
-    answer(as_text(table), {"folder": str(folder), **table}, as_json)
+    answer(f"{as_text(table)}\n\npage: {folder / 'comparison.html'}", {"folder": str(folder), **table}, as_json)
 
 
 def validate(

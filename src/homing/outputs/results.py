@@ -170,14 +170,10 @@ def warnings_of(facts: RunFacts, main: Outcome) -> list[str]:
 
 
 def _absent_warning(facts: RunFacts) -> list[str]:
-    """Classes of which nothing is measured."""
+    """Classes of which the test has no image; the target's own are told with the pools."""
     problem = facts.problem
-    if not problem.is_measured:
-        return []
-    absent = absent_classes(judged_labels(problem, facts.labels), problem.classes)
-    where = "the test" if problem.test is not None else "the target"
-    text = f"{where} has no image of {quoted(absent)}: averages over classes are over the others."
-    return [text[0].upper() + text[1:]] if absent else []
+    absent = absent_classes(judged_labels(problem, facts.labels), problem.classes) if problem.test is not None else []
+    return [f"The test has no image of {quoted(absent)}: averages over classes are over the others."] if absent else []
 
 
 def plan_warnings(facts: RunFacts, plan: RatePlan) -> list[str]:

@@ -56,12 +56,13 @@ def write_report(run: Path, shown: Pictures | Shown, *, results: dict[str, Any] 
     if path.exists() and not is_our_report(path):
         raise DataError(f"{path}: was not written by homing, which would replace it; move it away first")
     shown = shown if isinstance(shown, Shown) else Shown(shown)
-    page = _environment().get_template("report.html.j2").render(_context(read_run(run, results), shown))
+    page = environment().get_template("report.html.j2").render(_context(read_run(run, results), shown))
     write_whole(path, page.encode("utf-8", errors="xmlcharrefreplace"))
     return path
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates, with what writes values in them."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -78,6 +79,7 @@ def _environment() -> jinja2.Environment:
         "thousands": _thousands,
         "decimals": _decimals,
         "written": _written,
+        "duration": duration,
         "show": show,
         "phi_title": titles.phi_title,
         "is_numeric": _is_numeric,
@@ -128,7 +130,7 @@ def _is_numeric(text: str) -> bool:
 def _context(run: RunFolder, shown: Shown) -> dict[str, Any]:
     """Everything the template shows, by name."""
     return {
-        **_assets(),
+        **assets(),
         **_headline(run),
         **_rate_numbers(run),
         **_galleries(run, shown),
@@ -152,7 +154,7 @@ def _class_against(results: dict[str, Any]) -> str:
     return titles.title_of(str(name)).lower() if name else ""
 
 
-def _assets() -> dict[str, Any]:
+def assets() -> dict[str, Any]:
     """Style and script as they stand in the page, the script with the hash that its policy allows."""
     from markupsafe import Markup
 

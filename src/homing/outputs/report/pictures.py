@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ from homing.pools.decoding import open_rgb
 Pictures: TypeAlias = Callable[[list[str]], list[bytes | None]]
 Sayings: TypeAlias = Callable[[list[str]], list[str | None]]
 
-THUMBNAIL_PIXELS = 96
+LARGEST_SIDE, SMALLEST_SIDE = 384, 64  # pixels of a picture's longer side
 _MAX_PIXELS = 64_000_000  # as recipes have it at first: of a larger picture no thumbnail is shown
 OVERALL_TILES = 24
 CLASS_TILES = 12
 MIN_CLASS_TILES = 4  # fewer say nothing; classes then have no choice of their own
 MAX_CLASS_TILES = 150  # per gallery; above it the classes share what there is
-MAX_INLINE_BYTES = 2_400_000  # of base64 text in the whole page
-_MAX_ENCODED_BYTES = 12_000
+MAX_INLINE_BYTES = 3_400_000  # of base64 text in the whole page
+_MAX_PICTURE_BYTES = 40_000  # of base64 text; more is hardly seen
 SHOWN_LETTERS = 240  # of a text
 
 
@@ -199,34 +200,41 @@ def _gallery(
 
 def _inline(times_shown: dict[str, int], pictures: Pictures) -> dict[str, str]:
     found: dict[str, str] = {}
-    left = MAX_INLINE_BYTES
+    left, waiting = MAX_INLINE_BYTES, sum(times_shown.values())
     ids = list(times_shown)
     for sample_id, encoded in zip(ids, pictures(ids) if ids else [], strict=True):
-        address = thumbnail(encoded) if encoded is not None else None
-        size = len(address or "") * times_shown[sample_id]
-        if address is not None and size <= left:
+        share = left // waiting
+        address = thumbnail(encoded, share) if encoded is not None else None
+        waiting -= times_shown[sample_id]
+        if address is not None:
             found[sample_id] = address
-            left -= size
+            left -= len(address) * times_shown[sample_id]
     return found
 
 
-def thumbnail(encoded: bytes) -> str | None:
-    """Turn an encoded picture into a small `data:` address.
+def thumbnail(encoded: bytes, max_bytes: int = _MAX_PICTURE_BYTES) -> str | None:
+    """Turn an encoded picture into a `data:` address, as large as fits.
 
     Args:
         encoded: Bytes of a picture in any format that pools are read in.
+        max_bytes: Of the address, at most.
 
     Returns:
-        WebP of at most 96 pixels a side as a `data:` address, or None where the bytes are no picture.
+        The whole picture as WebP of at most 384 pixels a side, never enlarged; None where the bytes are no picture or
+        no size fits.
     """
     try:
-        small = open_rgb(encoded, _MAX_PIXELS, at_least=THUMBNAIL_PIXELS)
+        whole = open_rgb(encoded, _MAX_PIXELS, at_least=LARGEST_SIDE)
     except DataError:
         return None
-    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    for quality in (78, 50, 20):
+    side = min(LARGEST_SIDE, max(whole.size))
+    for quality in (80, 80, 70, 20):
+        whole.thumbnail((side, side))
         out = io.BytesIO()
-        small.save(out, format="WEBP", quality=quality, method=4)
-        if out.tell() <= _MAX_ENCODED_BYTES:
-            break
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+        whole.save(out, format="WEBP", quality=quality, method=2)
+        address = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+        too_large = len(address) / min(max_bytes, _MAX_PICTURE_BYTES)
+        if too_large <= 1:
+            return address
+        side = max(SMALLEST_SIDE, int(0.95 * side / math.sqrt(too_large)))
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +165,7 @@ def columns_of(present: Iterable[str], measure: Measure) -> list[tuple[str, str,
     return [(key, *known[key]) for key in keys if key in there]
 
 
-def reference(rows: list[Score]) -> Score | None:
+def reference(rows: Sequence[Score]) -> Score | None:
     """Pick what the run is measured against: pooled with the target oversampled, else pooled, else the best."""
     fair = [row for row in rows if not row.is_run and not row.is_oracle]
     for word in ("oversampl", "pooled"):
@@ -175,7 +175,7 @@ def reference(rows: list[Score]) -> Score | None:
     return fair[0] if fair else None
 
 
-def verdict(rows: list[Score]) -> Verdict:
+def verdict(rows: Sequence[Score]) -> Verdict:
     """Say whether the run was worth it, by the intervals of its gains.
 
     First against the best plain way, since one that is clearly better settles it; then against the reference.

@@ -76,6 +76,20 @@
     });
   }
 
+  const large = document.getElementById("large");
+  large?.addEventListener("click", () => large.close());
+  for (const frame of document.querySelectorAll("button.frame")) {
+    frame.addEventListener("click", () => {
+      const small = frame.querySelector("img");
+      const picture = large.querySelector("img") ?? large.querySelector("figure").insertBefore(new Image(), large.querySelector("figcaption"));
+      picture.src = small.src;
+      picture.alt = small.alt;
+      const words = [...frame.parentElement.querySelectorAll(".label > *")].map((word) => word.textContent.trim());
+      large.querySelector("figcaption").textContent = [...words, frame.parentElement.title].join(" · ");
+      if (!large.open) large.showModal();
+    });
+  }
+
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
