@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from homing.outputs.report.pictures import MAX_INLINE_BYTES, _inline, thumbnail
+from homing.outputs.report.pictures import MAX_INLINE_BYTES, inline, thumbnail
 from report_run import drawn
 
 
@@ -50,8 +50,8 @@ def test_a_picture_is_as_large_as_its_share_of_the_page_allows():
 
 
 def test_few_pictures_are_shown_large_and_many_share_the_page():
-    few = _inline({"0": 1}, lambda ids: [noise(400)] * len(ids))
-    many = _inline({str(place): 4 + place % 4 for place in range(30)}, lambda ids: [noise(400)] * len(ids))
+    few = inline({"0": 1}, lambda ids: [noise(400)] * len(ids))
+    many = inline({str(place): 4 + place % 4 for place in range(30)}, lambda ids: [noise(400)] * len(ids))
     assert len(many) == 30
     assert sum(len(address) * (4 + int(name) % 4) for name, address in many.items()) <= MAX_INLINE_BYTES
     assert max(size_of(few["0"])) > max(size_of(many["0"]))

@@ -119,10 +119,10 @@ def validate(
 def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
     """Write report.html again, from what lies in a run folder."""
     from homing.outputs.report.page import write_report
-    from homing.outputs.thumbnails import thumbnails_of
+    from homing.outputs.thumbnails import shown_of_recipe
     from homing.rating import shown_of_run
 
-    print(write_report(run_folder, shown_of_run(run_folder) or thumbnails_of(recipe_of_run(run_folder))))
+    print(write_report(run_folder, shown_of_run(run_folder) or shown_of_recipe(recipe_of_run(run_folder))))
 
 
 def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")] = None) -> None:

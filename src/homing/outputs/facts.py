@@ -40,6 +40,7 @@ class Asked:
         groups: Columns of the source by which rates are also reported, sorted.
         is_labelled: Whether the target is.
         shares_labels: Whether source and target are labelled with the same classes.
+        show_target: Whether the report may show images of target and test.
         without_effect: What of the recipe's settings does nothing in this run.
     """
 
@@ -59,6 +60,7 @@ class Asked:
     groups: tuple[str, ...]
     is_labelled: bool
     shares_labels: bool
+    show_target: bool
     without_effect: tuple[str, ...]
 
     @classmethod
@@ -82,6 +84,7 @@ class Asked:
             groups=tuple(sorted({spec.group_column for spec in data.sources if spec.group_column})),
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
+            show_target=recipe.output.show_target,
             without_effect=tuple(settings_without_effect(recipe)),
         )
 

@@ -17,6 +17,7 @@ from homing.evaluation.rejection import rejection
 from homing.memory import peak_rss_mb
 from homing.methods import REFERENCE
 from homing.outputs.facts import RunFacts
+from homing.outputs.own_images import own_images
 from homing.outputs.pool_warnings import (
     label_warnings,
     mixed_up_warnings,
@@ -64,6 +65,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
         "baselines": {},
         "warnings": warnings_of(facts, main),
         **_figures(facts, outcomes),
+        **_own(facts, main.logits),
     }
 
 
@@ -75,6 +77,7 @@ def collect_rates_only(facts: RunFacts, plan: RatePlan, seconds: float) -> dict[
         "cost": cost(facts, seconds, source_gradients=0),
         "baselines": {},
         "warnings": [*facts.asked.without_effect, *plan_warnings(facts, plan), *data_warnings(facts)],
+        **_own(facts, None),
     }
 
 
@@ -104,6 +107,11 @@ def _figures(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "classes_without_images": absent_classes(labels, problem.classes),
         "confusion": confusion(found[own], labels, len(problem.classes)),
     }
+
+
+def _own(facts: RunFacts, logits: Tensor | None) -> dict[str, Any]:
+    """Which of the target's own images the report shows; nothing unless the recipe asks for it."""
+    return {"own_images": own_images(facts.problem, facts.labels, logits)} if facts.asked.show_target else {}
 
 
 def _folds(facts: RunFacts, labels: Tensor) -> list[Tensor] | None:

@@ -301,6 +301,9 @@ class Output(Section):
     keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
     trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
+    show_target: bool = Field(
+        False, description="show the target's own images and the test's with the largest loss in the report"
+    )
     license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
     cache: Text = Field(
         "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"

@@ -20,6 +20,7 @@ from homing.outputs.report.columns import RateColumns
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RunFolder, mapping, number, read_run
 from homing.outputs.report.figures import Picture, histogram, lift_figure
+from homing.outputs.report.own import own_galleries
 from homing.outputs.report.pictures import Pictures, Shown, choose, doubtful_rows, galleries
 from homing.outputs.report.plane import density_figure, map_figures, scatter_of
 from homing.outputs.report.rates import density, group_table, lift_curve, ranked_rows, summarize
@@ -140,6 +141,7 @@ def _context(run: RunFolder, shown: Shown) -> dict[str, Any]:
         "curves": curves(run.metrics, str(run.results.get("method", "")), [row.name for row in scores(run.results)]),
         "constant_size": constant_size(run.metrics, str(run.results.get("method", ""))),
         "rejection": certainty(run.results),
+        "own_galleries": own_galleries(run.results, shown),
         "class_scores": class_scores(run.results),
         "class_against": _class_against(run.results),
         "absent_classes": [str(name) for name in run.results.get("classes_without_images") or []],

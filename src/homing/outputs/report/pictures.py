@@ -6,8 +6,8 @@ import base64
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -37,10 +37,12 @@ class Shown:
     Attributes:
         pictures: Encoded picture of each, None where it is gone; None: they are no pictures.
         texts: What each says; None: they have no text.
+        own: Pictures of target and test by role, where the page may show them.
     """
 
     pictures: Pictures | None
     texts: Sayings | None = None
+    own: Mapping[str, Pictures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,11 @@ def galleries(choices: Iterable[Choice], rates: RateColumns, shown: Shown) -> li
     rows = np.unique(np.concatenate([choice.rows for choice in kept])) if kept else np.empty(0, dtype=np.int64)
     ids = dict(zip(rows.tolist(), rates.ids(rows), strict=True))
     times_shown = Counter(row for choice in kept for row in choice.rows.tolist())
-    inline = {}
+    found: dict[str, str] = {}
     if shown.pictures is not None:
-        inline = _inline({sample_id: times_shown[row] for row, sample_id in ids.items()}, shown.pictures)
+        found = inline({sample_id: times_shown[row] for row, sample_id in ids.items()}, shown.pictures)
     texts = _beginnings(list(ids.values()), shown.texts)
-    return [_gallery(choice, rates, ids, inline, texts) for choice in kept]
+    return [_gallery(choice, rates, ids, found, texts) for choice in kept]
 
 
 def _beginnings(ids: list[str], texts: Sayings | None) -> dict[str, str]:
@@ -177,7 +179,7 @@ def _beginning(text: str) -> str:
 
 
 def _gallery(
-    choice: Choice, rates: RateColumns, ids: dict[int, str], inline: dict[str, str], texts: dict[str, str]
+    choice: Choice, rates: RateColumns, ids: dict[int, str], inlined: dict[str, str], texts: dict[str, str]
 ) -> Gallery:
     suggested = rates.suggested if choice.key == "doubtful" else None
     tiles = tuple(
@@ -188,7 +190,7 @@ def _gallery(
             suggested=suggested.names[suggested.codes[row]] if suggested else None,
             overall=row in choice.overall,
             in_class=row in choice.in_class,
-            picture=inline.get(ids[row]),
+            picture=inlined.get(ids[row]),
             text=texts.get(ids[row]),
             num_of_class=int(choice.by_class[rates.label.codes[row]]),
         )
@@ -198,9 +200,16 @@ def _gallery(
     return Gallery(choice.key, choice.title, tiles, classes, choice.num_found)
 
 
-def _inline(times_shown: dict[str, int], pictures: Pictures) -> dict[str, str]:
+def inline(times_shown: dict[str, int], pictures: Pictures, max_bytes: int = MAX_INLINE_BYTES) -> dict[str, str]:
+    """Pictures of some ids as text, each as large as its share of the page allows.
+
+    Args:
+        times_shown: How often each stands on the page.
+        pictures: Gives them.
+        max_bytes: Of all of them together, as often as they are shown.
+    """
     found: dict[str, str] = {}
-    left, waiting = MAX_INLINE_BYTES, sum(times_shown.values())
+    left, waiting = max_bytes, sum(times_shown.values())
     ids = list(times_shown)
     for sample_id, encoded in zip(ids, pictures(ids) if ids else [], strict=True):
         share = left // waiting
