@@ -10,8 +10,18 @@ import homing
 
 PACKAGE = Path(homing.__file__).parent
 # what any layer may import: they know nothing of pools, models or training
-GROUND = {"errors", "launch", "progress", "interrupts", "memory", "methods", "terminal", "threads", "session"} | {
-    "user_cache"
+GROUND = {
+    "errors",
+    "launch",
+    "measures",
+    "progress",
+    "interrupts",
+    "memory",
+    "methods",
+    "terminal",
+    "threads",
+    "session",
+    "user_cache",
 }
 GROUND_FILES = {"outputs.artefact": "the one way to write a file"}
 LAYERS = {

@@ -27,7 +27,7 @@ from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import check_pools, note_pools
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
 from homing.outputs.shared_data import write_shared
-from homing.outputs.thumbnails import thumbnails_of
+from homing.outputs.thumbnails import shown_of_recipe
 from homing.pools.order import Rows
 from homing.pools.problem import open_problem
 from homing.preparing import Prepared, digests_of, prepare
@@ -135,7 +135,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):
             on_main(accelerator, lambda: check_finished(recipe, folder, options))
-            on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
+            on_main(accelerator, lambda: write_missing_report(folder, lambda: shown_of_recipe(recipe)))
             progress.say(f"{folder}: this run is complete")
             return RunResult(folder, read_results(folder))
         keeps_on = options.resume, options.allow_change

@@ -25,11 +25,13 @@ class Habits:
         max_pixels: A larger picture counts as bad.
         workers: Threads that decode.
         drops_bad: Whether images that cannot be read are left out of a measurement.
+        seed: Of what is drawn for intervals.
     """
 
     max_pixels: int = Data.model_fields["max_pixels"].default
     workers: int | None = Training.model_fields["workers"].default
     drops_bad: bool = False
+    seed: int = 0
 
 
 def open_predictor(folder: Path, device: str | None = None) -> tuple[Habits, Predictor]:
@@ -51,7 +53,7 @@ def open_predictor(folder: Path, device: str | None = None) -> tuple[Habits, Pre
             return Habits(), open_model(folder, device=place)
     check_has_model(folder)
     recipe = recipe_of_run(folder)
-    habits = Habits(recipe.data.max_pixels, recipe.training.workers, recipe.data.on_bad_image == "drop")
+    habits = Habits(recipe.data.max_pixels, recipe.training.workers, recipe.data.on_bad_image == "drop", recipe.seed)
     return habits, open_model(folder / "model", device=place, precision=recipe.training.precision)
 
 

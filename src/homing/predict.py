@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from homing.errors import DataError
-from homing.evaluation.metrics import confusion, metrics, per_class
+from homing.evaluation.calibration import scores_at
+from homing.evaluation.metrics import confusion, metrics
+from homing.evaluation.per_class import per_class
 from homing.models.inputs import batches_of
 from homing.opening import Habits, Predictor, open_predictor
 from homing.outputs.prediction_files import PredictionTable, embeddings_to
@@ -41,6 +43,7 @@ class Answer:
     Attributes:
         rows: Positions of the images that could be read, int64 [B].
         logits: float32 [B, C].
+        probabilities: float64 [B, C], at the model's temperature.
         bad: Those that could not.
         blank: Rows that are of one colour.
         seen: What the head sees of them, float32 [B, D], where that was asked for.
@@ -48,6 +51,7 @@ class Answer:
 
     rows: npt.NDArray[np.int64]
     logits: Tensor
+    probabilities: Tensor
     bad: list[BadImage]
     blank: list[int]
     seen: Tensor | None = None
@@ -126,8 +130,9 @@ def evaluate(
         batch_size: Images at a time.
 
     Returns:
-        The same keys as `target` in `results.json`, and `per_class`, `confusion` (rows true class, columns predicted),
-        `classes`, `data` (name, size, digest) and `dropped`.
+        The same keys as `target` in `results.json` (of the logits as they are), `calibrated` (temperature, and the loss
+        and calibration error that its probabilities have; None for a model without one), `per_class`, `confusion`
+        (rows true class, columns predicted), `classes`, `data` (name, size, digest) and `dropped`.
 
     Raises:
         DataError: A class is none of the model's, the pool cannot be read, or one of its images cannot and the recipe
@@ -143,8 +148,13 @@ def evaluate(
         raise DataError(f"{data.path}: {describe_bad(bad, len(pool))}")
     _warn_of_blank([row for answer in parts for row in answer.blank], pool.ids, progress)
     logits = torch.cat([answer.logits for answer in parts])
+    calibrated = None
+    if saved.temperature != 1:
+        softened = logits.double() / saved.temperature
+        calibrated = {"temperature": saved.temperature, **scores_at(softened, labels[rows])}
     return {
-        **metrics(logits, labels[rows]),
+        **metrics(logits, labels[rows], seed=habits.seed),
+        "calibrated": calibrated,
         "per_class": per_class(logits, labels[rows], saved.classes),
         "confusion": confusion(logits, labels[rows], len(saved.classes)),
         "classes": list(saved.classes),
@@ -193,7 +203,7 @@ def _answers(
                     seen, logits = saved.embedded(loaded.canvases)
                 elif len(good):
                     logits = saved.logits(loaded.canvases)
-                yield Answer(good, logits, loaded.bad, loaded.blank(), seen)
+                yield Answer(good, logits, saved.probabilities(logits), loaded.bad, loaded.blank(), seen)
                 advance(len(loaded.rows))
     finally:
         images.close()
@@ -207,7 +217,7 @@ def _warn_of_blank(blank: Sequence[int], names: Sequence[str], progress: Progres
 def _in_order(answer: Answer) -> Iterator[tuple[int, list[float] | None, str]]:
     """(row, probabilities or None, what is wrong) of each image of a batch, in the order of the batch."""
     found: dict[int, tuple[list[float] | None, str]] = {item.row: (None, item.reason) for item in answer.bad}
-    for row, shares in zip(answer.rows.tolist(), answer.logits.double().softmax(1).tolist(), strict=True):
+    for row, shares in zip(answer.rows.tolist(), answer.probabilities.tolist(), strict=True):
         found[row] = (shares, "")
     return ((row, *found[row]) for row in sorted(found))
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from homing.errors import DataError, RecipeError
+from homing.evaluation.metrics import check_metric
 from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
 from homing.features.fill import Witness
@@ -129,6 +130,8 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     if problem.only_in_target:
         for warning in union_warnings(problem.source, problem.target):
             session.progress.say(f"warning: {in_a_line(warning)}")
+    if recipe.trains:
+        check_metric(recipe.evaluation.metric, problem)
     listed = digests_of(problem)
     agree(session.accelerator, "the pools", "".join(listed.values()))
     if session.resume and not session.allow_change:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from homing.errors import DataError, HomingError, RecipeError
+from homing.evaluation.metrics import check_metric
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_matching import union_warnings
@@ -154,6 +155,8 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
             findings.num_outputs = problem.num_outputs
             if problem.only_in_target:
                 findings.warnings += union_warnings(problem.source, problem.target)
+            if recipe.trains:
+                check_metric(recipe.evaluation.metric, problem)
     data = recipe.data
     test = data.target_pool if data.test_split is not None else data.test_pool
     specs = {"source": data.sources, "target": (data.target_pool,), "test": (test,)}

@@ -237,6 +237,6 @@ def test_the_table_sorts_by_accuracy_and_marks_the_run():
         "→ homing",
         "  Oracle (true rates)",
     ]
-    assert "[10.0%, 90.0%]" in rows[1]
+    assert "80.0 %   [10.0, 90.0]" in rows[1]
     assert verdict.startswith("Not proven: +30.0 points")
     assert "cross-validated" in results_table(results | {"headline": "folds"})

@@ -112,7 +112,7 @@ def compare(
 
     folder = output or folder_of(f"compare-{checked.name}")
     table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
-    answer(as_text(table), {"folder": str(folder), **table}, as_json)
+    answer(f"{as_text(table)}\n\npage: {folder / 'comparison.html'}", {"folder": str(folder), **table}, as_json)
 
 
 def validate(
@@ -143,11 +143,11 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run
     """
     from homing.outputs.report.page import write_report
     from homing.outputs.run_kinds import targets_of
-    from homing.outputs.thumbnails import thumbnails_of
+    from homing.outputs.thumbnails import shown_of_recipe
     from homing.rating import shown_of_run
 
     for folder in [run_folder / name for name in targets_of(run_folder)] or [run_folder]:
-        print(write_report(folder, shown_of_run(folder) or thumbnails_of(recipe_of_run(folder))))
+        print(write_report(folder, shown_of_run(folder) or shown_of_recipe(recipe_of_run(folder))))
 
 
 def recipes(

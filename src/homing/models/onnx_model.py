@@ -14,6 +14,7 @@ from torch import Tensor
 
 from homing.errors import DataError, RecipeError
 from homing.models.backbone import Preprocessing
+from homing.models.saved import softened
 from homing.pools.images import Canvases
 
 
@@ -25,11 +26,13 @@ class OnnxModel:
         session: Of onnxruntime.
         preprocessing: The same as in training.
         classes: Names of its outputs, in their order.
+        temperature: What logits are divided by before they become probabilities; 1 where none was fitted.
     """
 
     session: Any
     preprocessing: Preprocessing
     classes: tuple[str, ...]
+    temperature: float = 1.0
 
     def logits(self, canvases: Canvases) -> Tensor:
         """Logits of decoded pictures: uint8 [B, canvas, canvas, 3] → float32 [B, C]."""
@@ -37,6 +40,10 @@ class OnnxModel:
         inputs = self.preprocessing.normalize(self.preprocessing.center(images).float() / 255)
         (logits,) = self.session.run(["logits"], {"images": inputs.contiguous().numpy()})
         return torch.from_numpy(logits).float()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits [B, C]: float64 [B, C], at the model's temperature."""
+        return softened(logits, self.temperature)
 
     def width(self) -> int:
         """As of `embedded`."""
@@ -77,9 +84,10 @@ def open_onnx(folder: Path, device: torch.device) -> OnnxModel:
         numbers = {name: tuple(about[name]) for name in ("mean", "std")}
         preprocessing = Preprocessing(about["size"], about["canvas"], about["interpolation"], **numbers)
         classes = tuple(map(str, about["classes"]))
+        temperature = float(about.get("temperature") or 1.0)
     except KeyError as error:
         raise DataError(f"{path}: says nothing of {error}; give a folder that `homing export` wrote") from error
     except Exception as error:  # onnxruntime has kinds of its own
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be opened as an ONNX model ({reason}); export it again") from error
-    return OnnxModel(session, preprocessing, classes)
+    return OnnxModel(session, preprocessing, classes, temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class SavedModel:
         classes: Names of its outputs, in their order.
         device: Where it computes.
         precision: fp32 or bf16, as in training.
+        temperature: What logits are divided by before they become probabilities; 1 where none was fitted.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class SavedModel:
     classes: tuple[str, ...]
     device: torch.device
     precision: str = "fp32"
+    temperature: float = 1.0
 
     @torch.inference_mode()
     def logits(self, canvases: Canvases) -> Tensor:
@@ -57,10 +60,19 @@ class SavedModel:
             seen, logits = network.forward_head(features, pre_logits=True), network.forward_head(features)
         return seen.float().cpu(), logits.float().cpu()
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits [B, C]: float64 [B, C], at the model's temperature."""
+        return softened(logits, self.temperature)
+
     def inputs(self, canvases: Canvases) -> Tensor:
         """What the model is fed: uint8 [B, canvas, canvas, 3] → float32 [B, 3, size, size], channels last."""
         images = torch.from_numpy(canvases).to(self.device).permute(0, 3, 1, 2)
         return self.preprocessing.normalize(self.preprocessing.center(images).float() / 255)
+
+
+def softened(logits: Tensor, temperature: float) -> Tensor:
+    """Probabilities at a temperature, float64 [B, C]. logits: [B, C]."""
+    return (logits.double() / temperature).softmax(1)
 
 
 def open_model(folder: Path, *, device: torch.device | None = None, precision: str = "fp32") -> SavedModel:
@@ -75,17 +87,18 @@ def open_model(folder: Path, *, device: torch.device | None = None, precision: s
         DataError: The folder is missing or damaged, or its configuration names no classes.
     """
     device = torch.device("cpu") if device is None else device
-    classes = _class_names(folder)
+    config = _config(folder)
+    classes, temperature = _class_names(folder, config), _temperature(folder, config)
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:  # safetensors, timm and torch each have their own ways to refuse
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{folder}: cannot be opened as a timm model: {reason}; run the recipe again") from error
     model.eval().to(device).to(memory_format=torch.channels_last)
-    return SavedModel(model, preprocessing_of(model), classes, device, precision)
+    return SavedModel(model, preprocessing_of(model), classes, device, precision, temperature)
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -96,7 +109,20 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); run the recipe again") from error
-    names = config.get("label_names") if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _class_names(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    names = config.get("label_names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: names no classes (label_names); give the model folder of a homing run")
+        raise DataError(
+            f"{folder / 'config.json'}: names no classes (label_names); give the model folder of a homing run"
+        )
     return tuple(names)
+
+
+def _temperature(folder: Path, config: dict[str, Any]) -> float:
+    found = config.get("temperature", 1.0)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
+        raise DataError(f"{folder / 'config.json'}: temperature is {found!r}; it must be a number above 0")
+    return float(found)

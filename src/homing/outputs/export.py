@@ -99,7 +99,12 @@ def _write_preprocessing(saved: SavedModel, folder: Path) -> dict[str, Any]:
     from homing.outputs.preprocessing import SCRIPT, preprocessing_script
 
     sizes = {"size": saved.preprocessing.size, "canvas": saved.preprocessing.canvas}
-    described = {"classes": list(saved.classes), **saved.preprocessing.data_config(), **sizes}
+    described = {
+        "classes": list(saved.classes),
+        "temperature": saved.temperature,
+        **saved.preprocessing.data_config(),
+        **sizes,
+    }
     write_json(folder / "preprocessing.json", described)
     (folder / SCRIPT).write_text(preprocessing_script(), encoding="utf-8")
     return described

@@ -38,9 +38,11 @@ class Asked:
         batch_norm: frozen, train or adapt.
         license: Named by the person who trains; None for none.
         folds: Of the cross-validation.
+        metric: What methods are judged by.
         groups: Columns of the source by which rates are also reported, sorted.
         is_labelled: Whether the target is.
         shares_labels: Whether source and target are labelled with the same classes.
+        show_target: Whether the report may show images of target and test.
         without_effect: What of the recipe's settings does nothing in this run.
     """
 
@@ -56,9 +58,11 @@ class Asked:
     batch_norm: str
     license: str | None
     folds: int
+    metric: str
     groups: tuple[str, ...]
     is_labelled: bool
     shares_labels: bool
+    show_target: bool
     without_effect: tuple[str, ...]
 
     @classmethod
@@ -78,9 +82,11 @@ class Asked:
             batch_norm=recipe.training.batch_norm,
             license=recipe.output.license,
             folds=recipe.evaluation.folds,
+            metric=recipe.evaluation.metric,
             groups=tuple(sorted({spec.group_column for spec in data.sources if spec.group_column})),
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
+            show_target=recipe.output.show_target,
             without_effect=tuple(settings_without_effect(recipe)),
         )
 

@@ -20,10 +20,10 @@ from homing.outputs.model_folder import save_model
 from homing.outputs.ownership import remove_checkpoints
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import write_report
-from homing.outputs.report.pictures import Pictures
+from homing.outputs.report.pictures import Shown
 from homing.outputs.results import collect, collect_rates_only, predictions
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
-from homing.outputs.thumbnails import pictures_of
+from homing.outputs.thumbnails import shown_of_problem
 from homing.outputs.unlabelled_files import write_unlabelled
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
         classes=facts.problem.classes,
         model_args=facts.model_args,
         data_config=facts.preprocessing.data_config(),
+        temperature=results.get("calibration", {}).get("temperature"),
         card=model_card(results, facts.asked),
     )
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
-    pictures = pictures_of(facts.problem.source)
-    results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, pictures, results=results))
+    shown = shown_of_problem(facts.problem, show_target=facts.asked.show_target)
+    results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, shown, results=results))
     write_json(folder / RESULTS, results)
     remove_checkpoints(folder / "checkpoints", keep_newest=True)  # others served until the run was complete
     return results
@@ -102,13 +103,13 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def write_missing_report(folder: Path, pictures: Callable[[], Pictures]) -> bool:
+def write_missing_report(folder: Path, shown: Callable[[], Shown]) -> bool:
     """Write the report of a run that is complete but for it; returns whether it did.
 
     Args:
         folder: Of a complete run; one that stopped after its rates has a report only where somebody asks for it, one
             over several targets has one for each of them.
-        pictures: Gives the pictures of the source, where they are needed.
+        shown: Gives the pictures that it shows, where they are needed.
 
     Raises:
         DataError: What the report is made of is missing.
@@ -116,7 +117,7 @@ def write_missing_report(folder: Path, pictures: Callable[[], Pictures]) -> bool
     results = read_results(folder)
     if results.get("headline") in (None, "none") or (folder / REPORT).exists():
         return False
-    write_report(folder, pictures())
+    write_report(folder, shown())
     return True
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from homing.measures import MEASURES, headline_of
 from homing.outputs.titles import title_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def model_card(
         f"# {name}\n\n{_what_it_is(results, asked)}",
         f"## Load it\n\n{_LOAD[form].format(place=place)}\n\n{_PREPARATION}",
         f"## How well it does\n\n{_scores(results)}",
+        f"## Probabilities\n\n{_probabilities(results)}",
         f"## What the target set was used for\n\n{_use_of_target(results, asked)}",
         f"## Data\n\n{_data(results)}",
         f"## Licence\n\n{_licence(asked, licence)}",
@@ -78,7 +80,7 @@ def model_card(
 
 def _front_matter(results: dict[str, Any], asked: Asked, form: str, licence: str | None) -> dict[str, Any]:
     score, name = results["target"], _plain(asked.name)
-    figures = [{"type": key, "value": round(score[key], 4)} for key in ("accuracy", "macro_f1") if score]
+    figures = [{"type": key, "value": round(score[key], 4)} for key in MEASURES if score and score.get(key) is not None]
     task = {"type": "image-classification"}
     data = {"type": "private", "name": f"the target of {name}"}
     measured = {"task": task, "dataset": data, "metrics": figures}
@@ -135,18 +137,38 @@ def _scores(results: dict[str, Any]) -> str:
             "Not measured: no image of the target's domain had a label. `homing evaluate` does it on images that have."
         )
     rows = {"**this model**": results["target"], **{title_of(k): v for k, v in results["baselines"].items()}}
+    headline, score = headline_of(results), results["target"]
+    others = [one for one in MEASURES.values() if one != headline and score.get(one.key) is not None]
     where = "held-out test images" if results["headline"] == "test" else "target images, cross-validated"
+    heads = ["trained as", headline.word, "95 % interval", *(one.word for one in others), "calibration error"]
     lines = [
         f"On {results['target']['num_test']:,} {where}; intervals are 95 %, over the choice of images, of one seed.",
         "",
-        "| trained as | accuracy | 95 % interval | macro F1 | NLL | calibration error |",
-        "|---|---|---|---|---|---|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
     ]
     for title, row in rows.items():
-        low, high = row["accuracy_interval"]
-        figures = f"{row['macro_f1']:.3f} | {row['nll']:.3f} | {row['ece']:.3f}"
-        lines.append(f"| {_plain(title)} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} | {figures} |")
+        low, high = (headline.plain(end) for end in row[f"{headline.key}_interval"])
+        figures = " | ".join(one.write(row[one.key]) for one in others)
+        value = headline.write(row[headline.key])
+        lines.append(f"| {_plain(title)} | {value} | {low} to {high} | {figures} | {row['ece']:.3f} |")
     return "\n".join(lines)
+
+
+def _probabilities(results: dict[str, Any]) -> str:
+    found = results.get("calibration") or {}
+    if found.get("temperature") is None:
+        reason = f" ({found['reason']})" if found.get("reason") else ""
+        return f"The softmax of the logits as they are; no temperature was fitted{reason}."
+    where = (
+        "`temperature` in `config.json` and, after `homing export`, in `preprocessing.json` (ONNX: `metadata_props`)"
+    )
+    return (
+        f"Divide the logits by {found['temperature']:.4f} before the softmax, as `homing predict` does. This"
+        " temperature was fitted on held-out folds of the target and changes no answer. It is neither in the weights"
+        f" nor in the graph, but stands as {where}. Each fold at the temperature of the others: NLL"
+        f" {found['nll']:.3f}, calibration error {found['ece']:.3f}."
+    )
 
 
 def _use_of_target(results: dict[str, Any], asked: Asked) -> str:

@@ -20,6 +20,7 @@ def save_model(
     model_args: Mapping[str, Any],
     data_config: Mapping[str, Any],
     card: str,
+    temperature: float | None = None,
 ) -> None:
     """Write the model folder, whole or not at all.
 
@@ -30,12 +31,14 @@ def save_model(
         model_args: What timm.create_model needs to build it again.
         data_config: timm's preprocessing.
         card: Text of README.md.
+        temperature: What logits are divided by before they become probabilities; a key of its own in `config.json`,
+            which timm passes over. The weights are as trained.
     """
     with folder_whole(folder, into_existing=True) as unfinished:
         save_for_hf(
             model,
             str(unfinished),
-            model_config={"label_names": list(classes)},
+            model_config={"label_names": list(classes)} | ({} if temperature is None else {"temperature": temperature}),
             model_args={key: value for key, value in model_args.items() if key != "num_classes"},
             data_config=dict(data_config),
             safe_serialization=True,

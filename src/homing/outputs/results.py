@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from homing.evaluation.metrics import confusion, metrics, per_class
+from homing.evaluation.calibration import calibration
+from homing.evaluation.metrics import confusion, metrics
 from homing.evaluation.paired import Interval, paired_intervals
+from homing.evaluation.per_class import absent_classes, per_class
+from homing.evaluation.rejection import rejection
 from homing.memory import peak_rss_mb
+from homing.methods import REFERENCE
 from homing.outputs.facts import RunFacts
+from homing.outputs.own_images import own_images
 from homing.outputs.pool_warnings import (
     label_warnings,
     mixed_up_warnings,
@@ -26,6 +31,8 @@ from homing.outputs.provenance import describe_data, versions
 from homing.outputs.unlabelled_files import describe_unlabelled, guess_warnings
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_matching import union_warnings
+from homing.pools.class_names import quoted
+from homing.rates.learned.folds import held_out_folds
 from homing.rates.learned.plan import effective_sample_size
 
 if TYPE_CHECKING:
@@ -51,6 +58,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
     gradients = int(main.fitted.visits.sum())
     return described(facts, main.method.rates, main.fitted.rates, main.fitted.guessed[1]) | {
         "headline": "unmeasured",
+        "metric": facts.asked.metric,
         "target": None,
         "cost": cost(facts, seconds, source_gradients=gradients)
         | {
@@ -61,6 +69,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
         "baselines": {},
         "warnings": warnings_of(facts, main),
         **_figures(facts, outcomes),
+        **_own(facts, main.logits),
     }
 
 
@@ -72,6 +81,7 @@ def collect_rates_only(facts: RunFacts, plan: RatePlan, seconds: float) -> dict[
         "cost": cost(facts, seconds, source_gradients=0),
         "baselines": {},
         "warnings": [*facts.asked.without_effect, *plan_warnings(facts, plan), *data_warnings(facts)],
+        **_own(facts, None),
     }
 
 
@@ -81,22 +91,43 @@ def _figures(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     labels, found = judged_labels(problem, facts.labels), predictions(facts, outcomes)
     if not problem.is_measured:
         return {}
-    scores = {item.method.name: metrics(found[item.method.name], labels) for item in outcomes}
+    seed = facts.asked.seed
+    scores = {item.method.name: metrics(found[item.method.name], labels, seed=seed) for item in outcomes}
     own, *others = (item.method.name for item in outcomes)
+    against = REFERENCE if REFERENCE in others else next((name for name in others if name != "oracle"), None)
     return {
         "headline": "test" if problem.test is not None else "cross_validated",
         "target": scores[own],
         "baselines": {
-            name: scores[name] | {"ours_minus_this": _gain(found[own], found[name], labels, facts.asked.seed)}
+            name: scores[name] | _gains(paired_intervals(found[own][None], found[name][None], labels, seed=seed))
             for name in others
         },
-        "per_class": per_class(found[own], labels, problem.classes),
+        "per_class_against": against,
+        "per_class": per_class(
+            found[own], labels, problem.classes, against=None if against is None else found[against], seed=seed
+        ),
+        "calibration": calibration(found[own], labels, _folds(facts, labels)),
+        "rejection": rejection(found[own], labels),
+        "classes_without_images": absent_classes(labels, problem.classes),
         "confusion": confusion(found[own], labels, len(problem.classes)),
     }
 
 
-def _gain(ours: Tensor, theirs: Tensor, labels: Tensor, seed: int) -> Interval:
-    return paired_intervals(ours[None], theirs[None], labels, seed=seed)["accuracy"]
+def _own(facts: RunFacts, logits: Tensor | None) -> dict[str, Any]:
+    """Which of the target's own images the report shows; nothing unless the recipe asks for it."""
+    return {"own_images": own_images(facts.problem, facts.labels, logits)} if facts.asked.show_target else {}
+
+
+def _folds(facts: RunFacts, labels: Tensor) -> list[Tensor] | None:
+    """The held-out rows of each fold that methods were judged on; None where they were judged on a test."""
+    if facts.problem.test is not None:
+        return None
+    return list(held_out_folds(labels, facts.asked.folds, facts.asked.seed))
+
+
+def _gains(gains: dict[str, Interval]) -> dict[str, Any]:
+    """The run's figures minus a baseline's; the accuracy's by a name of its own too, as it always was."""
+    return {"ours_minus_this": gains["accuracy"], "gains": gains}
 
 
 def described(facts: RunFacts, plan: RatePlan, rates: Tensor, guessed_visits: Tensor) -> dict[str, Any]:
@@ -153,7 +184,14 @@ def warnings_of(facts: RunFacts, main: Outcome) -> list[str]:
             f"There is no data.test: the headline is cross-validated on the target ({folds} folds, everything refitted"
             " in each), so it is of models that saw fewer target images than the one saved."
         )
-    return found + data_warnings(facts)
+    return [*found, *_absent_warning(facts), *data_warnings(facts)]
+
+
+def _absent_warning(facts: RunFacts) -> list[str]:
+    """Classes of which the test has no image; the target's own are told with the pools."""
+    problem = facts.problem
+    absent = absent_classes(judged_labels(problem, facts.labels), problem.classes) if problem.test is not None else []
+    return [f"The test has no image of {quoted(absent)}: averages over classes are over the others."] if absent else []
 
 
 def plan_warnings(facts: RunFacts, plan: RatePlan) -> list[str]:

@@ -9,7 +9,6 @@ DESCRIPTORS = {
     "label_consistency": "Label consistency",
     "target_alignment": "Target alignment",
 }
-SCORES = {"macro_f1": "Macro F1", "nll": "Loss", "ece": "Calibration error"}
 PHI = {"let_go": "noise exponent", "match_lift": "lift of matching images", "target_weight": "weight of a target image"}
 """Numbers of the rate model whose name does not say what they are; keys as in `results.json`."""
 

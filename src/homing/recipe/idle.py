@@ -36,6 +36,7 @@ def _without_training(recipe: Recipe) -> list[str]:
     idle = sorted(_changed(recipe.training) - {"epochs", "precision", "workers", "target_weight", "batch_norm"})
     names = [f"training.{name}" for name in idle]
     names += ["rates.residuals"] if recipe.rates.residuals else []
+    names += ["evaluation.metric"] if "metric" in _changed(recipe.evaluation) else []
     takes_of_target = isinstance(recipe.data.test, SplitOff)
     names += ["data.test"] if recipe.data.test is not None and not takes_of_target else []
     return [f"{', '.join(names)}: no effect with training.epochs: 0, nothing is trained"] if names else []

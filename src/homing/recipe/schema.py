@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from homing.measures import MetricName
 from homing.methods import METHODS, MethodName, online_methods
 from homing.recipe.conflicts import Conflict, conflicts, is_one_pool, is_split
 
@@ -353,6 +354,10 @@ class Evaluation(Section):
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
         5, description="folds of the target that give the headline where there is no data.test"
     )
+    metric: MetricName = Field(
+        "accuracy",
+        description="what methods are judged and listed by; auroc: of two classes; top5_accuracy: of more than 10",
+    )
 
 
 class Output(Section):
@@ -362,6 +367,9 @@ class Output(Section):
     keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
     trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
+    show_target: bool = Field(
+        False, description="show the target's own images and the test's with the largest loss in the report"
+    )
     license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
     cache: Text = Field(
         "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"
