@@ -52,7 +52,7 @@ def test_all_mistakes_come_at_once_each_with_its_line_key_and_remedy():
         ("r.yaml:9: model.backbon: unknown key, did you mean backbone?; allowed here: backbone, ", ""),
         ("r.yaml:10: model.trainable: ", "'all', 'last_stage' or 'head', found 'heads', did you mean head?"),
         ("r.yaml:12: rates.momentum: ", "less than 1, found 1"),
-        ("r.yaml:14: give either training.epochs or training.steps, found both", ""),
+        ("r.yaml:14: give one of training.epochs, training.steps and training.minutes, found epochs and steps", ""),
         ("r.yaml:16: training.batch_size: ", "valid integer, unable to parse string as an integer, found 'many'"),
         ("r.yaml:17: training.learning_rate: ", "greater than 0, found -0.0001"),
         ("r.yaml:18: training.optimizer: ", "valid string"),

@@ -172,12 +172,11 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
     """
     started, problem = time.monotonic(), prepared.material.problem
     planned, fitted = _fit(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
-    logits = None
-    if problem.test is not None:
-        logits = _predict(recipe, session, prepared, fitted, problem.test_rows)
-    elif problem.is_measured:
-        logits = cross_validate(name, recipe, session, prepared)
-    return Outcome(planned, fitted, logits, time.monotonic() - started)
+    logits, folds = None, None
+    if recipe.chooses or (problem.test is None and problem.is_measured):
+        folds = cross_validate(name, recipe, session, prepared)
+    logits = folds if problem.test is None else _predict(recipe, session, prepared, fitted, problem.test_rows)
+    return Outcome(planned, fitted, logits, time.monotonic() - started, folds)
 
 
 def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepared) -> Tensor:

@@ -19,6 +19,7 @@ from homing.errors import DataError
 from homing.evaluation.metrics import confusion, metrics, per_class
 from homing.models.inputs import batches_of
 from homing.models.saved import SavedModel, open_model
+from homing.outputs.kept_models import model_of
 from homing.outputs.safe_names import safe_cell, safe_path_cell
 from homing.pools.images import BadImage, Images, describe_blank
 from homing.pools.pool import ImageStore
@@ -51,19 +52,20 @@ class Answer:
     blank: list[int]
 
 
-def open_run(run: Path) -> tuple[Recipe, SavedModel]:
-    """The recipe and the model of a finished run.
+def open_run(run: Path, method: str | None = None) -> tuple[Recipe, SavedModel]:
+    """The recipe and the model of a finished run: the one that it ships, or the one that a method trained.
 
     Raises:
         DataError: The run is not finished or damaged.
+        RecipeError: It keeps no model of that method.
     """
     recipe = recipe_of_run(run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return recipe, open_model(run / "model", device=device, precision=recipe.training.precision)
+    return recipe, open_model(model_of(run, method), device=device, precision=recipe.training.precision)
 
 
 def predict(
-    run: Path, paths: Sequence[Path], file: IO[str], form: Format, progress: Progress
+    run: Path, paths: Sequence[Path], file: IO[str], form: Format, progress: Progress, *, method: str | None = None
 ) -> tuple[list[BadImage], int]:
     """Write the probabilities of images, one row an image, in the order in which they are found.
 
@@ -73,6 +75,7 @@ def predict(
         file: Where the rows go; nothing is held back, so that a million images take no more memory than a hundred.
         form: csv or jsonl.
         progress: Says how far it is.
+        method: Whose model; the one that the run ships where not given.
 
     Returns:
         The images that cannot be read (they have rows too, with what is wrong in the place of probabilities), and how
@@ -81,7 +84,7 @@ def predict(
     Raises:
         DataError: A path is missing or holds no image, or the run is not finished.
     """
-    recipe, saved = open_run(run)
+    recipe, saved = open_run(run, method)
     store, names, warnings = find_images(paths)
     for text in warnings:
         progress.say(f"warning: {text}")
@@ -98,13 +101,14 @@ def predict(
     return bad, len(names)
 
 
-def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
+def evaluate(run: Path, data: PoolSpec, progress: Progress, *, method: str | None = None) -> dict[str, Any]:
     """Measure the model of a run on labelled images.
 
     Args:
         run: Folder of a finished run.
         data: Labelled images; their classes are matched by name.
         progress: Says how far it is.
+        method: Whose model; the one that the run ships where not given.
 
     Returns:
         The same keys as `target` in `results.json`, and `per_class`, `confusion` (rows true class, columns predicted),
@@ -114,7 +118,7 @@ def evaluate(run: Path, data: PoolSpec, progress: Progress) -> dict[str, Any]:
         DataError: A class is none of the model's, the pool cannot be read, or one of its images cannot and the recipe
             does not say to drop such.
     """
-    recipe, saved = open_run(run)
+    recipe, saved = open_run(run, method)
     pool = read_pool(data)
     labels = torch.from_numpy(pool.label_indices(saved.classes))
     parts = list(_answers(recipe, saved, pool.store, pool.rows, pool.ids, progress))

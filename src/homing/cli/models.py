@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
+MethodOption = Annotated[
+    str | None, typer.Option("--method", metavar="NAME", help="of a baseline that was kept; default: the run's model")
+]
 
 
 def predict(
@@ -28,6 +31,7 @@ def predict(
         Literal["csv", "jsonl"] | None, typer.Option("--format", help="default: by the output's name, else csv")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output file")] = False,
+    method: MethodOption = None,
     quiet: Quiet = False,
 ) -> None:
     """Predict images with the model of a run: a row an image, with the probability of each class."""
@@ -45,7 +49,7 @@ def predict(
     from homing.progress import Progress
 
     with _rows_to(output) as file:
-        bad, total = predict_images(run, images, file, chosen, Progress(quiet=quiet))
+        bad, total = predict_images(run, images, file, chosen, Progress(quiet=quiet), method=method)
     if output is not None:
         print(
             f"{output}: {total:,} images, {len(bad):,} of them cannot be read" if bad else f"{output}: {total:,} images"
@@ -59,6 +63,7 @@ def evaluate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="labelled images: any pool that a recipe takes")],
     split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
+    method: MethodOption = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -69,7 +74,7 @@ def evaluate(
     from homing.recipe.schema import PoolSpec
 
     spec = PoolSpec(path=data, split=split, label_column=label_column)
-    found = evaluate_model(run, spec, Progress(quiet=quiet))
+    found = evaluate_model(run, spec, Progress(quiet=quiet), method=method)
     answer("\n".join(score_lines(found)), found, as_json)
 
 
@@ -81,13 +86,14 @@ def export(
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="NAME", help="also upload to this repository (made private)")
     ] = None,
+    method: MethodOption = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the model of a run for use elsewhere: a timm folder or ONNX, each with a model card."""
     from homing.outputs.export import export_model
     from homing.outputs.hub import push
 
-    export_model(run, form, output, licence=licence)
+    export_model(run, form, output, licence=licence, method=method)
     print(f"{output}: written")
     if push_to_hub is not None:
         print(f"uploaded to {push(output, push_to_hub)}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.facts import Asked
-from homing.outputs.model_card import model_card
+from homing.outputs.kept_models import card_of, model_of, results_of
+from homing.outputs.model_folder import PARTS
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
 from homing.recipe.reading import recipe_of_run
@@ -25,7 +26,9 @@ TOLERANCE = 1e-4
 """Largest difference of a logit between torch and onnxruntime, in units of the largest logit (at least 1)."""
 
 
-def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, licence: str | None = None) -> None:
+def export_model(
+    run: Path, form: Literal["timm", "onnx"], output: Path, *, licence: str | None = None, method: str | None = None
+) -> None:
     """Write the model of a run into a new folder, whole or not at all.
 
     Args:
@@ -34,9 +37,10 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
             and README.md.
         output: Folder to make.
         licence: Named in the model card.
+        method: Whose model; the one that the run ships where not given.
 
     Raises:
-        RecipeError: The output exists or touches a pool, or packages for ONNX are missing.
+        RecipeError: The output exists or touches a pool, packages for ONNX are missing, or no such model is kept.
         DataError: The run is not finished or damaged, the backbone cannot be written as ONNX, or
             onnxruntime does not come to the model's own logits.
     """
@@ -44,35 +48,22 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
         raise RecipeError(f"{output}: exists already; give a folder that does not")
     if form == "onnx" and (missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]):
         raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
-    recipe, results = recipe_of_run(run), _results(run)
+    recipe, results, model = recipe_of_run(run), results_of(run), model_of(run, method)
     check_output(output, pools_of(recipe))
-    card = model_card(results, Asked.of(recipe), form=form, licence=licence, place=output.name)
+    card = card_of(results, Asked.of(recipe), method, form=form, licence=licence, place=output.name)
     with folder_whole(output) as folder:
         if form == "timm":
-            _copy_timm(run / "model", folder)
+            _copy_timm(model, folder)
         else:
-            _write_onnx(run / "model", folder)
+            _write_onnx(model, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _results(run: Path) -> dict[str, Any]:
-    path = run / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file, so there is no finished run here; give a folder of `homing run`"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
-    return results
 
 
 def _copy_timm(model: Path, folder: Path) -> None:
     from homing.models.saved import open_model
 
     _write_preprocessing(open_model(model), folder)  # a damaged folder is not passed on
-    for name in ("config.json", "model.safetensors"):
+    for name in PARTS:
         shutil.copyfile(model / name, folder / name)
 
 

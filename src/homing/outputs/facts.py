@@ -39,6 +39,8 @@ class Asked:
         groups: Columns of the source by which rates are also reported, sorted.
         is_labelled: Whether the target is.
         shares_labels: Whether source and target are labelled with the same classes.
+        chooses: Whether folds of the target choose the model that is shipped.
+        models_gb: What the models of all methods may take, GB.
         without_effect: What of the recipe's settings does nothing in this run.
     """
 
@@ -57,6 +59,8 @@ class Asked:
     groups: tuple[str, ...]
     is_labelled: bool
     shares_labels: bool
+    chooses: bool
+    models_gb: float
     without_effect: tuple[str, ...]
 
     @classmethod
@@ -79,6 +83,8 @@ class Asked:
             groups=tuple(sorted({spec.group_column for spec in data.sources if spec.group_column})),
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
+            chooses=recipe.chooses,
+            models_gb=recipe.output.models_gb,
             without_effect=tuple(settings_without_effect(recipe)),
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from homing.methods import METHODS
 from homing.outputs.titles import title_of
 
 if TYPE_CHECKING:
@@ -102,10 +103,18 @@ def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
     }.get(asked.weights, "weights of its maker's own")
     return (
         f"`{_plain(asked.backbone)}`, begun with {weights}, fine-tuned ({asked.trainable}) by homing"
-        f" {results['version']} for one target domain out of a larger source pool, with a learned rate for each source"
-        f" sample (`{asked.method}`, seed {asked.seed}).\n\n"
+        f" {results['version']} for one target domain out of a larger source pool, {_by(asked)} (`{asked.method}`, seed"
+        f" {asked.seed}).\n\n"
         f"{len(classes):,} classes: {', '.join(classes[:_MAX_CLASSES])}{more}."
     )
+
+
+def _by(asked: Asked) -> str:
+    """How a method weighs the source."""
+    method = METHODS[asked.method]
+    if method.plans_by == "learned" or method.online is not None:
+        return "with a learned rate for each source sample"
+    return f"by the method “{method.title}”"
 
 
 def _scores(results: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ _FILES = (
     "report.html",
     "divergence.json",
     "predictions.safetensors",
+    "folds.safetensors",
     "map.parquet",
     "targets.csv",
     MARK,
@@ -112,7 +113,7 @@ def check_free(folder: Path) -> None:
             raise RecipeError(
                 f"{folder / name}: is a folder where homing writes a file; move it or give another --output"
             )
-    for name in _FOLDERS:
+    for name in (*_FOLDERS, "models"):
         if (folder / name).exists() and not (folder / name).is_dir():
             raise RecipeError(f"{folder / name}: is a file, no folder of homing; move it, or give another --output")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from homing.outputs.report.keeping import shipped_line
 from homing.outputs.report.verdict import scores, verdict
 from homing.outputs.titles import phi_title, title_of
 from homing.terminal import in_a_line
@@ -71,8 +72,8 @@ def results_table(results: dict[str, Any]) -> str:
         mark = "→ " if name == own else "  "
         title = title_of(name)
         lines.append(f"{mark}{title:28}{row['accuracy']:9.1%}   [{low:.1%}, {high:.1%}] {row['nll']:7.3f}")
-    found = verdict(scores(results))
-    return "\n".join([*lines, "", f"{found.title}: {found.text}"])
+    found = verdict(scores(results), results.get("models"))
+    return "\n".join([*lines, "", f"{found.title}: {found.text}", *filter(None, [shipped_line(results)])])
 
 
 def score_lines(score: dict[str, Any]) -> list[str]:

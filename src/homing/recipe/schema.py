@@ -174,6 +174,11 @@ class Model(Section):
     head_init: Literal["probe", "random"] = Field(
         "probe", description="start the head from the probe fitted on scanned features, or at random"
     )
+    keep: Literal["own", "best"] = Field(
+        "own",
+        description="what model/ is: of rates.method, or of whichever method is best on held-out folds of the target;"
+        " with data.test, best costs evaluation.folds more trainings a method",
+    )
 
 
 class Guide(Section):
@@ -237,6 +242,11 @@ class Training(Section):
         None, description="passes over source + weighted target; 0: stop after the rates, nothing is trained"
     )
     steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="instead of epochs or steps: what all trainings of the run may take together; the number of steps"
+        " follows from the time of the first ones, and is the same for every method",
+    )
     batch_size: Positive = Field(32, description="samples a step, over all processes")
     accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
     optimizer: Text = Field("adamw", description="any timm optimizer name")
@@ -285,7 +295,9 @@ class Evaluation(Section):
 
     baselines: tuple[MethodName, ...] = Field((), description="also trained, at the same number of steps")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
-        5, description="folds of the target that give the headline where there is no data.test"
+        5,
+        description="folds of the target that give the headline where there is no data.test, and choose the model with"
+        " model.keep: best",
     )
 
 
@@ -294,6 +306,9 @@ class Output(Section):
 
     checkpoint_every: Positive = Field(500, description="steps")
     keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
+    models_gb: Annotated[float, Field(ge=0)] = Field(
+        4.0, description="what models/ may take, GB; the run's own model is kept in any case"
+    )
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
     trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
     license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
@@ -336,6 +351,12 @@ class Recipe(Section):
         return self.training.epochs != 0
 
     @property
+    def chooses(self) -> bool:
+        """Whether folds of the target choose the model that is shipped."""
+        is_labelled = not isinstance(self.data.target, PoolSpec) or self.data.target.labels != "none"
+        return self.model.keep == "best" and is_labelled and bool({*self.evaluation.baselines} - {self.rates.method})
+
+    @property
     def learns_from_unlabelled(self) -> bool:
         """Whether anything of the run makes use of unlabelled images, where there are any."""
         learned = any(METHODS[name].plans_by == "learned" for name in (self.rates.method, *self.evaluation.baselines))
@@ -347,11 +368,14 @@ class Recipe(Section):
             return {}
         tests = self.data.test if isinstance(self.data.test, dict) else {}
         unlabelled = self.data.unlabelled
-        recipes = {}
+        recipes, training = {}, self.training
+        if training.minutes is not None:
+            training = training.model_copy(update={"minutes": training.minutes / len(self.data.target)})
         for name, pool in self.data.target.items():
             own = unlabelled.get(name) if isinstance(unlabelled, dict) else unlabelled
             data = self.data.model_copy(update={"target": pool, "test": tests.get(name), "unlabelled": own})
-            recipes[name] = self.model_copy(update={"name": f"{self.name[:60]} {name[:39]}", "data": data})
+            update = {"name": f"{self.name[:60]} {name[:39]}", "data": data, "training": training}
+            recipes[name] = self.model_copy(update=update)
         return recipes
 
     def to_yaml(self) -> str:

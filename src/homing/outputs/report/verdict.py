@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from homing.evaluation.metrics import wilson_interval
 from homing.outputs.report.data import mapping, number
+from homing.outputs.report.keeping import how_to_use
 from homing.outputs.titles import title_of
 
 
@@ -120,12 +122,16 @@ def reference(rows: list[Score]) -> Score | None:
     return fair[0] if fair else None
 
 
-def verdict(rows: list[Score]) -> Verdict:
+def verdict(rows: list[Score], models: Mapping[str, Any] | None = None) -> Verdict:
     """Say whether the run was worth it, by the intervals of its gains.
 
     First against the best plain way, since one that is clearly better settles it; then against the reference.
+
+    Args:
+        rows: From `scores`.
+        models: What `results.json` says of the models that were kept.
     """
-    run = next((row for row in rows if row.is_run), None)
+    run, models = next((row for row in rows if row.is_run), None), models or {}
     other = reference(rows)
     if run is None:
         return Verdict("none", "No accuracy", "This run recorded no accuracy on the target.")
@@ -137,12 +143,12 @@ def verdict(rows: list[Score]) -> Verdict:
         )
     best = next(row for row in rows if not row.is_run and not row.is_oracle)
     if best.gap_high is not None and best.gap_high < 0:
-        return Verdict("bad", "Not worth it", f"{_span(best)}, which is better here; use that.")
+        return Verdict("bad", "Not worth it", f"{_span(best)}, which is better here; {how_to_use(best.name, models)}.")
     is_beaten = best is not other and best.accuracy > run.accuracy
-    return _judge(other, f" But “{best.title}” scored {100 * best.accuracy:.1f} %." if is_beaten else "")
+    return _judge(other, models, f" But “{best.title}” scored {100 * best.accuracy:.1f} %." if is_beaten else "")
 
 
-def _judge(other: Score, warning: str) -> Verdict:
+def _judge(other: Score, models: Mapping[str, Any], warning: str) -> Verdict:
     gain, low, high = other.gap or 0.0, other.gap_low, other.gap_high
     if low is None or high is None:
         return Verdict("open", "Cannot be judged", f"{_span(other)}, with no interval to judge it by.{warning}")
@@ -151,7 +157,8 @@ def _judge(other: Score, warning: str) -> Verdict:
     if low > 0:
         return Verdict("good", "Worth it", f"{_span(other)}: more than chance would do on this many images.")
     if high < 0:
-        return Verdict("bad", "Not worth it", f"{_span(other)}, which is better here; use that.")
+        text = f"{_span(other)}, which is better here; {how_to_use(other.name, models)}."
+        return Verdict("bad", "Not worth it", text)
     if gain > 0:
         text = f"{_span(other)}: ahead, but within what chance would do on this many images.{warning}"
         return Verdict("open", "Not proven", text)
