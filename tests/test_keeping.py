@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from homing.errors import RecipeError
+from homing.errors import CheckpointError, RecipeError
+from homing.flow import run
 from homing.outputs.export import export_model
 from homing.predict import evaluate
 from homing.progress import Progress
+from homing.recipe.reading import read_recipe
 from homing.recipe.schema import PoolSpec
-from small_run import draw_problem
+from small_run import draw_problem, small_recipe
 
 QUIET = Progress(quiet=True)
 FAST = ("training.steps=4", "model.trainable=head", "rates.method=uniform", "output.checkpoint_every=2")
@@ -79,3 +81,85 @@ def test_an_exported_baseline_comes_with_its_own_figures(finished_run, tmp_path)
         load_file(f / "model.safetensors") for f in (tmp_path / "out", finished_run / "models/pooled_oversampled")
     )
     assert all(torch.equal(ours[name], kept[name]) for name in kept)
+
+
+def test_a_method_is_added_to_a_finished_run_as_if_it_had_been_there(problem, tmp_path):
+    both, one = (
+        small_recipe(problem, *FAST, f"evaluation.baselines=[{names}]") for names in ("pooled, source_only", "pooled")
+    )
+    whole = run(both, tmp_path / "whole", quiet=True).folder
+    folder = run(one, tmp_path / "run", quiet=True).folder
+    kept, before = (
+        (folder / "models/pooled/model.safetensors").stat().st_mtime_ns,
+        (folder / "results.json").read_bytes(),
+    )
+    run(both, folder, resume=True, quiet=True)
+    (folder / "results.json").write_bytes(before)  # as a kill between the models and the mark leaves it
+    shutil.rmtree(folder / "models" / "source_only")
+    run(read_recipe(folder / "recipe.yaml"), folder, resume=True, quiet=True)
+    assert (folder / "models/pooled/model.safetensors").stat().st_mtime_ns == kept
+    ours, theirs = read(folder), read(whole)
+    for results in (ours, theirs):
+        for name in ("seconds", "method_seconds", "peak_rss_mb", "scanned_source_images"):
+            del results["cost"][name]
+    assert ours == theirs
+    assert (folder / "recipe.yaml").read_text() == (whole / "recipe.yaml").read_text()
+    for name in ("uniform", "pooled", "source_only"):
+        one, other = (load_file(run_ / "models" / name / "model.safetensors") for run_ in (folder, whole))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert "Source only" in (folder / "report.html").read_text()
+    assert "Source only" in (folder / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["seed=3"], "seed was 0, is 3"),
+        (["training.learning_rate=0.1"], "training.learning_rate was None, is 0.1"),
+        (["evaluation.baselines=[source_only]"], "lacks pooled; methods can be added"),
+        (["training.steps=8"], "training.steps was 4, is 8, and training.schedule: cosine depends on the last step"),
+        (["training.steps=2"], "training.steps was 4, is 2; a training can be prolonged, and not shortened"),
+        (["training.epochs=2"], "training.steps 4, is training.epochs 2; a training can be prolonged by the same key"),
+    ],
+)
+def test_what_else_differs_is_named(finished_two, problem, changes, told):
+    with pytest.raises(CheckpointError, match=told):
+        run(
+            small_recipe(problem, *FAST, "evaluation.baselines=[pooled]", *changes),
+            finished_two,
+            resume=True,
+            quiet=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def finished_two(problem, tmp_path_factory):
+    recipe = small_recipe(problem, *FAST, "evaluation.baselines=[pooled]")
+    return run(recipe, tmp_path_factory.mktemp("two") / "run", quiet=True).folder
+
+
+def test_a_method_is_not_added_over_other_pools(finished_two, problem, tmp_path):
+    pools = shutil.copytree(problem, tmp_path / "pools")
+    recipe = small_recipe(pools, *FAST)
+    run(recipe, tmp_path / "run", quiet=True)
+    (pools / "target" / "bar" / "000.png").unlink()
+    more = small_recipe(pools, *FAST, "evaluation.baselines=[pooled]")
+    for allow in (False, True):
+        with pytest.raises(CheckpointError, match="the target changed since this run saw it"):
+            run(more, tmp_path / "run", resume=True, allow_change=allow, quiet=True)
+    assert read(tmp_path / "run")["baselines"] == {}
+
+
+STEADY = ("training.schedule=constant", "training.warmup=0", "training.learning_rate=0.01", "output.checkpoint_every=2")
+
+
+@pytest.mark.parametrize("method", ["hierarchical"])
+def test_a_prolonged_training_ends_where_the_longer_one_does(problem, tmp_path, method):
+    settings = (*STEADY, f"rates.method={method}", "model.trainable=last_stage", "training.views=0")
+    recipes = [small_recipe(problem, *settings, f"training.steps={steps}") for steps in (3, 9)]
+    whole = run(recipes[1], tmp_path / "whole", quiet=True).folder
+    run(recipes[0], tmp_path / "run", quiet=True)
+    folder = run(recipes[1], tmp_path / "run", resume=True, quiet=True).folder
+    ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (folder, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert read(folder)["target"] == read(whole)["target"]

@@ -20,8 +20,10 @@ from homing.evaluation.planning import Planned, Planner
 from homing.interrupts import StopOnSignal
 from homing.memory import trim_heap
 from homing.methods import METHODS
+from homing.outputs.added import write_added
 from homing.outputs.artefact import write_json
 from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
+from homing.outputs.going_on import is_prolonged, missing_methods
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import check_pools, note_pools
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
@@ -32,6 +34,7 @@ from homing.pools.problem import open_problem
 from homing.preparing import Prepared, digests_of, prepare
 from homing.progress import Progress
 from homing.rates.learned.folds import held_out_folds
+from homing.recipe.reading import recipe_of_run
 from homing.recipe.schema import Recipe
 from homing.session import Session
 from homing.training.distributed import on_main
@@ -125,9 +128,10 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):
             on_main(accelerator, lambda: check_finished(recipe, folder, options))
-            on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
-            progress.say(f"{folder}: this run is complete")
-            return RunResult(folder, read_results(folder))
+            if not on_main(accelerator, lambda: goes_on(folder, recipe)):
+                on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
+                progress.say(f"{folder}: this run is complete")
+                return RunResult(folder, read_results(folder))
         keeps_on = options.resume, options.allow_change
         session = Session(accelerator, folder, progress, recipe.seed, *keeps_on, lambda: stop.asked, shared)
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
@@ -152,14 +156,14 @@ def rated(recipe: Recipe, session: Session, prepared: Prepared, started: float) 
 
 
 def trained(recipe: Recipe, session: Session, prepared: Prepared, started: float) -> dict[str, Any]:
-    """All methods of a run: rates, fine-tuning, evaluation, outputs."""
+    """All methods of a run, or those that a finished one lacks: rates, fine-tuning, evaluation, outputs."""
+    methods = on_main(session.accelerator, lambda: yet_to_train(session.folder, recipe))
+    write = write_outputs if methods == methods_of(recipe) else write_added
     with tracking(session.accelerator, recipe.name, recipe.model_dump(mode="json")):
-        outcomes = [fit_and_judge(name, recipe, session, prepared) for name in methods_of(recipe)]
+        outcomes = [fit_and_judge(name, recipe, session, prepared) for name in methods]
         trim_heap()
-        results = on_main(
-            session.accelerator,
-            lambda: write_outputs(prepared.facts(recipe, session), outcomes, seconds=time.monotonic() - started),
-        )
+        facts = prepared.facts(recipe, session)
+        results = on_main(session.accelerator, lambda: write(facts, outcomes, seconds=time.monotonic() - started))
         scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
         track(session.accelerator, scores, num_steps_for(recipe, prepared))
     return results
@@ -221,13 +225,23 @@ def num_steps_for(recipe: Recipe, prepared: Prepared) -> int:
     return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
 
 
+def yet_to_train(folder: Path, recipe: Recipe) -> tuple[str, ...]:
+    """Methods of a run, but those that a finished one in its folder has trained."""
+    return missing_methods(read_results(folder), recipe) if is_complete(folder) else methods_of(recipe)
+
+
+def goes_on(folder: Path, recipe: Recipe) -> bool:
+    """Whether a finished run has more to do by a recipe that it may go on with."""
+    return bool(yet_to_train(folder, recipe)) or is_prolonged(recipe_of_run(folder), recipe)
+
+
 def check_finished(recipe: Recipe, folder: Path, options: Options) -> None:
     """A run that is complete counts for the pools that it saw alone.
 
     Raises:
         CheckpointError: They have changed since.
     """
-    if not options.allow_change:
+    if not options.allow_change or goes_on(folder, recipe):
         check_pools(folder, digests_of(open_problem(recipe.data, trains=recipe.trains)))
 
 

@@ -16,10 +16,6 @@ NOMINAL_WEIGHT = 10.0
 """How often a target image counts for the number of steps, where the recipe leaves its weight to be judged."""
 
 
-AVERAGE_LAST = 0.7
-"""Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
-
-
 def plan_settings(recipe: Recipe) -> PlanSettings:
     """How methods plan."""
     truth, rates = recipe.data.truth, recipe.rates
@@ -33,7 +29,7 @@ def plan_settings(recipe: Recipe) -> PlanSettings:
         shares_labels=recipe.data.shares_labels,
         source_has_labels=recipe.data.sources[0].labels != "none",
         truth=None if truth is None else (truth.matches_column, truth.clean_column),
-        recipe_digest=recipe.sha256(),
+        recipe_digest=recipe.fit_sha256(),
     )
 
 
@@ -63,17 +59,8 @@ def training_settings(recipe: Recipe, num_steps: int) -> Settings:
     values["learning_rate"] = training.learning_rate or default_learning_rate(
         recipe.model.trainable, recipe.model.head_init
     )
-    values["average_last"] = average_of(recipe)
+    values["average_last"] = recipe.averaged_share
     return Settings(num_steps=num_steps, seed=recipe.seed, **values)
-
-
-def average_of(recipe: Recipe) -> float:
-    """Share of the last steps whose weights are averaged; by itself only where that was measured to be no loss."""
-    training, model = recipe.training, recipe.model
-    if training.average_last is not None:
-        return training.average_last
-    is_tuned = model.trainable == "last_stage" and model.weights != "none"
-    return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
 
 
 def augmentation_of(recipe: Recipe) -> CropFlipColor | None:

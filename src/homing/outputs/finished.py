@@ -13,6 +13,8 @@ from torch import Tensor
 
 from homing.errors import CheckpointError
 from homing.evaluation.choice import choose
+from homing.evaluation.planning import place_of_rates
+from homing.methods import METHODS
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.facts import RunFacts
 from homing.outputs.feature_map import write_map
@@ -86,7 +88,11 @@ def finish(
     pictures = pictures_of(facts.problem.source)
     results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, pictures, results=results))
     write_json(folder / RESULTS, results)
-    remove_checkpoints(folder / "checkpoints", keep_newest=True)  # others served until the run was complete
+    checkpoints = folder / "checkpoints"  # but the run's own they served until it was complete; it may be prolonged
+    plans_by = METHODS[asked.method].plans_by
+    planner = asked.method if plans_by == "learned" else plans_by
+    rates = checkpoints / place_of_rates(planner, facts.problem.target_rows)
+    remove_checkpoints(checkpoints, keep_newest=True, kept=rates)
     return results
 
 

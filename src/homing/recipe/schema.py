@@ -13,13 +13,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from homing.methods import METHODS, MethodName, online_methods
-from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
+from homing.recipe.conflicts import LENGTHS, Conflict, conflicts, is_one_pool
 
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+AVERAGE_LAST = 0.7
+"""Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
 
 class Section(BaseModel):
@@ -351,6 +353,15 @@ class Recipe(Section):
         return self.training.epochs != 0
 
     @property
+    def averaged_share(self) -> float:
+        """Share of the last steps whose weights are averaged; by itself only where that was measured to be no loss."""
+        training, model = self.training, self.model
+        if training.average_last is not None:
+            return training.average_last
+        is_tuned = model.trainable == "last_stage" and model.weights != "none"
+        return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
+
+    @property
     def chooses(self) -> bool:
         """Whether folds of the target choose the model that is shipped."""
         is_labelled = not isinstance(self.data.target, PoolSpec) or self.data.target.labels != "none"
@@ -385,3 +396,11 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Digest of the resolved recipe, 64 hexadecimal digits."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    def fit_sha256(self) -> str:
+        """The same of what each training follows from: other methods and the length may change while a run goes on."""
+        tree = self.model_dump(mode="json")
+        del tree["evaluation"]["baselines"]
+        for key in LENGTHS:
+            del tree["training"][key]
+        return hashlib.sha256(yaml.safe_dump(tree, allow_unicode=True).encode()).hexdigest()
