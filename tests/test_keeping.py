@@ -89,10 +89,8 @@ def test_a_method_is_added_to_a_finished_run_as_if_it_had_been_there(problem, tm
     )
     whole = run(both, tmp_path / "whole", quiet=True).folder
     folder = run(one, tmp_path / "run", quiet=True).folder
-    kept, before = (
-        (folder / "models/pooled/model.safetensors").stat().st_mtime_ns,
-        (folder / "results.json").read_bytes(),
-    )
+    kept = (folder / "models/pooled/model.safetensors").stat().st_mtime_ns
+    before = (folder / "results.json").read_bytes()
     run(both, folder, resume=True, quiet=True)
     (folder / "results.json").write_bytes(before)  # as a kill between the models and the mark leaves it
     shutil.rmtree(folder / "models" / "source_only")
@@ -115,7 +113,7 @@ def test_a_method_is_added_to_a_finished_run_as_if_it_had_been_there(problem, tm
     ("changes", "told"),
     [
         (["seed=3"], "seed was 0, is 3"),
-        (["training.learning_rate=0.1"], "training.learning_rate was None, is 0.1"),
+        (["training.learning_rate=0.1"], "training.learning_rate was not given, is 0.1"),
         (["evaluation.baselines=[source_only]"], "lacks pooled; methods can be added"),
         (["training.steps=8"], "training.steps was 4, is 8, and training.schedule: cosine depends on the last step"),
         (["training.steps=2"], "training.steps was 4, is 2; a training can be prolonged, and not shortened"),

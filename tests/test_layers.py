@@ -55,6 +55,7 @@ READS_RECIPE = {
     "predict": "reads how a finished run prepared its images",
     "validate": "is asked about one",
     "outputs/run_folder.py": "writes it down and compares it",
+    "outputs/going_on.py": "compares it with the one that a run began with",
     "outputs/thumbnails.py": "opens the pools that a finished run names",
     "__init__.py": "public names",
 }

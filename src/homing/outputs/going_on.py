@@ -31,7 +31,7 @@ def why_not(began: Recipe, now: Recipe) -> str:
     changed = _changed(began, now)
     fixed = [key for key in changed if key not in (*_LENGTHS, _BASELINES)]
     if fixed:
-        told = [f"{key} was {changed[key][0]!r}, is {changed[key][1]!r}" for key in fixed[:_SHOWN]]
+        told = [f"{key} was {_said(changed[key][0])}, is {_said(changed[key][1])}" for key in fixed[:_SHOWN]]
         return "; ".join(told + ([f"and {len(fixed) - _SHOWN} more"] if len(fixed) > _SHOWN else []))
     gone = [name for name in began.evaluation.baselines if name not in now.evaluation.baselines]
     if gone:
@@ -69,6 +69,10 @@ def _hindrances(recipe: Recipe) -> Iterator[str]:
         yield f"training.average_last: {recipe.averaged_share:g} is a share of all steps (0 is not)"
     if METHODS[recipe.rates.method].source_share:
         yield f"rates.method: {recipe.rates.method} divides all steps between source and target"
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else str(value)
 
 
 def _changed(began: Recipe, now: Recipe) -> dict[str, tuple[Any, Any]]:
