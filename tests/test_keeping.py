@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from homing.errors import CheckpointError, RecipeError
+from homing.evaluation.choice import choose
 from homing.flow import run
 from homing.outputs.export import export_model
+from homing.outputs.going_on import why_not
+from homing.outputs.report.verdict import scores, verdict
 from homing.predict import evaluate
 from homing.progress import Progress
 from homing.recipe.reading import read_recipe
@@ -151,9 +154,8 @@ def test_a_method_is_not_added_over_other_pools(finished_two, problem, tmp_path)
 STEADY = ("training.schedule=constant", "training.warmup=0", "training.learning_rate=0.01", "output.checkpoint_every=2")
 
 
-@pytest.mark.parametrize("method", ["hierarchical"])
-def test_a_prolonged_training_ends_where_the_longer_one_does(problem, tmp_path, method):
-    settings = (*STEADY, f"rates.method={method}", "model.trainable=last_stage", "training.views=0")
+def test_a_prolonged_training_ends_where_the_longer_one_does(problem, tmp_path):
+    settings = (*STEADY, "model.trainable=head", "rates.residuals=true", "evaluation.baselines=[pooled]")
     recipes = [small_recipe(problem, *settings, f"training.steps={steps}") for steps in (3, 9)]
     whole = run(recipes[1], tmp_path / "whole", quiet=True).folder
     run(recipes[0], tmp_path / "run", quiet=True)
@@ -161,3 +163,75 @@ def test_a_prolonged_training_ends_where_the_longer_one_does(problem, tmp_path, 
     ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (folder, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert read(folder)["target"] == read(whole)["target"]
+    assert read(folder)["baselines"] == read(whole)["baselines"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("training.warmup=0.1", "training.warmup: 0.1 is a share of all steps"),
+        ("training.average_last=0.5", "training.average_last: 0.5 is a share of all steps"),
+        ("rates.method=sequential", "rates.method: sequential divides all steps"),
+    ],
+)
+def test_why_a_training_cannot_be_prolonged(problem, setting, told):
+    began, now = (small_recipe(problem, *STEADY, setting, f"training.steps={steps}") for steps in (3, 9))
+    assert why_not(began, now).startswith(f"training.steps was 3, is 9, and {told}")
+
+
+def test_folds_of_the_target_choose_the_model_where_that_is_asked_for(problem, tmp_path):
+    asked = (*FAST, "model.keep=best", "evaluation.folds=2", "output.models_gb=0")
+    first, more = (
+        small_recipe(problem, *asked, f"evaluation.baselines=[{names}]")
+        for names in ("source_only", "source_only, target_only")
+    )
+    folder = run(first, tmp_path / "run", quiet=True).folder
+    run(more, folder, resume=True, quiet=True)
+    results, folds = read(folder), load_file(folder / "folds.safetensors")
+    chosen, labels = results["models"]["chosen_on"], folds.pop("labels")
+    shares = {name: float((logits.argmax(1) == labels).double().mean()) for name, logits in folds.items()}
+    assert chosen["accuracy"] == shares
+    assert len(labels) == chosen["num_target"] == 12
+    shipped = results["models"]["shipped"]
+    assert shares[shipped] == max(shares.values())
+    assert chosen["against"] != shipped
+    assert chosen["gain"]["low"] <= chosen["gain"]["mean"] <= chosen["gain"]["high"]
+    row = {"uniform": results["target"], **results["baselines"]}[shipped]
+    test = PoolSpec(path=str(problem / "test"))
+    assert evaluate(folder, test, QUIET)["nll"] == pytest.approx(row["nll"], abs=1e-6)
+    assert "2 folds prefer" in (folder / "report.html").read_text()
+    # what there was no room for is not there, and said
+    assert set(results["models"]["kept"]) == {"uniform", shipped}
+    assert any(text.startswith("There was no room for the models of") for text in results["warnings"])
+    (left_out, *_) = results["models"]["left_out"]
+    with pytest.raises(RecipeError, match=f"no model of {left_out!r} is kept"):
+        evaluate(folder, test, QUIET, method=left_out)
+
+
+def test_the_choice_takes_the_most_accurate_and_of_equals_the_surer_one():
+    labels = torch.tensor([0, 1, 1, 0])
+    right = torch.nn.functional.one_hot(labels, 2).float()
+    wrong_once = right.clone()
+    wrong_once[0] = right[1]
+    found = choose("own", {"own": right, "pooled": 3 * right, "oracle": 9 * right}, labels, folds=2, seed=0)
+    assert (found["shipped"], found["chosen_on"]["against"]) == ("pooled", "own")
+    found = choose("own", {"own": right, "pooled": 3 * wrong_once}, labels, folds=2, seed=0)
+    assert (found["shipped"], found["chosen_on"]["against"]) == ("own", "pooled")
+    assert found["chosen_on"]["gain"]["mean"] == pytest.approx(0.25)
+    assert choose("own", {"own": right}, labels, folds=2, seed=0)["chosen_on"]["gain"] is None
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [
+        ({"shipped": "hierarchical", "kept": ["hierarchical", "pooled"]}, "take it with `--method pooled`."),
+        ({"shipped": "pooled", "kept": ["hierarchical", "pooled"]}, "it is what `model/` holds."),
+        ({"shipped": "hierarchical", "kept": ["hierarchical"]}, "was not kept: train it with `rates.method=pooled`."),
+        (None, "was not kept: train it with `rates.method=pooled`."),
+    ],
+)
+def test_a_better_method_is_named_with_the_way_to_its_model(models, told):
+    rows = {"target": {"accuracy": 0.5, "num_test": 1000}, "baselines": {"pooled": {"accuracy": 0.9, "num_test": 1000}}}
+    text = verdict(scores(rows), models).text
+    assert "which is better here; " in text
+    assert text.endswith(told)

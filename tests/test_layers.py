@@ -10,16 +10,28 @@ import homing
 
 PACKAGE = Path(homing.__file__).parent
 # what any layer may import: they know nothing of pools, models or training
-GROUND = {"errors", "launch", "progress", "interrupts", "memory", "methods", "terminal", "threads", "session"}
+GROUND = {
+    "errors",
+    "launch",
+    "progress",
+    "interrupts",
+    "memory",
+    "methods",
+    "terminal",
+    "threads",
+    "session",
+    "forecast",
+}
 GROUND_FILES = {"outputs.artefact": "the one way to write a file"}
 LAYERS = {
-    "__main__": 8,
-    "cli": 7,
-    "compare": 6,
-    "flow": 5,
+    "__main__": 9,
+    "cli": 8,
+    "compare": 7,
+    "flow": 6,
     "scanning": 5,
     "rating": 5,
     "preparing": 4,
+    "budget": 5,
     "unpacking": 3,
     "predict": 3,
     "score": 3,
@@ -45,6 +57,7 @@ SIDEWAYS = {
 READS_RECIPE = {
     "cli": "the door itself",
     "flow": "carries it out",
+    "budget": "chooses the steps that fit into its minutes",
     "preparing": "is the flow's first half",
     "unpacking": "makes plain values of it",
     "scanning": "is the flow's first half, ahead of it",

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from homing.budget import with_steps
 from homing.errors import DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.outcome import Outcome
 from homing.evaluation.planning import Planned, Planner
@@ -40,9 +41,8 @@ from homing.session import Session
 from homing.training.distributed import on_main
 from homing.training.fit import Fit, Fitted, fit, predict
 from homing.training.liveness import watching
-from homing.training.plan import num_steps_of
 from homing.training.trackers import track, tracking, tracking_accelerator
-from homing.unpacking import NOMINAL_WEIGHT, fit_settings, methods_of, plan_settings, training_settings
+from homing.unpacking import fit_settings, forecast_of, methods_of, num_steps_for, plan_settings, training_settings
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,14 @@ def trained(recipe: Recipe, session: Session, prepared: Prepared, started: float
     methods = on_main(session.accelerator, lambda: yet_to_train(session.folder, recipe))
     write = write_outputs if methods == methods_of(recipe) else write_added
     with tracking(session.accelerator, recipe.name, recipe.model_dump(mode="json")):
-        outcomes = [fit_and_judge(name, recipe, session, prepared) for name in methods]
+        settled, problem = with_steps(recipe, session, prepared), prepared.material.problem
+        session.progress.expect(forecast_of(settled, problem, methods))
+        outcomes = [fit_and_judge(name, settled, session, prepared) for name in methods]
         trim_heap()
         facts = prepared.facts(recipe, session)
         results = on_main(session.accelerator, lambda: write(facts, outcomes, seconds=time.monotonic() - started))
         scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
-        track(session.accelerator, scores, num_steps_for(recipe, prepared))
+        track(session.accelerator, scores, num_steps_for(settled, problem))
     return results
 
 
@@ -205,7 +207,7 @@ def _fit(
     planned = planner.plan(name, target)
     trim_heap()
     # the same number of gradients for every method
-    num_steps = max(1, num_steps_for(recipe, prepared) // planned.training.passes)
+    num_steps = max(1, num_steps_for(recipe, prepared.material.problem) // planned.training.passes)
     identity = planner.identity(target) | {"rates": planned.training.digest()}
     one = Fit(place, title, planned.training, target, training_settings(recipe, num_steps), identity)
     return planned, fit(session, prepared.material, fit_settings(recipe), one)
@@ -213,16 +215,6 @@ def _fit(
 
 def _predict(recipe: Recipe, session: Session, prepared: Prepared, fitted: Fitted, rows: Rows) -> Tensor:
     return predict(session, prepared.material, fitted.model, rows, precision=recipe.training.precision)
-
-
-def num_steps_for(recipe: Recipe, prepared: Prepared) -> int:
-    """Steps of a method that takes each sample's gradient once, in every fold."""
-    training, problem = recipe.training, prepared.material.problem
-    weight = NOMINAL_WEIGHT if training.target_weight is None else training.target_weight
-    if not problem.has_target_labels:
-        weight = 0.0
-    num_rows = len(problem.source) + weight * len(problem.target)
-    return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
 
 
 def yet_to_train(folder: Path, recipe: Recipe) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from homing.errors import CheckpointError, RecipeError
+from homing.methods import METHODS
 from homing.outputs.artefact import is_leftover, is_unfinished, remove_leftovers, write_json
 
 MARK = ".homing"
@@ -175,7 +176,8 @@ def _model_folders(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
     for name, names in _FOLDERS.items():
         yield folder / name, names
     for path in _listed(folder / "models"):
-        yield path, _MODEL
+        if path.name in METHODS:
+            yield path, _MODEL
 
 
 def is_our_report(path: Path) -> bool:
