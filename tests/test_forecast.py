@@ -39,6 +39,7 @@ def test_the_rest_of_a_run_is_told_by_the_steps_so_far():
 def test_a_scan_guesses_what_comes_after_it():
     forecast = Forecast([400] * 3, images=32, trainable="all")
     assert forecast.before(180, 0.01) == "about 22 min: scan 3 min, then 3 trainings of 400 steps"
+    assert forecast.before(170, 0.01) == ""  # once
     assert Forecast([400], images=32, trainable="head").before(20, 0.01) == ""
     assert Forecast([400], minutes=30).before(120, 0.01) == "about 32 min: scan 2 min, then trainings within 30 min"
 
@@ -63,7 +64,7 @@ def test_a_log_has_a_line_every_few_seconds_with_loss_and_what_is_left(capsys, m
             advance(1)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "about 2 min: 2 trainings of 100 steps, 0.6 s a step"
-    assert lines[1] == "homing: 9 of 100, about 55 s left, loss 0.5, run about 2 min left"
+    assert lines[1] == "homing: 9 of 100, about 55 s left, loss 0.5, run: 2 min left"
     assert 8 <= len(lines) <= 14
     assert lines[-1] == "homing: done in 60.0 s"
 

@@ -87,14 +87,18 @@ def test_an_exported_baseline_comes_with_its_own_figures(finished_run, tmp_path)
 
 
 def test_a_method_is_added_to_a_finished_run_as_if_it_had_been_there(problem, tmp_path):
+    """Also where a run has targets by name, each with a folder of its own."""
+    named = [f"data.{role}={{mine: {{path: {problem / role}}}}}" for role in ("target", "test")]
     both, one = (
-        small_recipe(problem, *FAST, f"evaluation.baselines=[{names}]") for names in ("pooled, source_only", "pooled")
+        small_recipe(problem, *FAST, *named, f"evaluation.baselines=[{names}]")
+        for names in ("pooled, source_only", "pooled")
     )
-    whole = run(both, tmp_path / "whole", quiet=True).folder
-    folder = run(one, tmp_path / "run", quiet=True).folder
+    whole = run(both, tmp_path / "whole", quiet=True).folder / "mine"
+    folder = run(one, tmp_path / "run", quiet=True).folder / "mine"
     kept = (folder / "models/pooled/model.safetensors").stat().st_mtime_ns
     before = (folder / "results.json").read_bytes()
-    run(both, folder, resume=True, quiet=True)
+    run(both, folder.parent, resume=True, quiet=True)
+    assert (folder.parent / "recipe.yaml").read_text() == both.to_yaml()
     (folder / "results.json").write_bytes(before)  # as a kill between the models and the mark leaves it
     shutil.rmtree(folder / "models" / "source_only")
     run(read_recipe(folder / "recipe.yaml"), folder, resume=True, quiet=True)
@@ -106,10 +110,10 @@ def test_a_method_is_added_to_a_finished_run_as_if_it_had_been_there(problem, tm
     assert ours == theirs
     assert (folder / "recipe.yaml").read_text() == (whole / "recipe.yaml").read_text()
     for name in ("uniform", "pooled", "source_only"):
-        one, other = (load_file(run_ / "models" / name / "model.safetensors") for run_ in (folder, whole))
-        assert all(torch.equal(one[key], other[key]) for key in one)
-    assert "Source only" in (folder / "report.html").read_text()
-    assert "Source only" in (folder / "model" / "README.md").read_text()
+        first, second = (load_file(each / "models" / name / "model.safetensors") for each in (folder, whole))
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    for page in ("report.html", "model/README.md"):
+        assert "Source only" in (folder / page).read_text()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Forecast:
         self.lengths, self._images, self._factor, self._minutes = tuple(lengths), images, _FACTORS[trainable], minutes
         self._left, self._timed, self._seconds, self._clock = sum(lengths), 0, 0.0, clock
         self._last: float | None = None
-        self._begins, self._is_told = True, False
+        self._begins, self._is_told, self._is_guessed = True, False, False
 
     def begin(self) -> None:
         """A training begins: its first call of `did` is of steps that an earlier attempt made."""
@@ -63,7 +63,10 @@ class Forecast:
         return f"{about(left)}: {self._trainings()}, {self._seconds / self._timed:.2g} s a step" if left >= 20 else ""
 
     def before(self, scan_left: float, seconds_an_image: float) -> str:
-        """The same while images are scanned, by the time of those: a rough guess."""
+        """The same while images are scanned, by the time of those: a rough guess, told once."""
+        if self._is_guessed:
+            return ""
+        self._is_guessed = True
         trained = sum(self.lengths) * self._images * self._factor * seconds_an_image
         if self._minutes is not None:
             trained = 60 * self._minutes

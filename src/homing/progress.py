@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from homing.forecast import Forecast, about
+from homing.forecast import Forecast, about, duration
 from homing.launch import is_main
 from homing.terminal import in_lines
 
@@ -70,7 +70,7 @@ class Progress:
 
         def beside() -> str:
             left = forecast.seconds_left() if len(forecast.lengths) > 1 else None
-            return ", ".join(filter(None, [note(), "" if left is None else f"run {about(left)} left"]))
+            return ", ".join(filter(None, [note(), "" if left is None else f"run: {duration(left)} left"]))
 
         with self.stage(title, steps, beside) as advance:
 

@@ -67,6 +67,6 @@ def _cost(before: dict[str, Any], outcomes: Sequence[Outcome], seconds: float) -
     return before | {
         "seconds": round(before["seconds"] + seconds, 2),
         "peak_rss_mb": max(before["peak_rss_mb"], peak_rss_mb()),
-        "method_seconds": before["method_seconds"] | took,
-        "method_gradients": before["method_gradients"] | gradients,
+        "method_seconds": before.get("method_seconds", {}) | took,
+        "method_gradients": before.get("method_gradients", {}) | gradients,
     }

@@ -146,6 +146,8 @@ def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
         uses.append(f"to learn the rates of the source{choice}")
     if asked.method == "instance":
         uses.append("to learn the rates of the source while training, by the direction of its gradient")
+    if (results.get("models") or {}).get("chosen_on"):
+        uses.append("to choose this method among those that were trained, on held-out folds of it")
     if asked.batch_norm == "adapt":
         uses.append("to re-estimate the statistics of batch norms")
     if results["headline"] == "test":

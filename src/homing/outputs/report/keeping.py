@@ -32,6 +32,8 @@ def shipped_line(results: dict[str, Any]) -> str:
     shipped, against, gain = str(models.get("shipped")), chosen.get("against"), mapping(chosen.get("gain"))
     mean, low, high = (number(gain.get(end)) for end in ("mean", "low", "high"))
     text = f"model/ holds “{title_of(shipped)}”, which the target's {chosen.get('folds')} folds prefer"
+    if results.get("headline") == "cross_validated":
+        text += " (chosen and measured on the same images, so its figure is a little too good)"
     if against is None or mean is None or low is None or high is None:
         return f"{text}."
     span = f"{100 * mean:+.1f} points of accuracy [{100 * low:+.1f}, {100 * high:+.1f}]"
