@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from homing.forecast import Forecast, about, duration
@@ -55,7 +56,7 @@ class Progress:
             A function to call with the units done since the last call.
         """
         started = time.monotonic()
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not (sys.stderr.isatty() or in_notebook()):
             yield self._lines(title, total, note)
             self.say(f"{title}: done in {time.monotonic() - started:.1f} s")
             return
@@ -108,7 +109,7 @@ class Progress:
 
         columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
         columns += [TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False)]
-        with Bars(*columns, console=Console(stderr=True)) as bars:
+        with Bars(*columns, console=Console(stderr=not in_notebook())) as bars:
             task, looked = bars.add_task(title, total=total, note=""), time.monotonic()
 
             def advance(count: float) -> None:
@@ -140,3 +141,9 @@ class Progress:
             self.say(f"{title}: {', '.join(filter(None, [far, left, note()]))}")
 
         return advance
+
+
+def in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter with widgets, whose cells show bars though its streams are no terminals."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell" and find_spec("ipywidgets") is not None
