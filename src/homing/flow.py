@@ -23,7 +23,14 @@ from homing.memory import trim_heap
 from homing.methods import METHODS
 from homing.outputs.added import write_added
 from homing.outputs.artefact import write_json
-from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
+from homing.outputs.finished import (
+    is_complete,
+    read_results,
+    tidy,
+    write_missing_report,
+    write_outputs,
+    write_rates_only,
+)
 from homing.outputs.going_on import is_prolonged, missing_methods
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import check_pools, note_pools
@@ -129,6 +136,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         if options.resume and is_complete(folder):
             on_main(accelerator, lambda: check_finished(recipe, folder, options))
             if not on_main(accelerator, lambda: goes_on(folder, recipe)):
+                on_main(accelerator, lambda: tidy(folder))  # a kill after the mark left it
                 on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
                 progress.say(f"{folder}: this run is complete")
                 return RunResult(folder, read_results(folder))

@@ -19,7 +19,7 @@ from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.facts import RunFacts
 from homing.outputs.feature_map import write_map
 from homing.outputs.kept_models import keep_models
-from homing.outputs.ownership import remove_checkpoints
+from homing.outputs.ownership import marked, note, remove_checkpoints
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import write_report
 from homing.outputs.report.pictures import Pictures
@@ -87,13 +87,18 @@ def finish(
         results["warnings"].append(f"{_LEFT_OUT} {', '.join(left_out)}: output.models_gb is {asked.models_gb:g}.")
     pictures = pictures_of(facts.problem.source)
     results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, pictures, results=results))
-    write_json(folder / RESULTS, results)
-    checkpoints = folder / "checkpoints"  # but the run's own they served until it was complete; it may be prolonged
     plans_by = METHODS[asked.method].plans_by
-    planner = asked.method if plans_by == "learned" else plans_by
-    rates = checkpoints / place_of_rates(planner, facts.problem.target_rows)
-    remove_checkpoints(checkpoints, keep_newest=True, kept=rates)
+    rates = place_of_rates(asked.method if plans_by == "learned" else plans_by, facts.problem.target_rows)
+    note(folder, rates=rates.as_posix())
+    write_json(folder / RESULTS, results)
+    tidy(folder)
     return results
+
+
+def tidy(folder: Path) -> None:
+    """Remove what served until a run was complete; its own checkpoint and rates stay, since it may be prolonged."""
+    checkpoints, rates = folder / "checkpoints", marked(folder).get("rates")
+    remove_checkpoints(checkpoints, keep_newest=True, kept=checkpoints / rates if isinstance(rates, str) else None)
 
 
 def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict[str, Any]:
