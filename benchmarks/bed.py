@@ -36,6 +36,7 @@ from homing.methods import METHODS
 from homing.models.inputs import Visit
 from homing.pools.order import Rows
 from homing.rates.learned.plan import RatePlan
+from homing.recipe.schema import AVERAGE_LAST
 from homing.training.branches import branch_seed, draw_to
 from homing.training.fit import FitSettings, online_of
 from homing.training.head import probe_head
@@ -43,7 +44,7 @@ from homing.training.loop import FineTuning
 from homing.training.optimizer import default_learning_rate
 from homing.training.plan import Phase, TrainingPlan, num_steps_of
 from homing.training.step import Settings
-from homing.unpacking import AVERAGE_LAST, BRANCHES, NOMINAL_WEIGHT
+from homing.unpacking import BRANCHES, NOMINAL_WEIGHT
 
 POOL_SIZE = 1500
 EPOCHS = 2.0

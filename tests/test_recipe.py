@@ -67,8 +67,11 @@ def test_paths_become_absolute_and_variables_are_filled_in(monkeypatch, tmp_path
     ("overrides", "told"),
     [
         (["training.steps=3", "training.epochs=1"], None),  # the later one replaces the earlier one
-        (["training={epochs: 1, steps: 2}"], "give either training.epochs or training.steps, found both"),
-        (["training={}"], "give either training.epochs or training.steps, found neither"),
+        (
+            ["training={epochs: 1, steps: 2}"],
+            "give one of training.epochs, training.steps and training.minutes, found epochs and steps",
+        ),
+        (["training={}"], "give one of training.epochs, training.steps and training.minutes, found none of them"),
         (["training.mixup=0.2"], "training.mixup cannot go with rates.method: hierarchical"),
         (["training.mixup=2e-1", "rates.method=instance"], "training.mixup cannot go with rates.method: instance"),
         (["training.mixup=0.2", "rates.method=uniform"], None),

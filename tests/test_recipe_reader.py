@@ -52,7 +52,7 @@ def test_all_mistakes_come_at_once_each_with_its_line_key_and_remedy():
         ("r.yaml:9: model.backbon: unknown key, did you mean backbone?; allowed here: backbone, ", ""),
         ("r.yaml:10: model.trainable: ", "'all', 'last_stage' or 'head' is wanted, found 'heads', did you mean head?"),
         ("r.yaml:12: rates.momentum: ", "less than 1 is wanted, found 1"),
-        ("r.yaml:14: give either training.epochs or training.steps, found both", ""),
+        ("r.yaml:14: give one of training.epochs, training.steps and training.minutes, found epochs and steps", ""),
         ("r.yaml:16: training.batch_size: ", "a whole number is wanted, found 'many'"),
         ("r.yaml:17: training.learning_rate: ", "more than 0 is wanted, found -0.0001"),
         ("r.yaml:18: training.optimizer: ", "a text is wanted"),

@@ -10,6 +10,7 @@ import torch
 from homing.errors import RecipeError
 from homing.models.onnx_model import OnnxModel, open_onnx
 from homing.models.saved import SavedModel, open_model
+from homing.outputs.kept_models import model_of
 from homing.outputs.run_kinds import check_has_model
 from homing.recipe.reading import recipe_of_run
 from homing.recipe.schema import Data, Training
@@ -34,18 +35,24 @@ class Habits:
     seed: int = 0
 
 
-def open_predictor(folder: Path, device: str | None = None) -> tuple[Habits, Predictor]:
+def open_predictor(folder: Path, device: str | None = None, method: str | None = None) -> tuple[Habits, Predictor]:
     """The model of a finished run, prepared as the run did, or one that was exported.
 
     Args:
         folder: Of a run, or of `homing export`, timm or onnx.
         device: Such as cpu or cuda:1; the first GPU where there is one, else the CPU.
+        method: Whose model of a run; the one that it ships where not given.
 
     Raises:
-        RecipeError: There is no such device, or no package for ONNX.
+        RecipeError: There is no such device, no package for ONNX, or no model of that method.
         DataError: The folder holds no model, or a damaged one.
     """
     place = _device(device)
+    exported = [name for name in ("model.onnx", "config.json") if (folder / name).is_file()]
+    if exported and method is not None and not (folder / "recipe.yaml").exists():
+        raise RecipeError(
+            f"{folder}: --method {method} is of a run's models, and this is an exported one; leave it out"
+        )
     if not (folder / "recipe.yaml").exists():
         if (folder / "model.onnx").is_file():
             return Habits(), open_onnx(folder, place)
@@ -54,7 +61,7 @@ def open_predictor(folder: Path, device: str | None = None) -> tuple[Habits, Pre
     check_has_model(folder)
     recipe = recipe_of_run(folder)
     habits = Habits(recipe.data.max_pixels, recipe.training.workers, recipe.data.on_bad_image == "drop", recipe.seed)
-    return habits, open_model(folder / "model", device=place, precision=recipe.training.precision)
+    return habits, open_model(model_of(folder, method), device=place, precision=recipe.training.precision)
 
 
 def _device(name: str | None) -> torch.device:

@@ -67,6 +67,7 @@ def predict(
     device: str | None = None,
     batch_size: int = BATCH,
     embeddings: Path | None = None,
+    method: str | None = None,
 ) -> tuple[list[BadImage], int]:
     """Write the probabilities of images, one row an image, in the order in which they are found.
 
@@ -80,6 +81,7 @@ def predict(
         device: Where to compute; a GPU where there is one.
         batch_size: Images at a time.
         embeddings: File for what the head sees of each image, `.npy` or `.parquet`; none where not given.
+        method: Whose model; the one that the run ships where not given.
 
     Returns:
         The images that cannot be read (they have rows too, with what is wrong in the place of probabilities), and how
@@ -88,7 +90,7 @@ def predict(
     Raises:
         DataError: A path is missing or holds no image, or the run is not finished.
     """
-    habits, saved = open_predictor(run, device)
+    habits, saved = open_predictor(run, device, method)
     width = saved.width() if embeddings else 0
     store, names, warnings = find_images(paths)
     for text in warnings:
@@ -118,7 +120,13 @@ def predict(
 
 
 def evaluate(
-    run: Path, data: PoolSpec, progress: Progress, *, device: str | None = None, batch_size: int = BATCH
+    run: Path,
+    data: PoolSpec,
+    progress: Progress,
+    *,
+    device: str | None = None,
+    batch_size: int = BATCH,
+    method: str | None = None,
 ) -> dict[str, Any]:
     """Measure the model of a run on labelled images.
 
@@ -128,6 +136,7 @@ def evaluate(
         progress: Says how far it is.
         device: Where to compute; a GPU where there is one.
         batch_size: Images at a time.
+        method: Whose model; the one that the run ships where not given.
 
     Returns:
         The same keys as `target` in `results.json` (of the logits as they are), `calibrated` (temperature, and the loss
@@ -138,7 +147,7 @@ def evaluate(
         DataError: A class is none of the model's, the pool cannot be read, or one of its images cannot and the recipe
             does not say to drop such.
     """
-    habits, saved = open_predictor(run, device)
+    habits, saved = open_predictor(run, device, method)
     pool = read_pool(data)
     labels = torch.from_numpy(pool.label_indices(saved.classes))
     parts = list(_answers(habits, saved, pool.store, pool.rows, pool.ids, progress, batch_size))

@@ -42,7 +42,15 @@ from homing.training.activations import keep_activations
 from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
 from homing.training.rehearsal import rehearse_scan, rehearse_step
-from homing.unpacking import augmentation_of, keeping_of, needs_features, observes, training_settings
+from homing.unpacking import (
+    augmentation_of,
+    forecast_of,
+    keeping_of,
+    methods_of,
+    needs_features,
+    observes,
+    training_settings,
+)
 
 _LISTED = 20
 _BLOCK = 8_192  # rows
@@ -136,6 +144,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     agree(session.accelerator, "the pools", "".join(listed.values()))
     if session.resume and not session.allow_change:
         on_main(session.accelerator, lambda: check_pools(session.folder, listed))
+    session.progress.expect(forecast_of(recipe, problem, methods_of(recipe)))
     model, preprocessing, arguments = build_backbone(recipe, problem.num_outputs, session.device)
     rehearse(recipe, model, preprocessing, session.device)
     looked_at_once = not recipe.trains or recipe.model.trainable == "head"

@@ -24,6 +24,9 @@ ModelArgument = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda:1, mps; default: a GPU where there is one")]
 BatchSize = Annotated[int, typer.Option(min=1, help="images at a time")]
+MethodOption = Annotated[
+    str | None, typer.Option("--method", metavar="NAME", help="of a baseline that was kept; default: the run's model")
+]
 
 
 def predict(
@@ -40,6 +43,7 @@ def predict(
     device: Device = None,
     batch_size: BatchSize = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output files")] = False,
+    method: MethodOption = None,
     quiet: Quiet = False,
 ) -> None:
     """Predict images with the model of a run: a row an image, with the probability of each class.
@@ -57,7 +61,7 @@ def predict(
     from homing.predict import predict as predict_images
     from homing.progress import Progress
 
-    how = {"device": device, "batch_size": batch_size, "embeddings": embeddings}
+    how = {"device": device, "batch_size": batch_size, "embeddings": embeddings, "method": method}
     with _rows_to(output, binary=chosen == "parquet") as rows:
         bad, total = predict_images(run, images, rows, chosen, Progress(quiet=quiet), **how)  # type: ignore[arg-type]
     if output is not None:
@@ -79,6 +83,7 @@ def evaluate(
     revision: Revision = None,
     device: Device = None,
     batch_size: BatchSize = 64,
+    method: MethodOption = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -101,7 +106,8 @@ def evaluate(
         config=config,
         revision=revision,
     )
-    found = evaluate_model(run, spec, Progress(quiet=quiet), device=device, batch_size=batch_size)
+    how = {"device": device, "batch_size": batch_size, "method": method}
+    found = evaluate_model(run, spec, Progress(quiet=quiet), **how)  # type: ignore[arg-type]
     answer("\n".join(score_lines(found)), found, as_json)
 
 
@@ -116,6 +122,7 @@ def export(
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="NAME", help="also upload to this repository (made private)")
     ] = None,
+    method: MethodOption = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the model of a run for use elsewhere: a timm folder or ONNX, each with a model card.
@@ -125,7 +132,7 @@ def export(
     from homing.outputs.export import export_model
     from homing.outputs.hub import push
 
-    export_model(run, form, output, licence=licence, dtype=dtype)
+    export_model(run, form, output, licence=licence, dtype=dtype, method=method)
     print(f"{output}: written")
     if push_to_hub is not None:
         print(f"uploaded to {push(output, push_to_hub)}")

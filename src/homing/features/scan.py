@@ -104,7 +104,7 @@ def scan(
         todo = places.missing()
         mine = share_of(todo, others.rank, others.num)
         filler = Filler(store, pictures, model, accelerator.device, precision, batch_size, witness)
-        with progress.stage(title, len(todo)) as advance:
+        with progress.scan(title, len(todo)) as advance:
             report = stoppable(advance, stop_asked)
             found, passed = filler.fill(rows[mine], lambda count: report(count * others.num), places.digests[mine])
         places, passed = _together(places, todo, found, passed, store, others)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.facts import Asked
-from homing.outputs.model_card import model_card
+from homing.outputs.kept_models import card_of, model_of, results_of
 from homing.outputs.narrow import TOLERANCES, DType, check_narrow, narrow_onnx, narrow_weights
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
@@ -34,6 +34,7 @@ def export_model(
     *,
     licence: str | None = None,
     dtype: DType = "float32",
+    method: str | None = None,
 ) -> None:
     """Write the model of a run into a new folder, whole or not at all.
 
@@ -44,9 +45,11 @@ def export_model(
         output: Folder to make.
         licence: Named in the model card.
         dtype: Of the weights that are written.
+        method: Whose model; the one that the run ships where not given.
 
     Raises:
-        RecipeError: The output exists or touches a pool, packages for ONNX are missing, or it has no such dtype.
+        RecipeError: The output exists or touches a pool, packages for ONNX are missing, it has no such dtype, or no
+            such model is kept.
         DataError: The run is not finished or damaged, the backbone cannot be written as ONNX, or
             onnxruntime does not come to the model's own logits.
     """
@@ -57,28 +60,15 @@ def export_model(
     if (form, dtype) == ("onnx", "bfloat16"):
         raise RecipeError("--dtype bfloat16: onnxruntime lacks it on most devices; take float16, or --format timm")
     check_has_model(run)
-    recipe, results = recipe_of_run(run), _results(run)
+    recipe, results, model = recipe_of_run(run), results_of(run), model_of(run, method)
     check_output(output, pools_of(recipe))
-    card = model_card(results, Asked.of(recipe), form=form, licence=licence, place=output.name)
+    card = card_of(results, Asked.of(recipe), method, form=form, licence=licence, place=output.name)
     with folder_whole(output) as folder:
         if form == "timm":
-            _copy_timm(run / "model", folder, dtype)
+            _copy_timm(model, folder, dtype)
         else:
-            _write_onnx(run / "model", folder, dtype)
+            _write_onnx(model, folder, dtype)
         (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _results(run: Path) -> dict[str, Any]:
-    path = run / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file, so there is no finished run here; give a folder of `homing run`"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
-    return results
 
 
 def _copy_timm(model: Path, folder: Path, dtype: DType) -> None:

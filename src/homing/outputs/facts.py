@@ -43,6 +43,8 @@ class Asked:
         is_labelled: Whether the target is.
         shares_labels: Whether source and target are labelled with the same classes.
         show_target: Whether the report may show images of target and test.
+        chooses: Whether folds of the target choose the model that is shipped.
+        models_gb: What the models of all methods may take, GB.
         without_effect: What of the recipe's settings does nothing in this run.
     """
 
@@ -63,6 +65,8 @@ class Asked:
     is_labelled: bool
     shares_labels: bool
     show_target: bool
+    chooses: bool
+    models_gb: float
     without_effect: tuple[str, ...]
 
     @classmethod
@@ -87,6 +91,8 @@ class Asked:
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
             show_target=recipe.output.show_target,
+            chooses=recipe.chooses,
+            models_gb=recipe.output.models_gb,
             without_effect=tuple(settings_without_effect(recipe)),
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from homing.measures import MEASURES, headline_of
+from homing.methods import METHODS
 from homing.outputs.titles import title_of
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
     }.get(asked.weights, "weights of its maker's own")
     return (
         f"`{_plain(asked.backbone)}`, begun with {weights}, fine-tuned ({asked.trainable}) by homing"
-        f" {results['version']} for one target domain out of a larger source pool, with a learned rate for each source"
-        f" sample (`{asked.method}`, seed {asked.seed}).\n\n"
+        f" {results['version']} for one target domain out of a larger source pool, {_by(asked)} (`{asked.method}`, seed"
+        f" {asked.seed}).\n\n"
         f"{len(classes):,} classes: {', '.join(classes[:_MAX_CLASSES])}{more}.{_learned_apart(results)}"
     )
 
@@ -129,6 +130,14 @@ def _learned_apart(results: dict[str, Any]) -> str:
         " Learned from images of the target alone, because the source had none (in brackets, how many):"
         f" {listed}{more}."
     )
+
+
+def _by(asked: Asked) -> str:
+    """How a method weighs the source."""
+    method = METHODS[asked.method]
+    if method.plans_by == "learned" or method.online is not None:
+        return "with a learned rate for each source sample"
+    return f"by the method “{method.title}”"
 
 
 def _scores(results: dict[str, Any]) -> str:
@@ -180,6 +189,8 @@ def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
         uses.append(f"to learn the rates of the source{choice}")
     if asked.method == "instance":
         uses.append("to learn the rates of the source while training, by the direction of its gradient")
+    if (results.get("models") or {}).get("chosen_on"):
+        uses.append("to choose this method among those that were trained, on held-out folds of it")
     if asked.batch_norm == "adapt":
         uses.append("to re-estimate the statistics of batch norms")
     if results["headline"] == "test":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from timm.models._hub import save_for_hf
 from torch import nn
 
 from homing.outputs.artefact import folder_whole
+
+PARTS = ("config.json", "model.safetensors")
 
 
 def save_model(
@@ -43,4 +47,22 @@ def save_model(
             data_config=dict(data_config),
             safe_serialization=True,
         )
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+
+
+def link_model(whole: Path, folder: Path, card: str) -> None:
+    """Give a model folder a second place: the same files under two names, copies where there are no such links.
+
+    Args:
+        whole: Holds the model.
+        folder: The second place; as for `save_model`.
+        card: Text of its README.md.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder_whole(folder, into_existing=True) as unfinished:
+        for name in PARTS:
+            try:
+                os.link(whole / name, unfinished / name)
+            except OSError:
+                shutil.copyfile(whole / name, unfinished / name)
         (unfinished / "README.md").write_text(card, encoding="utf-8")

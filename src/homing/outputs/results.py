@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,14 @@ def predictions(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Tenso
     return {**logits, "labels": judged_labels(facts.problem, facts.labels).contiguous()}
 
 
+def folds_of(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
+    """Cross-validated logits of each method on the target, and `labels`, where these choose the model; else nothing."""
+    if not facts.asked.chooses:
+        return {}
+    logits = {item.method.name: item.folds.contiguous() for item in outcomes if item.folds is not None}
+    return {**logits, "labels": facts.labels[facts.problem.target_rows].contiguous()}
+
+
 def judged_labels(problem: Problem, labels: Tensor) -> Tensor:
     """Labels of the rows that methods are judged by: the test's, or the target's where there is none."""
     return labels[problem.test_rows if problem.test is not None else problem.target_rows]
@@ -68,7 +76,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
         },
         "baselines": {},
         "warnings": warnings_of(facts, main),
-        **_figures(facts, outcomes),
+        **figures(facts, predictions(facts, outcomes)),
         **_own(facts, main.logits),
     }
 
@@ -85,15 +93,20 @@ def collect_rates_only(facts: RunFacts, plan: RatePlan, seconds: float) -> dict[
     }
 
 
-def _figures(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What was measured on labelled images of the target's domain; nothing where there are none."""
-    problem = facts.problem
-    labels, found = judged_labels(problem, facts.labels), predictions(facts, outcomes)
+def figures(facts: RunFacts, found: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What was measured on labelled images of the target's domain; nothing where there are none.
+
+    Args:
+        facts: The run.
+        found: As `predictions`; the run's own method first.
+    """
+    problem, own = facts.problem, facts.asked.method
+    labels = found["labels"]
     if not problem.is_measured:
         return {}
     seed = facts.asked.seed
-    scores = {item.method.name: metrics(found[item.method.name], labels, seed=seed) for item in outcomes}
-    own, *others = (item.method.name for item in outcomes)
+    scores = {name: metrics(logits, labels, seed=seed) for name, logits in found.items() if name != "labels"}
+    others = [name for name in scores if name != own]
     against = REFERENCE if REFERENCE in others else next((name for name in others if name != "oracle"), None)
     return {
         "headline": "test" if problem.test is not None else "cross_validated",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from homing.measures import MEASURES, headline_of
+from homing.outputs.report.keeping import shipped_line
 from homing.outputs.report.verdict import scores, verdict
 from homing.outputs.titles import phi_title, title_of
 from homing.terminal import counted, in_a_line
@@ -83,8 +84,8 @@ def results_table(results: dict[str, Any]) -> str:
         title, other = title_of(own) if row.is_run else row.title, MEASURES[last].write(row.values[last])
         mark = "→ " if row.is_run else "  "
         lines.append(f"{mark}{title:28}{row.text:>{width}}   {row.interval:16}{other:>8}")
-    found = verdict(listed)
-    return "\n".join([*lines, "", f"{found.title}: {found.text}"])
+    found = verdict(listed, results.get("models"))
+    return "\n".join([*lines, "", f"{found.title}: {found.text}", *filter(None, [shipped_line(results)])])
 
 
 def score_lines(score: dict[str, Any]) -> list[str]:

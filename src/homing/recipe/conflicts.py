@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from homing.methods import METHODS, online_methods
 
+LENGTHS = ("epochs", "steps", "minutes")
+"""Keys of `training`, one of which says how long it is."""
 _BASELINES = ("evaluation", "baselines")
 
 
@@ -55,10 +57,10 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if trains:
         yield from _conflicts_of_training_apart(tree, get)
     training = tree.get("training")
-    given = [key for key in ("epochs", "steps") if get("training", key, None) is not None]
+    given = [key for key in LENGTHS if get("training", key, None) is not None]
     if isinstance(training, dict) and len(given) != 1:
-        found = "both" if given else "neither"
-        yield ("training", "epochs"), f"give either training.epochs or training.steps, found {found}"
+        found = " and ".join(given) if given else "none of them"
+        yield ("training", "epochs"), f"give one of training.epochs, training.steps and training.minutes, found {found}"
     if given == ["epochs"] and _number(get("training", "epochs", 1)) == 0:
         yield from _conflicts_without_training(
             get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())

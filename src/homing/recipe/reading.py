@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from homing.errors import DataError, RecipeError
-from homing.recipe.conflicts import conflicts, is_split
+from homing.recipe.conflicts import LENGTHS, conflicts, is_split
 from homing.recipe.hub_names import PREFIX, hub_name
 from homing.recipe.schema import Recipe
 from homing.recipe.urls import checked_url, is_url
@@ -208,10 +208,9 @@ def _put(tree: dict[str, Any], key: KeyPath, value: Any, override: str) -> None:
         here[last] = value
     else:
         here[last] = value
-        if last == "steps" and key[:-1] == ("training",) and value is not None:
-            here.pop("epochs", None)  # the override replaces the other way to give the length
-        if last == "epochs" and key[:-1] == ("training",) and value is not None:
-            here.pop("steps", None)
+        if last in LENGTHS and key[:-1] == ("training",) and value is not None:
+            for other in set(LENGTHS) - {last}:
+                here.pop(other, None)  # the override replaces the other ways to give the length
 
 
 def _report(error: ValidationError, tree: Any, origin: dict[KeyPath, str], name: str) -> str:

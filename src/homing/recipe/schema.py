@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from homing.measures import MetricName
 from homing.methods import METHODS, MethodName, online_methods
-from homing.recipe.conflicts import Conflict, conflicts, is_one_pool, is_split
+from homing.recipe.conflicts import LENGTHS, Conflict, conflicts, is_one_pool, is_split
 
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
@@ -23,6 +23,8 @@ Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ClassName = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)]
+AVERAGE_LAST = 0.7
+"""Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
 
 class Section(BaseModel):
@@ -236,6 +238,11 @@ class Model(Section):
     head_init: Literal["probe", "random"] = Field(
         "probe", description="start the head from the probe fitted on scanned features, or at random"
     )
+    keep: Literal["own", "best"] = Field(
+        "own",
+        description="what model/ is: of rates.method, or of whichever method is best on held-out folds of the target;"
+        " with data.test, best costs evaluation.folds more trainings a method",
+    )
 
 
 class Guide(Section):
@@ -299,6 +306,11 @@ class Training(Section):
         None, description="passes over source + weighted target; 0: stop after the rates, nothing is trained"
     )
     steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="instead of epochs or steps: what all trainings of the run may take together; the number of steps"
+        " follows from the time of the first ones, and is the same for every method",
+    )
     batch_size: Positive = Field(32, description="samples a step, over all processes")
     accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
     optimizer: Text = Field("adamw", description="any timm optimizer name")
@@ -352,7 +364,9 @@ class Evaluation(Section):
 
     baselines: tuple[MethodName, ...] = Field((), description="also trained, at the same number of steps")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
-        5, description="folds of the target that give the headline where there is no data.test"
+        5,
+        description="folds of the target that give the headline where there is no data.test, and choose the model with"
+        " model.keep: best",
     )
     metric: MetricName = Field(
         "accuracy",
@@ -365,6 +379,9 @@ class Output(Section):
 
     checkpoint_every: Positive = Field(500, description="steps")
     keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
+    models_gb: Annotated[float, Field(ge=0)] = Field(
+        4.0, description="what models/ may take, GB; the run's own model is kept in any case"
+    )
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
     trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
     show_target: bool = Field(
@@ -410,6 +427,21 @@ class Recipe(Section):
         return self.training.epochs != 0
 
     @property
+    def averaged_share(self) -> float:
+        """Share of the last steps whose weights are averaged; by itself only where that was measured to be no loss."""
+        training, model = self.training, self.model
+        if training.average_last is not None:
+            return training.average_last
+        is_tuned = model.trainable == "last_stage" and model.weights != "none"
+        return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
+
+    @property
+    def chooses(self) -> bool:
+        """Whether folds of the target choose the model that is shipped."""
+        is_labelled = not isinstance(self.data.target, PoolSpec) or self.data.target.labels != "none"
+        return self.model.keep == "best" and is_labelled and bool({*self.evaluation.baselines} - {self.rates.method})
+
+    @property
     def learns_from_unlabelled(self) -> bool:
         """Whether anything of the run makes use of unlabelled images, where there are any."""
         learned = any(METHODS[name].plans_by == "learned" for name in (self.rates.method, *self.evaluation.baselines))
@@ -421,11 +453,14 @@ class Recipe(Section):
             return {}
         tests = self.data.test if isinstance(self.data.test, dict) else dict.fromkeys(self.data.target, self.data.test)
         unlabelled = self.data.unlabelled
-        recipes = {}
+        recipes, training = {}, self.training
+        if training.minutes is not None:
+            training = training.model_copy(update={"minutes": training.minutes / len(self.data.target)})
         for name, pool in self.data.target.items():
             own = unlabelled.get(name) if isinstance(unlabelled, dict) else unlabelled
             data = self.data.model_copy(update={"target": pool, "test": tests.get(name), "unlabelled": own})
-            recipes[name] = self.model_copy(update={"name": f"{self.name[:60]} {name[:39]}", "data": data})
+            update = {"name": f"{self.name[:60]} {name[:39]}", "data": data, "training": training}
+            recipes[name] = self.model_copy(update=update)
         return recipes
 
     def to_yaml(self) -> str:
@@ -435,3 +470,11 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Digest of the resolved recipe, 64 hexadecimal digits."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    def fit_sha256(self) -> str:
+        """The same of what each training follows from: other methods and the length may change while a run goes on."""
+        tree = self.model_dump(mode="json")
+        del tree["evaluation"]["baselines"]
+        for key in LENGTHS:
+            del tree["training"][key]
+        return hashlib.sha256(yaml.safe_dump(tree, allow_unicode=True).encode()).hexdigest()

@@ -135,7 +135,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         split=split,
         stop_asked=session.stop_asked,
     )
-    with session.stage(one.title, one.settings.num_steps) as advance:
+    with session.training(one.title, one.settings.num_steps, tuning.tally.told) as advance:
         tuning.run(advance)
     if split is not None:
         keep_outputs(model, split)

@@ -20,6 +20,7 @@ from homing.outputs.report.columns import RateColumns
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RunFolder, mapping, number, read_run
 from homing.outputs.report.figures import Picture, histogram, lift_figure
+from homing.outputs.report.keeping import shipped_line
 from homing.outputs.report.own import own_galleries
 from homing.outputs.report.pictures import Pictures, Shown, choose, doubtful_rows, galleries
 from homing.outputs.report.plane import density_figure, map_figures, scatter_of
@@ -182,7 +183,8 @@ def _headline(run: RunFolder) -> dict[str, Any]:
         "score_columns": columns_of(present, measure),
         "own": next((row for row in rows if row.is_run), None),
         "reference": reference(rows),
-        "verdict": verdict(rows),
+        "verdict": verdict(rows, mapping(run.results.get("models"))),
+        "shipped": shipped_line(run.results),
         "method_title": titles.title_of(str(run.results.get("method", "–"))),
         "num_test": number(mapping(run.results.get("target")).get("num_test")),
         "num_target": number(mapping(data.get("target")).get("num_samples")),

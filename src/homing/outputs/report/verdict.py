@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from homing.evaluation.metrics import wilson_interval
 from homing.measures import MEASURES, Measure, headline_of
 from homing.outputs.report.data import mapping, number
+from homing.outputs.report.keeping import how_to_use
 from homing.outputs.titles import title_of
 
 FURTHER: dict[str, tuple[str, Callable[[float], str]]] = {"ece": ("Calibration error", "{:.3f}".format)}
@@ -175,12 +176,16 @@ def reference(rows: Sequence[Score]) -> Score | None:
     return fair[0] if fair else None
 
 
-def verdict(rows: Sequence[Score]) -> Verdict:
+def verdict(rows: Sequence[Score], models: Mapping[str, Any] | None = None) -> Verdict:
     """Say whether the run was worth it, by the intervals of its gains.
 
     First against the best plain way, since one that is clearly better settles it; then against the reference.
+
+    Args:
+        rows: From `scores`.
+        models: What `results.json` says of the models that were kept.
     """
-    run = next((row for row in rows if row.is_run), None)
+    run, models = next((row for row in rows if row.is_run), None), models or {}
     other = reference(rows)
     if run is None:
         return Verdict("none", "No figure", "This run recorded no accuracy on the target.")
@@ -193,12 +198,13 @@ def verdict(rows: Sequence[Score]) -> Verdict:
     best = next(row for row in rows if not row.is_run and not row.is_oracle)
     _, _, most = best.lead
     if most is not None and most < 0:
-        return Verdict("bad", "Not worth it", f"{_span(best)}, which is better here; use that.", "cross")
+        text = f"{_span(best)}, which is better here; {how_to_use(best.name, models)}."
+        return Verdict("bad", "Not worth it", text, "cross")
     is_beaten = best is not other and best.lead[0] < 0
-    return _judge(other, f" But “{best.title}” scored {best.text}." if is_beaten else "")
+    return _judge(other, models, f" But “{best.title}” scored {best.text}." if is_beaten else "")
 
 
-def _judge(other: Score, warning: str) -> Verdict:
+def _judge(other: Score, models: Mapping[str, Any], warning: str) -> Verdict:
     gain, low, high = other.lead
     if low is None or high is None:
         return Verdict("open", "Cannot be judged", f"{_span(other)}, with no interval to judge it by.{warning}")
@@ -207,7 +213,8 @@ def _judge(other: Score, warning: str) -> Verdict:
     if low > 0:
         return Verdict("good", "Worth it", f"{_span(other)}: more than chance would do on this many images.", "check")
     if high < 0:
-        return Verdict("bad", "Not worth it", f"{_span(other)}, which is better here; use that.", "cross")
+        text = f"{_span(other)}, which is better here; {how_to_use(other.name, models)}."
+        return Verdict("bad", "Not worth it", text, "cross")
     if gain > 0:
         text = f"{_span(other)}: ahead, but within what chance would do on this many images.{warning}"
         return Verdict("open", "Not proven", text)
