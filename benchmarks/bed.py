@@ -13,6 +13,7 @@ again.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import sys
@@ -35,13 +36,15 @@ from homing.methods import METHODS
 from homing.models.inputs import Visit
 from homing.pools.order import Rows
 from homing.rates.learned.plan import RatePlan
+from homing.recipe.schema import AVERAGE_LAST
+from homing.training.branches import branch_seed, draw_to
 from homing.training.fit import FitSettings, online_of
 from homing.training.head import probe_head
 from homing.training.loop import FineTuning
 from homing.training.optimizer import default_learning_rate
 from homing.training.plan import Phase, TrainingPlan, num_steps_of
 from homing.training.step import Settings
-from homing.unpacking import AVERAGE_LAST, NOMINAL_WEIGHT
+from homing.unpacking import BRANCHES, NOMINAL_WEIGHT
 
 POOL_SIZE = 1500
 EPOCHS = 2.0
@@ -104,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(COMPARED))
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
-    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="of the loop, or views")
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="of the loop, views, branches")
     return parser.parse_args()
 
 
@@ -149,14 +152,17 @@ def fitted(
     probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, head_phase)
     start = scores(net, study, bank)
     steps = num_steps_of(EPOCHS, None, evidence.num_source + NOMINAL_WEIGHT * evidence.num_target, BATCH_SIZE)
-    settings = settings_of(steps // training.passes, seed, changes)
-    accelerator = Accelerator(cpu=True)
-    online = None
-    if training.online is not None:
-        shared = FitSettings(trainable="last_stage")
-        online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings, shared)
-    FineTuning(net, inputs, labels, training, settings, accelerator, online=online).run()
-    return {**scores(net, study, bank), **{f"start_{name}": value for name, value in start.items()}, "phi": plan.phi}
+    accelerator, mean = Accelerator(cpu=True), copy.deepcopy(net)
+    for number in range(1, int(changes.get("branches", BRANCHES)) + 1):
+        branch = copy.deepcopy(net)
+        settings = settings_of(steps // training.passes, branch_seed(seed, number), changes)
+        online = None
+        if training.online is not None:
+            shared = FitSettings(trainable="last_stage")
+            online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings, shared)
+        FineTuning(branch, inputs, labels, training, settings, accelerator, online=online).run()
+        draw_to(mean, branch, 1 / number)
+    return {**scores(mean, study, bank), **{f"start_{name}": value for name, value in start.items()}, "phi": plan.phi}
 
 
 def training_plan(plan: RatePlan, method: str) -> TrainingPlan:
@@ -181,7 +187,7 @@ def settings_of(num_steps: int, seed: int, changes: dict[str, str]) -> Settings:
         "average_last": AVERAGE_LAST,
         "seed": seed,
     }
-    changed = {name: json.loads(value) for name, value in changes.items() if name != "views"}
+    changed = {name: json.loads(value) for name, value in changes.items() if name not in ("views", "branches")}
     return Settings(**values | changed)
 
 

@@ -37,7 +37,7 @@ class Trainings:
 
     def __init__(self) -> None:
         self.cpu = self.wall = 0.0
-        self.fit = flow.fit
+        self.fit = flow.fit_branches
 
     def __call__(self, *arguments):
         """Fit, by the clock."""
@@ -55,12 +55,12 @@ def one_run(data: Path, folder: Path, backbone: str, methods: int, views: int, e
     changes += ["model.trainable=last_stage", "data.test.limit=500", "output.cache=none", f"training.views={views}"]
     changes += [f"evaluation.baselines={BASELINES[methods]}", *extra]
     recipe = read_recipe(shipped_recipes()[SCENARIO.recipe], [*roles, *changes])
-    flow.fit = trainings = Trainings()
+    flow.fit_branches = trainings = Trainings()
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         found = flow.run(recipe, folder, quiet=True, overwrite=True).results
     finally:
-        flow.fit = trainings.fit
+        flow.fit_branches = trainings.fit
     return {
         "run": {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu},
         "training": {"wall": trainings.wall, "cpu": trainings.cpu},

@@ -62,7 +62,10 @@ def _allowed(option: dict[str, Any], sections: dict[str, Any]) -> str:
     if "$ref" in option:
         return "a pool" if option["$ref"].endswith("Spec") else "a section"
     if "patternProperties" in option:
-        return f"a mapping of names, each to {_allowed(next(iter(option['patternProperties'].values())), sections)}"
+        held = _options(next(iter(option["patternProperties"].values())))
+        return f"a mapping of names, each to {' or '.join(_allowed(one, sections) for one in held)}"
+    if "additionalProperties" in option:
+        return f"a mapping of texts, each to {_allowed(option['additionalProperties'], sections)}"
     if option.get("type") == "array":
         return f"a list of {_allowed(option['items'], sections).replace('a pool', 'pools')}"
     if "const" in option:
@@ -75,7 +78,7 @@ def _allowed(option: dict[str, Any], sections: dict[str, Any]) -> str:
 
 def _default(value: Any) -> str:
     if isinstance(value, dict):
-        return "as below"
+        return "as below" if value else "`{}`"
     if value is None:
         return "–"
     if isinstance(value, list):

@@ -1,5 +1,6 @@
 """Every test: one thread, no network, caches of its own."""
 
+import atexit
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import no_network
 
 _CACHE = tempfile.TemporaryDirectory(prefix="homing-tests-", ignore_cleanup_errors=True)
+atexit.register(_CACHE.cleanup)  # before the interpreter does it, which would be a warning
 _HERE = Path(__file__).parent
 # before any test module imports a library that reads them; subprocesses inherit them
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
@@ -50,6 +52,16 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if not item.get_closest_marker(need)]
 
 
+def pytest_sessionfinish(session):
+    if (sent := getattr(session.config, "workeroutput", None)) is not None:  # to the process that prints the summary
+        sent["left_out"] = _left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    _left_out.update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
 def pytest_terminal_summary(terminalreporter):
     for need, names in _left_out.items():
         if names:
@@ -74,3 +86,25 @@ def finished_run(tmp_path_factory):
     folder = draw_problem(tmp_path_factory.mktemp("finished"))
     recipe = small_recipe(folder, "evaluation.baselines=[pooled_oversampled]", "training.steps=8")
     return run(recipe, folder / "run", quiet=True).folder
+
+
+@pytest.fixture(scope="session")
+def _s3_server():
+    from s3_server import serving
+
+    with serving() as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(_s3_server, monkeypatch, request):
+    """URL of an empty bucket of a real S3 server on this machine."""
+    import hashlib
+
+    from homing.pools.object_store import file_system
+
+    for name, value in _s3_server.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://test-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+    file_system("s3").mkdir(url)
+    return url

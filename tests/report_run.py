@@ -94,6 +94,20 @@ def results() -> dict:
         },
         "per_class": {name: {"accuracy": 0.9, "num_test": 482} for name in CLASSES},
         "confusion": [[450, 20, 12], [5, 470, 7], [0, 3, 480]],
+        "rejection": {
+            "aurc": 0.03,
+            "points": [
+                {
+                    "coverage": at,
+                    "num_images": int(1447 * at),
+                    "accuracy": 1 - 0.088 * at,
+                    "accuracy_interval": [0.8, 1.0],
+                }
+                for at in (1.0, 0.9, 0.8, 0.5)
+            ],
+            "curve": [[place / 20, 1 - 0.088 * place / 20] for place in range(1, 21)],
+        },
+        "calibration": {"temperature": None, "reason": f"data.test is given {HOSTILE}"},
         "judged": [
             {
                 "share": share,

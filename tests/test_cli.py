@@ -85,7 +85,6 @@ def test_bad_usage_exits_2_with_one_message_and_writes_nothing(root, arguments, 
     ("override", "told"),
     [
         ("data.source.path=nowhere", "nowhere: no such file or folder"),
-        ("data.source.limit=1", "there is nothing to tell apart"),
         ("data.target.label_column=kind", "there is no column 'kind'"),
         ("data.max_pixels=500", "24 x 24 pixels, more than data.max_pixels (500)"),
     ],

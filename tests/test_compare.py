@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from homing.cli.app import app
-from homing.compare import as_text, compare
+from homing.compare import as_text, compare, side_by_side
 from homing.errors import DataError, RecipeError
+from homing.evaluation.metrics import metrics
+from homing.outputs.report.compared import compared_scores, comparison_page
+from homing.outputs.report.verdict import verdict
+from report_run import Page
 from small_run import draw_problem, small_recipe
 
 METHODS = ("pooled_oversampled", "target_only", "sequential", "l2rw", "meta_weight_net", "instance")
@@ -42,7 +48,10 @@ def test_the_files_hold_what_is_printed(compared):
     assert json.loads((folder / "comparison.json").read_text()) == json.loads(json.dumps(table))
     with (folder / "comparison.csv").open() as file:
         assert [row["method"] for row in csv.DictReader(file)] == [row["method"] for row in table["methods"]]
-    assert "2 seeds, 18 images each" in as_text(table)
+    text = as_text(table)
+    assert "2 seeds, 18 images each" in text
+    for words in ("→ homing", "Pooled, target oversampled", "balanced accuracy", "macro F1", "NLL"):
+        assert words in text
 
 
 def test_the_picture_shows_every_seed_of_every_method(compared):
@@ -53,6 +62,46 @@ def test_the_picture_shows_every_seed_of_every_method(compared):
         assert title in texts
     dots = [node for node in picture.iter("{http://www.w3.org/2000/svg}use") if "fill-opacity" in node.get("style", "")]
     assert len(dots) == 2 * len(table["methods"])
+
+
+def test_the_verdict_and_the_order_go_by_the_metric_of_the_recipe():
+    generator = torch.Generator().manual_seed(0)
+    labels, results, predictions = torch.arange(60) % 3, [], []
+    right = 4.0 * torch.nn.functional.one_hot(labels, 3)
+    for seed in range(2):
+        noise = torch.randn(60, 3, generator=generator)
+        logits = {"hierarchical": right + noise, "pooled_oversampled": 9 * (right + noise)}  # alike but for NLL
+        logits["pooled_oversampled"][:6] *= -1
+        scores = {name: metrics(each, labels) for name, each in logits.items()}
+        predictions.append({**logits, "labels": labels})
+        cost = {"method_seconds": dict.fromkeys(logits, 1.0), "method_gradients": dict.fromkeys(logits, 10)}
+        results.append(
+            {"method": "hierarchical", "metric": "nll", "seed": seed, "target": scores["hierarchical"], "cost": cost}
+            | {"baselines": {"pooled_oversampled": scores["pooled_oversampled"]}, "versions": {}}
+        )
+    table = side_by_side(results, predictions)
+    assert table["metric"] == "nll"
+    assert [row["method"] for row in table["methods"]] == ["hierarchical", "pooled_oversampled"]
+    found = verdict(compared_scores(table))
+    assert found.title == "Worth it"
+    assert "NLL" in found.text
+    assert table["methods"][1]["gains"]["nll"]["high"] < 0
+
+
+def test_the_page_shows_verdict_every_seed_and_cost_and_asks_nothing_of_the_network(compared):
+    table, folder, _ = compared
+    text = (folder / "comparison.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert verdict(compared_scores(table)).title in page.text
+    assert {"methods", "seeds", "cost", "table-seeds"} <= {attrs.get("id") for _, attrs in page.tags}
+    for row in table["methods"]:
+        assert all(f"{100 * value:.1f} %" in page.text for value in row["accuracies"])
+        assert f"{row['gradients']:,.0f}" in page.text
+    assert len([attrs for attrs in page.all("i") if attrs.get("class") == "dot faint"]) == 2 * len(table["methods"])
+    assert not re.search(r"https?:|@import|url\((?!#)", text)
+    hostile = comparison_page("<script>alert(1)</script>", table)
+    assert hostile.count("<script") == 1
+    assert "<script>alert(1)</script>" in Page(hostile).text
 
 
 def test_a_finished_comparison_is_not_run_again(compared):

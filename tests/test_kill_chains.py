@@ -110,7 +110,7 @@ def content_of(path: Path) -> object:
     return path.read_bytes()
 
 
-PAGES = {"report.html", "README.md", ".homing"}
+PAGES = {"report.html", "comparison.html", "README.md", ".homing"}
 """Files that tell times and places."""
 
 

@@ -45,7 +45,7 @@ def weights(folder):
 
 
 def test_what_a_scan_saw_and_what_is_computed_later_are_the_same_bits(problem, tmp_path, computed):
-    recipe = small_recipe(problem, *RECIPE)
+    recipe = small_recipe(problem, *RECIPE, f"output.cache={tmp_path}/cache")  # nobody has scanned these pictures yet
     first = run(recipe, tmp_path / "first", quiet=True)
     assert computed
     assert 0 not in computed  # centres were seen by the scan

@@ -10,18 +10,33 @@ import homing
 
 PACKAGE = Path(homing.__file__).parent
 # what any layer may import: they know nothing of pools, models or training
-GROUND = {"errors", "launch", "progress", "interrupts", "memory", "methods", "terminal", "threads", "session"}
+GROUND = {
+    "errors",
+    "launch",
+    "measures",
+    "progress",
+    "interrupts",
+    "memory",
+    "methods",
+    "terminal",
+    "threads",
+    "session",
+    "user_cache",
+    "forecast",
+}
 GROUND_FILES = {"outputs.artefact": "the one way to write a file"}
 LAYERS = {
-    "__main__": 8,
-    "cli": 7,
-    "compare": 6,
-    "flow": 5,
+    "__main__": 9,
+    "cli": 8,
+    "compare": 7,
+    "flow": 6,
     "scanning": 5,
     "rating": 5,
     "preparing": 4,
+    "budget": 5,
     "unpacking": 3,
-    "predict": 3,
+    "opening": 3,
+    "predict": 4,
     "score": 3,
     "validate": 5,
     "quickstart": 2,
@@ -45,6 +60,7 @@ SIDEWAYS = {
 READS_RECIPE = {
     "cli": "the door itself",
     "flow": "carries it out",
+    "budget": "chooses the steps that fit into its minutes",
     "preparing": "is the flow's first half",
     "unpacking": "makes plain values of it",
     "scanning": "is the flow's first half, ahead of it",
@@ -52,9 +68,11 @@ READS_RECIPE = {
     "compare": "runs it several times",
     "recipe": "makes it",
     "score": "is given the pool to rate",
-    "predict": "reads how a finished run prepared its images",
+    "opening": "reads how a finished run prepared its images",
+    "predict": "is given the pool to measure on",
     "validate": "is asked about one",
     "outputs/run_folder.py": "writes it down and compares it",
+    "outputs/going_on.py": "compares it with the one that a run began with",
     "outputs/thumbnails.py": "opens the pools that a finished run names",
     "__init__.py": "public names",
 }

@@ -233,13 +233,13 @@ BAD = {
         ("pool", with_column("label", lambda labels: pa.array([None, *labels[1:]]))),
         "pool-0 has no label; fill it in or leave the row out",
     ),
-    "one class": (
-        ("pool", with_column("label", lambda labels: pa.array(["ant"] * len(labels)))),
-        "classes are matched by name",
+    "other classes": (
+        ("mine", with_column("label", lambda labels: pa.array(["elk"] * len(labels)))),
+        "none of the target's classes ('elk') is among the source's classes ('ant', 'bee', 'cat', 'dog')",
     ),
-    "another class": (
-        ("mine", with_column("label", lambda labels: pa.array(["elk", *labels[1:]]))),
-        "class 'elk' is not among the source's classes ('ant', 'bee', 'cat', 'dog')",
+    "a class in two spellings": (
+        ("mine", with_column("label", lambda labels: pa.array(["Ant", *labels[1:]]))),
+        "give the target rename: {'Ant': 'ant'}",
     ),
     "no target": (("mine", lambda table: table.slice(0, 0)), "mine.parquet: has no rows"),
     "a small target": (("mine", lambda table: table.slice(0, 3)), "3 labelled images, fewer than the 5 folds"),
@@ -277,7 +277,7 @@ def test_a_single_class_in_both_pools_is_refused(lists, tmp_path):
     for name in POOLS:
         (tmp_path / f"{name}.parquet").write_bytes((lists / f"{name}.parquet").read_bytes())
         change(tmp_path, name, with_column("label", lambda labels: pa.array(["ant"] * len(labels))))
-    assert "has the single class 'ant'; rates are judged by telling classes apart" in str(rate(tmp_path).exception)
+    assert "has the single class 'ant'; there is nothing to tell apart" in str(rate(tmp_path).exception)
 
 
 def test_files_of_features_that_do_not_fit_are_refused(tmp_path):

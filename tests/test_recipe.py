@@ -67,8 +67,11 @@ def test_paths_become_absolute_and_variables_are_filled_in(monkeypatch, tmp_path
     ("overrides", "told"),
     [
         (["training.steps=3", "training.epochs=1"], None),  # the later one replaces the earlier one
-        (["training={epochs: 1, steps: 2}"], "give either training.epochs or training.steps, found both"),
-        (["training={}"], "give either training.epochs or training.steps, found neither"),
+        (
+            ["training={epochs: 1, steps: 2}"],
+            "give one of training.epochs, training.steps and training.minutes, found epochs and steps",
+        ),
+        (["training={}"], "give one of training.epochs, training.steps and training.minutes, found none of them"),
         (["training.mixup=0.2"], "training.mixup cannot go with rates.method: hierarchical"),
         (["training.mixup=2e-1", "rates.method=instance"], "training.mixup cannot go with rates.method: instance"),
         (["training.mixup=0.2", "rates.method=uniform"], None),
@@ -77,6 +80,8 @@ def test_paths_become_absolute_and_variables_are_filled_in(monkeypatch, tmp_path
         (["training.accumulate='64'"], "training.accumulate (64) is larger than training.batch_size (32)"),
         (["training.ema=0.9", "training.average_last=0.5"], "two averages of the same weights"),
         (["training.ema=0.9", "training.average_last=0"], None),
+        (["training.batch_norm=train", "training.branches=2"], "statistics of different weights have no useful mean"),
+        (["training.batch_norm=train", "training.branches=1"], None),
         (["evaluation.baselines=[oracle]"], "needs data.truth"),
         (["data.source=[]"], "data.source is an empty list"),
     ],

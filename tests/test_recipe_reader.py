@@ -46,16 +46,16 @@ def test_all_mistakes_come_at_once_each_with_its_line_key_and_remedy():
     assert found[0] == "r.yaml: 11 mistakes in the recipe"
     expected = [
         ("r.yaml:1: sede: unknown key, did you mean seed?; allowed here: data, ", ""),
-        ("r.yaml:5: data.source.1.path: ", "at least 1 character, found ''"),
-        ("r.yaml:6: data.source.1.limit: ", "greater than or equal to 1, found 0"),
+        ("r.yaml:5: data.source.1.path: ", "at least 1 character is wanted, found ''"),
+        ("r.yaml:6: data.source.1.limit: ", "at least 1 is wanted, found 0"),
         ("r.yaml:7: data.target: a section is wanted here, with the keys path, ", "found 'photos'"),
         ("r.yaml:9: model.backbon: unknown key, did you mean backbone?; allowed here: backbone, ", ""),
-        ("r.yaml:10: model.trainable: ", "'all', 'last_stage' or 'head', found 'heads', did you mean head?"),
-        ("r.yaml:12: rates.momentum: ", "less than 1, found 1"),
-        ("r.yaml:14: give either training.epochs or training.steps, found both", ""),
-        ("r.yaml:16: training.batch_size: ", "valid integer, unable to parse string as an integer, found 'many'"),
-        ("r.yaml:17: training.learning_rate: ", "greater than 0, found -0.0001"),
-        ("r.yaml:18: training.optimizer: ", "valid string"),
+        ("r.yaml:10: model.trainable: ", "'all', 'last_stage' or 'head' is wanted, found 'heads', did you mean head?"),
+        ("r.yaml:12: rates.momentum: ", "less than 1 is wanted, found 1"),
+        ("r.yaml:14: give one of training.epochs, training.steps and training.minutes, found epochs and steps", ""),
+        ("r.yaml:16: training.batch_size: ", "a whole number is wanted, found 'many'"),
+        ("r.yaml:17: training.learning_rate: ", "more than 0 is wanted, found -0.0001"),
+        ("r.yaml:18: training.optimizer: ", "a text is wanted"),
     ]
     for start, end in expected:
         assert any(line.strip().startswith(start) and line.endswith(end) for line in found), (start, end, found)
@@ -100,9 +100,9 @@ def test_an_override_of_the_length_replaces_the_other_way_to_give_it():
         ("data.source=[{path: /a}]", None),
         ("seed=" + "9" * 5_000, "override"),
         ("seed=0x" + "f" * 5_000, "a number too large to print"),
-        ("seed=2020-13-45", "valid integer, unable to parse string as an integer, found '2020-13-45'"),
-        ("name=" + "x" * 5_000, "at most 100 characters, found 'xxx"),
-        ("data.source.path=", "valid string, found None"),
+        ("seed=2020-13-45", "a whole number is wanted, found '2020-13-45'"),
+        ("name=" + "x" * 5_000, "at most 100 characters is wanted, found 'xxx"),
+        ("data.source.path=", "a text is wanted, found nothing"),
         ('data.source.path="a\\0b"', "NUL"),
     ],
 )
@@ -259,3 +259,23 @@ def test_an_override_of_a_text_can_be_quoted_or_null():
     assert parse_recipe(SMALL, ["data.source.name='null'"]).data.source.name == "null"
     assert parse_recipe(SMALL, ["data.source.name=null"]).data.source.name is None
     assert parse_recipe(SMALL, ["data.source.path=pool #2"]).data.source.path.endswith("/pool #2")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("evaluation.baselines=uniform", "evaluation.baselines: a list is wanted, such as [a, b], found 'uniform'"),
+        ("seed=null", "seed: a whole number is wanted, found nothing"),
+        ("seed=1.5", "seed: a whole number is wanted, found 1.5"),
+        ("training.batch_size=0", "training.batch_size: at least 1 is wanted, found 0"),
+        ("training.ema=2", "training.ema: less than 1 is wanted, found 2"),
+        ("rates.residuals=7", "rates.residuals: true or false is wanted, found 7"),
+        ("training.learning_rate=fast", "training.learning_rate: a number is wanted, found 'fast'"),
+        ("model.trainable=heads", "'all', 'last_stage' or 'head' is wanted, found 'heads', did you mean head?"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_writers_words(override, told):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe("data: {source: {path: a}, target: {path: b}}\ntraining: {steps: 1}", [override])
+    assert told in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("input should", "valid", "None", "tuple"))

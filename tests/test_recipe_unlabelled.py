@@ -26,7 +26,9 @@ def test_a_pool_without_labels_is_read_and_read_back(monkeypatch, tmp_path):
 
 
 def test_labels_of_it_are_no_key():
-    with pytest.raises(RecipeError, match=r"data.unlabelled.label_column: unknown key.*allowed here: id_column, limit"):
+    with pytest.raises(
+        RecipeError, match=r"unlabelled.label_column: unknown key.*: config, id_column, image_column, limit"
+    ):
         recipe_of("data.unlabelled.label_column=kind")
 
 

@@ -197,6 +197,9 @@ def test_without_a_test_pool_the_headline_is_cross_validated_and_says_so(problem
     recipe = small_recipe(problem, "data.test=null", "evaluation.folds=2", "training.steps=3")
     results = run(recipe, tmp_path / "run", quiet=True).results
     assert results["headline"] == "cross_validated"
+    assert results["calibration"]["nll"] > 0
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config.get("temperature") == results["calibration"]["temperature"]
     assert results["target"]["num_test"] == 12
     assert any("cross-validated" in text for text in results["warnings"])
 

@@ -107,7 +107,7 @@ def test_bad_data_of_one_target_names_it(pools, tmp_path):
     (tmp_path / "odd" / "square" / "0.png").write_bytes((pools / "target" / "bar" / "000.png").read_bytes())
     changes = {"target": {"odd": {"path": str(tmp_path / "odd")}, "fine": {"path": str(pools / "dark")}}}
     recipe = recipe_over(pools, data=changes)
-    with pytest.raises(DataError, match="target odd: target: class 'square'"):
+    with pytest.raises(DataError, match="target odd: target: none of the target's classes \\('square'\\)"):
         run(recipe, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
     findings = validate_data(recipe, Progress(quiet=True))

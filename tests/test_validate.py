@@ -83,11 +83,22 @@ def test_missing_pools_and_classes_are_told_together(root):
     assert findings.lines()[-1] == "2 errors"
 
 
-@pytest.mark.parametrize("role", ["target", "test"])
-def test_a_class_that_the_source_lacks_is_an_error(root, role):
-    draw_pool(root / role, {"gnu": 1}, seed=8)
+def test_a_class_of_the_test_alone_is_an_error(root):
+    draw_pool(root / "test", {"gnu": 1}, seed=8)
     (error,) = findings_of(root).errors
-    assert error.startswith(f"{role}: class 'gnu' is not among the source's classes ('cat', 'dog', 'emu')")
+    assert error.startswith("test: class 'gnu' is not among the source's classes ('cat', 'dog', 'emu')")
+
+
+def test_a_class_of_the_target_alone_is_a_warning(root):
+    draw_pool(root / "target", {"gnu": 2, "emus": 1}, seed=8)
+    findings = findings_of(root)
+    assert (findings.errors, findings.num_outputs) == ([], 5)
+    told, slip = (text for text in findings.warnings if "of the target alone" in text or "source lacks" in text)
+    assert told == (
+        "The target has 2 classes that the source lacks: 'emus' (1 image), 'gnu' (2 images). They are learned from the"
+        " target's images alone."
+    )
+    assert slip.startswith("'emus' is a class of the target alone; did you mean 'emu', as in the source?")
 
 
 def test_an_empty_class_folder_is_an_error(root):
@@ -138,7 +149,7 @@ def test_truth_that_the_source_does_not_hold_is_an_error(root):
 
 def test_bad_images_and_missing_classes_are_told_in_one_pass(root):
     (root / "source/cat/001.png").write_bytes(b"text")
-    draw_pool(root / "target", {"gnu": 1}, seed=8)
+    draw_pool(root / "target", {"CAT": 1}, seed=8)
     draw_pool(root / "test", {"yak": 1}, seed=9)
     (root / "test/cat/000.png").write_bytes(b"")
     errors = findings_of(root).errors
@@ -158,9 +169,25 @@ def test_what_each_pool_was_read_as_is_said(root):
     lines = findings_of(root).lines()
     assert "  classes: 'cat', 'dog', 'emu'" in lines
     assert (
-        "  source: image folder; label from the folder directly in the pool, id from the path of the file;"
-        " not read: 1 .dng, 1 .txt"
+        "  source: image folder; 14 rows of 3 classes; label from the folder directly in the pool,"
+        " id from the path of the file; not read: 1 .dng, 1 .txt"
     ) in lines
+
+
+def test_what_tables_were_read_as_is_said_for_each_of_several(root):
+    files = sorted(path.relative_to(root / "source").as_posix() for path in (root / "source").rglob("*.png"))
+    lines = ["photo;kind;sender", *(f"{file};{file[:3]};{number}" for number, file in enumerate(files))]
+    (root / "t.csv").write_text("\n".join(lines))
+    table = {"path": str(root / "t.csv"), "root": str(root / "source"), "image_column": "photo", "label_column": "kind"}
+    both = [{**table, "where": "sender < 2"}, {"path": str(root / "source")}]
+    findings = findings_of(root, f"data.source={json.dumps(both)}")
+    assert (
+        f"  t: csv separated by ;; 2 rows of 1 classes; image from photo, label from kind, id from photo;"
+        f" 2 of {len(files)} rows where sender < 2"
+    ) in findings.lines()
+    chosen, whole = findings.pools["source"]["read_as"]
+    assert (chosen["num_samples"], whole["num_samples"]) == (2, len(files))
+    assert (chosen["columns"], chosen["version"]) == ({"image": "photo", "label": "kind", "id": "photo"}, "")
 
 
 def test_files_that_are_no_images_by_their_name_are_a_warning_where_they_may_be_pictures(root):

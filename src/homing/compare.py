@@ -17,16 +17,18 @@ from torch import Tensor
 from homing.errors import DataError, RecipeError
 from homing.evaluation.paired import paired_intervals
 from homing.flow import run
-from homing.methods import REFERENCE
+from homing.measures import MEASURES, Measure, headline_of
+from homing.methods import REFERENCE, title_of
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.comparison_picture import comparison_svg
 from homing.outputs.pool_paths import check_output
+from homing.outputs.report.compared import compared_scores, comparison_page
+from homing.outputs.report.verdict import verdict
 from homing.outputs.run_folder import pools_of
 from homing.progress import Progress
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
-
-FIGURES = ("accuracy", "macro_f1", "nll")
+from homing.terminal import counted
 
 
 def compare(
@@ -38,7 +40,7 @@ def compare(
         recipe: Its own method is always among those compared.
         methods: Baselines; `pooled_oversampled` is the reference that the others are held against.
         num_seeds: Seeds from the recipe's own upwards, at least 1.
-        output: A folder for each seed's run, `comparison.json`, `comparison.csv` and `comparison.svg`.
+        output: A folder for each seed's run, and `comparison` as `.json`, `.csv`, `.svg` and `.html`.
         resume: Go on with what is there.
         quiet: Say nothing on stderr.
 
@@ -60,6 +62,8 @@ def compare(
     write_json(output / "comparison.json", table)
     write_whole(output / "comparison.csv", as_csv(table).encode())
     write_whole(output / "comparison.svg", comparison_svg(table).encode())
+    page = comparison_page(recipe.name, table)
+    write_whole(output / "comparison.html", page.encode("utf-8", errors="xmlcharrefreplace"))
     return table
 
 
@@ -78,23 +82,29 @@ def side_by_side(results: Sequence[dict[str, Any]], predictions: Sequence[dict[s
     """One row a method: mean and spread of each figure over seeds, cost, and the paired gain over the reference."""
     logits = {name: torch.stack([each[name] for each in predictions]) for name in predictions[0]}
     rows, labels = [], logits.pop("labels")[0]
+    measure, own, seed = headline_of(results[0]), results[0]["method"], results[0]["seed"]
     for name in logits:
         scores = [one["target"] if name == one["method"] else one["baselines"][name] for one in results]
-        row: dict[str, Any] = {"method": name}
-        for figure in FIGURES:
-            values = [score[figure] for score in scores]
-            row[figure] = statistics.mean(values)
-            row[f"{figure}_sd"] = statistics.stdev(values) if len(values) > 1 else None
-        row["accuracies"] = [score["accuracy"] for score in scores]
+        row: dict[str, Any] = {"method": name, "by_seed": {}}
+        for figure in MEASURES:
+            values = [score[figure] for score in scores if score.get(figure) is not None]
+            if len(values) == len(scores):
+                row[figure] = statistics.mean(values)
+                row[f"{figure}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+                row["by_seed"][figure] = values
+        row["accuracies"] = row["by_seed"]["accuracy"]
         row["seconds"] = statistics.mean(one["cost"]["method_seconds"][name] for one in results)
         row["gradients"] = statistics.mean(one["cost"]["method_gradients"][name] for one in results)
         if REFERENCE in logits and name != REFERENCE:
-            row["gain"] = paired_intervals(logits[name], logits[REFERENCE], labels, seed=results[0]["seed"])
+            row["gain"] = paired_intervals(logits[name], logits[REFERENCE], labels, seed=seed)
+        if name != own:
+            row["gains"] = paired_intervals(logits[own], logits[name], labels, seed=seed)
         rows.append(row)
-    rows.sort(key=lambda row: -row["accuracy"])
+    rows.sort(key=lambda row: -measure.gain(row[measure.key]))
     return {
         "reference": REFERENCE,
-        "own_method": results[0]["method"],
+        "own_method": own,
+        "metric": measure.key,
         "seeds": [one["seed"] for one in results],
         "num_test": results[0]["target"]["num_test"],
         "methods": rows,
@@ -106,17 +116,12 @@ def as_csv(table: dict[str, Any]) -> str:
     """The rows of a comparison as comma-separated text."""
     text = io.StringIO()
     rows = [{**row, **_gain_columns(row.get("gain") or {})} for row in table["methods"]]
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in ("gain", "accuracies")]
+    nested = ("gain", "gains", "accuracies", "by_seed")
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in nested]
     writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _interval(interval: dict[str, float], figure: str) -> str:
-    scale, form = (100, "+.1f") if figure == "accuracy" else (1, "+.3f")
-    mean, low, high = (f"{scale * interval[end]:{form}}" for end in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
 
 
 def _gain_columns(gain: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -124,15 +129,28 @@ def _gain_columns(gain: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def as_text(table: dict[str, Any]) -> str:
-    """The comparison for a terminal."""
-    count = len(table["seeds"])
-    head = f"{'method':22}{'accuracy':>16}{'macro F1':>10}{'NLL':>8}{'seconds':>9}{'gradients':>11}"
-    lines = [f"{head}   against {table['reference']} (95 %): accuracy, macro F1, NLL"]
+    """The comparison for a terminal, best first, and the verdict."""
+    measure, count = headline_of(table), len(table["seeds"])
+    others = [one for one in MEASURES.values() if one != measure and one.key in table["methods"][0]]
+    head = f"{'':2}{'method':28}{measure.word:>18}" + "".join(
+        f"{one.word:>{max(8, len(one.word) + 2)}}" for one in others
+    )
+    lines = [f"{head}{'seconds':>9}{'gradients':>11}   against “{title_of(table['reference'])}” (95 %)"]
     for row in table["methods"]:
-        spread = f" ± {100 * row['accuracy_sd']:.1f}" if row["accuracy_sd"] is not None else ""
-        gain = row.get("gain") or {}
-        shown = "   ".join(_interval(interval, figure) for figure, interval in gain.items())
-        accuracy = f"{100 * row['accuracy']:.1f}{spread}"
-        figures = f"{row['macro_f1']:>10.3f}{row['nll']:>8.3f}{row['seconds']:>9.1f}{row['gradients']:>11,.0f}"
-        lines.append(f"{row['method']:22}{accuracy:>16}{figures}   {shown}")
-    return "\n".join([*lines, f"{count} seed{'s' if count > 1 else ''}, {table['num_test']:,} images each"])
+        spread = row[f"{measure.key}_sd"]
+        value = measure.write(row[measure.key]) + ("" if spread is None else f" ± {measure.plain(spread)}")
+        figures = "".join(f"{one.write(row[one.key]):>{max(8, len(one.word) + 2)}}" for one in others)
+        mark = "→ " if row["method"] == table["own_method"] else "  "
+        method = f"{mark}{title_of(row['method']):28}{value:>18}{figures}"
+        lines.append(f"{method}{row['seconds']:>9.1f}{row['gradients']:>11,.0f}   {_gain(row, measure)}".rstrip())
+    found = verdict(compared_scores(table))
+    lines += [f"{counted(count, 'seed')}, {counted(table['num_test'], 'image')} each"]
+    return "\n".join([*lines, "", f"{found.title}: {found.text}"])
+
+
+def _gain(row: dict[str, Any], measure: Measure) -> str:
+    found = (row.get("gain") or {}).get(measure.key)
+    if found is None:
+        return ""
+    mean, low, high = (measure.difference(found[end]) for end in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"

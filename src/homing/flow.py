@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,40 +14,66 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from homing.budget import with_steps
 from homing.errors import DataError, DivergedError, Interrupted, RecipeError
 from homing.evaluation.outcome import Outcome
 from homing.evaluation.planning import Planned, Planner
 from homing.interrupts import StopOnSignal
 from homing.memory import trim_heap
 from homing.methods import METHODS
+from homing.outputs.added import write_added
 from homing.outputs.artefact import write_json
-from homing.outputs.finished import is_complete, read_results, write_missing_report, write_outputs, write_rates_only
+from homing.outputs.finished import (
+    is_complete,
+    read_results,
+    tidy,
+    write_missing_report,
+    write_outputs,
+    write_rates_only,
+)
+from homing.outputs.going_on import is_prolonged, missing_methods
+from homing.outputs.in_short import as_html, in_short
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import check_pools, note_pools
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
 from homing.outputs.shared_data import write_shared
-from homing.outputs.thumbnails import thumbnails_of
+from homing.outputs.thumbnails import shown_of_recipe
 from homing.pools.order import Rows
 from homing.pools.problem import open_problem
 from homing.preparing import Prepared, digests_of, prepare
 from homing.progress import Progress
 from homing.rates.learned.folds import held_out_folds
+from homing.recipe.reading import as_recipe, recipe_of_run
 from homing.recipe.schema import Recipe
 from homing.session import Session
+from homing.training.branches import fit_branches
 from homing.training.distributed import on_main
 from homing.training.fit import Fit, Fitted, fit, predict
 from homing.training.liveness import watching
-from homing.training.plan import num_steps_of
 from homing.training.trackers import track, tracking, tracking_accelerator
-from homing.unpacking import NOMINAL_WEIGHT, fit_settings, methods_of, plan_settings, training_settings
+from homing.unpacking import (
+    branches_of,
+    fit_settings,
+    forecast_of,
+    methods_of,
+    num_steps_for,
+    plan_settings,
+    training_settings,
+)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to: its folder, and `results.json` as it lies there."""
+    """What a run came to: its folder, and `results.json` as it lies there. A notebook shows the figures."""
 
     folder: Path
     results: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"RunResult({str(self.folder)!r}: {in_short(self.results)})"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.folder, self.results)
 
 
 @dataclass(frozen=True)
@@ -61,7 +87,7 @@ class Options:
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | str | Path | Mapping[str, Any],
     output: str | Path,
     *,
     resume: bool = False,
@@ -72,7 +98,7 @@ def run(
     """Carry out a recipe.
 
     Args:
-        recipe: From `read_recipe`.
+        recipe: From `read_recipe`; or a path of one, the name of one that is shipped, or its tree as a dict.
         output: Run folder.
         resume: Go on with the run in that folder.
         overwrite: Replace the run in that folder.
@@ -85,6 +111,7 @@ def run(
     Raises:
         HomingError: Its subclasses say what was wrong and carry the exit code.
     """
+    recipe = as_recipe(recipe)
     options = Options(resume, overwrite, allow_change, quiet)
     if recipe.by_target():
         return _run_each(recipe, Path(output), options)
@@ -125,9 +152,11 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):
             on_main(accelerator, lambda: check_finished(recipe, folder, options))
-            on_main(accelerator, lambda: write_missing_report(folder, lambda: thumbnails_of(recipe)))
-            progress.say(f"{folder}: this run is complete")
-            return RunResult(folder, read_results(folder))
+            if not on_main(accelerator, lambda: goes_on(folder, recipe)):
+                on_main(accelerator, lambda: tidy(folder))  # a kill after the mark left it
+                on_main(accelerator, lambda: write_missing_report(folder, lambda: shown_of_recipe(recipe)))
+                progress.say(f"{folder}: this run is complete")
+                return RunResult(folder, read_results(folder))
         keeps_on = options.resume, options.allow_change
         session = Session(accelerator, folder, progress, recipe.seed, *keeps_on, lambda: stop.asked, shared)
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
@@ -152,16 +181,18 @@ def rated(recipe: Recipe, session: Session, prepared: Prepared, started: float) 
 
 
 def trained(recipe: Recipe, session: Session, prepared: Prepared, started: float) -> dict[str, Any]:
-    """All methods of a run: rates, fine-tuning, evaluation, outputs."""
+    """All methods of a run, or those that a finished one lacks: rates, fine-tuning, evaluation, outputs."""
+    methods = on_main(session.accelerator, lambda: yet_to_train(session.folder, recipe))
+    write = write_outputs if methods == methods_of(recipe) else write_added
     with tracking(session.accelerator, recipe.name, recipe.model_dump(mode="json")):
-        outcomes = [fit_and_judge(name, recipe, session, prepared) for name in methods_of(recipe)]
+        settled, problem = with_steps(recipe, session, prepared), prepared.material.problem
+        session.progress.expect(forecast_of(settled, problem, methods))
+        outcomes = [fit_and_judge(name, settled, session, prepared) for name in methods]
         trim_heap()
-        results = on_main(
-            session.accelerator,
-            lambda: write_outputs(prepared.facts(recipe, session), outcomes, seconds=time.monotonic() - started),
-        )
+        facts = prepared.facts(recipe, session)
+        results = on_main(session.accelerator, lambda: write(facts, outcomes, seconds=time.monotonic() - started))
         scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
-        track(session.accelerator, scores, num_steps_for(recipe, prepared))
+        track(session.accelerator, scores, num_steps_for(settled, problem))
     return results
 
 
@@ -171,17 +202,21 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
     A target without labels has no folds to be judged on.
     """
     started, problem = time.monotonic(), prepared.material.problem
-    planned, fitted = _fit(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
-    logits = None
-    if problem.test is not None:
-        logits = _predict(recipe, session, prepared, fitted, problem.test_rows)
-    elif problem.is_measured:
-        logits = cross_validate(name, recipe, session, prepared)
-    return Outcome(planned, fitted, logits, time.monotonic() - started)
+    planned, one = _planned(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
+    count = branches_of(recipe, keeps_activations=prepared.material.activations is not None)
+    fitted = fit_branches(session, prepared.material, fit_settings(recipe), one, count)
+    logits, folds = None, None
+    if recipe.chooses or (problem.test is None and problem.is_measured):
+        folds = cross_validate(name, recipe, session, prepared)
+    logits = folds if problem.test is None else _predict(recipe, session, prepared, fitted, problem.test_rows)
+    return Outcome(planned, fitted, logits, time.monotonic() - started, folds)
 
 
 def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepared) -> Tensor:
-    """Logits of every target row from a model that never saw it; everything is done anew in each fold."""
+    """Logits of every target row from a model that never saw it; everything is done anew in each fold.
+
+    A fold has one branch: its figure is that of a single fine-tuning, which an average of several does not fall behind.
+    """
     problem, folds = prepared.material.problem, recipe.evaluation.folds
     rows = problem.target_rows
     logits = torch.empty(len(rows), len(problem.classes))
@@ -189,37 +224,37 @@ def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepar
         seen = np.setdiff1d(rows, rows[held_out.numpy()])
         own = prepared.seeing(seen, recipe, session)
         title = f"{METHODS[name].title}, fold {number} of {folds}"
-        _, fitted = _fit(name, recipe, session, own, seen, f"{name}-fold-{number}", title)
+        _, one = _planned(name, recipe, session, own, seen, f"{name}-fold-{number}", title)
+        fitted = fit(session, own.material, fit_settings(recipe), one)
         logits[held_out] = _predict(recipe, session, own, fitted, rows[held_out.numpy()])
     return logits
 
 
-def _fit(
+def _planned(
     name: str, recipe: Recipe, session: Session, prepared: Prepared, target: Rows, place: str, title: str
-) -> tuple[Planned, Fitted]:
-    """Plan a method with some target rows and fine-tune by the plan."""
+) -> tuple[Planned, Fit]:
+    """The plan of a method with some target rows, and the fine-tuning by that plan."""
     planner = Planner(session, prepared.material, plan_settings(recipe))
     planned = planner.plan(name, target)
     trim_heap()
     # the same number of gradients for every method
-    num_steps = max(1, num_steps_for(recipe, prepared) // planned.training.passes)
+    num_steps = max(1, num_steps_for(recipe, prepared.material.problem) // planned.training.passes)
     identity = planner.identity(target) | {"rates": planned.training.digest()}
-    one = Fit(place, title, planned.training, target, training_settings(recipe, num_steps), identity)
-    return planned, fit(session, prepared.material, fit_settings(recipe), one)
+    return planned, Fit(place, title, planned.training, target, training_settings(recipe, num_steps), identity)
 
 
 def _predict(recipe: Recipe, session: Session, prepared: Prepared, fitted: Fitted, rows: Rows) -> Tensor:
     return predict(session, prepared.material, fitted.model, rows, precision=recipe.training.precision)
 
 
-def num_steps_for(recipe: Recipe, prepared: Prepared) -> int:
-    """Steps of a method that takes each sample's gradient once, in every fold."""
-    training, problem = recipe.training, prepared.material.problem
-    weight = NOMINAL_WEIGHT if training.target_weight is None else training.target_weight
-    if not problem.has_target_labels:
-        weight = 0.0
-    num_rows = len(problem.source) + weight * len(problem.target)
-    return num_steps_of(training.epochs, training.steps, num_rows, training.batch_size)
+def yet_to_train(folder: Path, recipe: Recipe) -> tuple[str, ...]:
+    """Methods of a run, but those that a finished one in its folder has trained."""
+    return missing_methods(read_results(folder), recipe) if is_complete(folder) else methods_of(recipe)
+
+
+def goes_on(folder: Path, recipe: Recipe) -> bool:
+    """Whether a finished run has more to do by a recipe that it may go on with."""
+    return bool(yet_to_train(folder, recipe)) or is_prolonged(recipe_of_run(folder), recipe)
 
 
 def check_finished(recipe: Recipe, folder: Path, options: Options) -> None:
@@ -228,7 +263,7 @@ def check_finished(recipe: Recipe, folder: Path, options: Options) -> None:
     Raises:
         CheckpointError: They have changed since.
     """
-    if not options.allow_change:
+    if not options.allow_change or goes_on(folder, recipe):
         check_pools(folder, digests_of(open_problem(recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)))
 
 

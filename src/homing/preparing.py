@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from homing.errors import DataError, RecipeError
+from homing.evaluation.metrics import check_metric
 from homing.evaluation.planning import stop_if_not_finite
 from homing.features.cache import FeatureCache, open_first, user_cache
 from homing.features.fill import Witness
 from homing.features.forward import feature_width
+from homing.features.kept_looks import kept_looks
 from homing.features.key import canvas_facts, feature_facts
 from homing.features.scan import Scan, scan
 from homing.features.store import Store
@@ -26,19 +28,29 @@ from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms
 from homing.outputs.facts import Asked, RunFacts
 from homing.outputs.ownership import FEATURES, check_pools
+from homing.pools.class_matching import union_warnings
 from homing.pools.images import BadImage, Images
+from homing.pools.looks import Looks
 from homing.pools.order import Rows
 from homing.pools.problem import Problem, open_problem
 from homing.pools.repeated import repeated_rows
 from homing.recipe.idle import settings_without_effect
 from homing.recipe.schema import Recipe
 from homing.session import Session
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 from homing.training.activations import keep_activations
 from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
 from homing.training.rehearsal import rehearse_scan, rehearse_step
-from homing.unpacking import augmentation_of, keeping_of, needs_features, observes, training_settings
+from homing.unpacking import (
+    augmentation_of,
+    forecast_of,
+    keeping_of,
+    methods_of,
+    needs_features,
+    observes,
+    training_settings,
+)
 
 _LISTED = 20
 _BLOCK = 8_192  # rows
@@ -57,6 +69,7 @@ class Prepared:
         num_scanned: Images of the source that went through the model in this scan.
         stores: Open while the run lasts.
         repeated: Role → unlabelled images that were left out because the same pictures are there.
+        looks: Of each row's picture, as far as scans into this store have seen it.
     """
 
     material: Material
@@ -66,6 +79,7 @@ class Prepared:
     num_scanned: int
     stores: tuple[Store, ...]
     repeated: Mapping[str, int] = field(default_factory=dict)
+    looks: Looks = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def __enter__(self) -> Prepared:
         return self
@@ -95,6 +109,8 @@ class Prepared:
             bad=self.bad,
             dropped=self.dropped,
             repeated=self.repeated,
+            looks=self.looks,
+            max_pixels=recipe.data.max_pixels,
         )
 
     def seeing(self, target: Rows, recipe: Recipe, session: Session) -> Prepared:
@@ -119,10 +135,16 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     for warning in settings_without_effect(recipe):
         session.progress.say(f"warning: {warning}")
     problem = open_problem(recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)
+    if problem.only_in_target:
+        for warning in union_warnings(problem.source, problem.target):
+            session.progress.say(f"warning: {in_a_line(warning)}")
+    if recipe.trains:
+        check_metric(recipe.evaluation.metric, problem)
     listed = digests_of(problem)
     agree(session.accelerator, "the pools", "".join(listed.values()))
     if session.resume and not session.allow_change:
         on_main(session.accelerator, lambda: check_pools(session.folder, listed))
+    session.progress.expect(forecast_of(recipe, problem, methods_of(recipe)))
     model, preprocessing, arguments = build_backbone(recipe, problem.num_outputs, session.device)
     rehearse(recipe, model, preprocessing, session.device)
     looked_at_once = not recipe.trains or recipe.model.trainable == "head"
@@ -145,7 +167,8 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder, activations)
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
     again = {role: len(rows) for role, rows in repeated.items()}
-    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases), again)
+    looks = np.delete(kept_looks(store.folder, found.digests), gone)
+    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases), again, looks)
 
 
 def digests_of(problem: Problem) -> dict[str, str]:
@@ -190,10 +213,10 @@ def _tell_bad(problem: Problem, found: Scan, session: Session, *, drop: bool) ->
     more = f"\n  ... and {len(found.bad) - _LISTED:,} more" if len(found.bad) > _LISTED else ""
     if not drop:
         raise DataError(
-            f"{len(found.bad):,} of {len(problem):,} images cannot be read; mend or remove them, or set"
+            f"{len(found.bad):,} of {counted(len(problem), 'image')} cannot be read; mend or remove them, or set"
             f" data.on_bad_image: drop\n  {listed}{more}"
         )
-    session.progress.say(f"left out {len(found.bad):,} images that cannot be read:\n  {listed}{more}")
+    session.progress.say(f"left out {counted(len(found.bad), 'image')} that cannot be read:\n  {listed}{more}")
 
 
 def check_finite(features: FeatureBlocks, problem: Problem) -> None:

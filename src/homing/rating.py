@@ -16,6 +16,7 @@ from homing.errors import DataError
 from homing.outputs.rated_rows import RatedRows, shown_of, write_rated
 from homing.outputs.report.pictures import Shown
 from homing.outputs.run_folder import check_new_folder, new_folder
+from homing.pools.class_matching import classes_of_both
 from homing.pools.class_names import quoted
 from homing.pools.pool import Pool
 from homing.pools.reading import read_rows
@@ -124,12 +125,7 @@ def _learned(asked: Asked, progress: Progress) -> RatedRows:
 
 
 def _classes_of(source: Pool, target: Pool) -> tuple[str, ...]:
-    """The classes of the source, which have to be the target's too."""
-    classes = source.classes
-    target.label_indices(classes)
-    if len(classes) < 2:
-        raise DataError(
-            f"{source.name}: has the single class {classes[0]!r}; rates are judged by telling classes apart: give rows"
-            " of two classes or more"
-        )
-    return classes
+    try:
+        return classes_of_both(source, target)
+    except DataError as error:
+        raise DataError(f"{target.name}: {error}") from error

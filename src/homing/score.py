@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from homing.features.scan import features_of
 from homing.models.inputs import ImageInputs, batches_of
 from homing.outputs.artefact import open_whole
 from homing.outputs.pool_paths import check_output
+from homing.outputs.rates_table import table_writer
 from homing.outputs.run_folder import pools_of
+from homing.outputs.run_kinds import check_has_scorer
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
 from homing.pools.images import BadImage, Images
 from homing.pools.pool import Pool
@@ -37,7 +40,7 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     Args:
         run: Folder of a run with `rates.method: hierarchical`.
         data: The pool; its classes are matched by name.
-        output: Parquet file to write, with the columns of `rates.parquet`; it is there whole or not at all.
+        output: File to write, .parquet or .csv, with the columns of `rates.parquet`; it is there whole or not at all.
         progress: Says how far it is.
 
     Returns:
@@ -47,6 +50,7 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
         RecipeError: The output touches a pool.
         DataError: The run holds no scorer, the pool cannot be read, or a class is none of the run's.
     """
+    check_has_scorer(run)
     recipe = recipe_of_run(run)
     check_output(output, [data.path, *pools_of(recipe)])
     if recipe.is_multi_label:
@@ -73,7 +77,7 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     total = 0.0
     try:
         with progress.stage("score", len(pool)) as advance, open_whole(output) as file:
-            written = RatesWriter(file)
+            written = RatesWriter(file, open_table=partial(table_writer, output))
             start = 0
             for scores, unreadable in _in_blocks(_scored(saved, pictures, labels, device, advance)):
                 stop = start + len(scores.rates)

@@ -59,6 +59,10 @@ class Session:
         """A stage of the progress, as `Progress.stage`."""
         return self.progress.stage(title, total)
 
+    def training(self, title: str, steps: int, note: Callable[[], str]) -> AbstractContextManager[Advance]:
+        """A training of the progress, as `Progress.training`."""
+        return self.progress.training(title, steps, note)
+
     def stoppable(self, advance: Callable[[float], None]) -> Callable[[float], None]:
         """The same, but ends the run where a stop was asked for."""
         return stoppable(advance, self.stop_asked)

@@ -13,3 +13,8 @@ def in_a_line(text: str) -> str:
 def in_lines(text: str) -> str:
     """The same for each line of a text of several."""
     return "\n".join(map(in_a_line, text.split("\n")))
+
+
+def counted(number: int, what: str) -> str:
+    """`1 image`, `2,000 images`, `3 classes`."""
+    return f"{number:,} {what}{('es' if what.endswith('s') else 's') * (number != 1)}"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from homing.evaluation.planning import PlanSettings
+from homing.forecast import Forecast
 from homing.methods import METHODS
 from homing.pools.augmentation import CropFlipColor
+from homing.pools.problem import Problem
 from homing.recipe.schema import Recipe
 from homing.training.activations import Keeping
 from homing.training.fit import FitSettings
 from homing.training.online import OnlineSettings
 from homing.training.optimizer import default_learning_rate
+from homing.training.plan import num_steps_of
 from homing.training.step import Settings
 
 NOMINAL_WEIGHT = 10.0
 """How often a target image counts for the number of steps, where the recipe leaves its weight to be judged."""
 
 
-AVERAGE_LAST = 0.7
-"""Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
+BRANCHES = 2
+"""Fine-tunings of a last stage that are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
 
 def plan_settings(recipe: Recipe) -> PlanSettings:
@@ -33,7 +38,7 @@ def plan_settings(recipe: Recipe) -> PlanSettings:
         shares_labels=recipe.data.shares_labels,
         source_has_labels=recipe.data.sources[0].labels != "none",
         truth=None if truth is None else (truth.matches_column, truth.clean_column),
-        recipe_digest=recipe.sha256(),
+        recipe_digest=recipe.fit_sha256(),
     )
 
 
@@ -63,17 +68,50 @@ def training_settings(recipe: Recipe, num_steps: int) -> Settings:
     values["learning_rate"] = training.learning_rate or default_learning_rate(
         recipe.model.trainable, recipe.model.head_init
     )
-    values["average_last"] = average_of(recipe)
+    values["average_last"] = recipe.averaged_share
     return Settings(num_steps=num_steps, seed=recipe.seed, **values)
 
 
-def average_of(recipe: Recipe) -> float:
-    """Share of the last steps whose weights are averaged; by itself only where that was measured to be no loss."""
-    training, model = recipe.training, recipe.model
-    if training.average_last is not None:
-        return training.average_last
-    is_tuned = model.trainable == "last_stage" and model.weights != "none"
-    return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
+def num_steps_for(recipe: Recipe, problem: Problem) -> int:
+    """Steps of a method that takes each sample's gradient once, in every fold; of one epoch where minutes are given."""
+    training = recipe.training
+    num_rows = len(problem.source) + nominal_weight(recipe, problem) * len(problem.target)
+    epochs = 1.0 if training.minutes is not None else training.epochs
+    return num_steps_of(epochs, training.steps, num_rows, training.batch_size)
+
+
+def nominal_weight(recipe: Recipe, problem: Problem) -> float:
+    """How often a target image counts for the number of steps."""
+    weight = NOMINAL_WEIGHT if recipe.training.target_weight is None else recipe.training.target_weight
+    return weight if problem.has_target_labels else 0.0
+
+
+def lengths_of(recipe: Recipe, problem: Problem, methods: Sequence[str]) -> list[int]:
+    """Steps of each training of a run: of every method on the whole target, and of its folds where it has some."""
+    num_steps = num_steps_for(recipe, problem)
+    is_folded = recipe.chooses or (problem.test is None and problem.is_measured)
+    branches = branches_of(recipe, keeps_activations=keeping_of(recipe).views > 0)
+    times = branches + (recipe.evaluation.folds if is_folded else 0)
+    return [max(1, num_steps // METHODS[name].passes) for name in methods for _ in range(times)]
+
+
+def forecast_of(recipe: Recipe, problem: Problem, methods: Sequence[str]) -> Forecast:
+    """What a run has to do."""
+    training = recipe.training
+    return Forecast(
+        lengths_of(recipe, problem, methods) if recipe.trains else [],
+        images=training.batch_size,
+        trainable=recipe.model.trainable,
+        minutes=training.minutes,
+    )
+
+
+def branches_of(recipe: Recipe, *, keeps_activations: bool) -> int:
+    """How many fine-tunings are averaged; by itself several only where they cost little and start from one place."""
+    wanted, model = recipe.training.branches, recipe.model
+    if wanted is not None:
+        return wanted
+    return BRANCHES if keeps_activations and model.weights != "none" and model.head_init == "probe" else 1
 
 
 def augmentation_of(recipe: Recipe) -> CropFlipColor | None:

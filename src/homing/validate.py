@@ -12,26 +12,29 @@ import numpy as np
 from torch import nn
 
 from homing.errors import DataError, HomingError, RecipeError
+from homing.evaluation.metrics import check_metric
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
+from homing.pools.class_matching import union_warnings
 from homing.pools.class_names import quoted
 from homing.pools.folder import UNLABELLED
-from homing.pools.images import BadImage, Images, describe_blank
+from homing.pools.images import BadImage, Images, Loaded, describe_blank
 from homing.pools.label_sets import class_counts, classes_of
-from homing.pools.pool import Pool
+from homing.pools.looks import CANVAS, Looks, looks_of
+from homing.pools.near_duplicates import twin_lines
+from homing.pools.pool import Pool, ReadAs
 from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
 from homing.pools.repeated import check_some_are_new
 from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
 from homing.recipe.idle import settings_without_effect
 from homing.recipe.schema import Recipe
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 from homing.training.optimizer import optimizer_of
 from homing.training.trackers import check_trackers, tracking_accelerator
 from homing.unpacking import training_settings
 
 _LISTED = 12  # classes by name
-_SMALL_CANVAS = 32  # decoding is the check; the pixels are thrown away
 
 
 @dataclass
@@ -84,16 +87,24 @@ class Findings:
 def _described(role: str, pool: dict[str, Any]) -> Iterator[str]:
     """What was read for a role, and as what."""
     if not pool["classes"]:
-        yield f"{role}: {pool['num_samples']:,} images without labels ({pool['path']})"
+        yield f"{role}: {counted(pool['num_samples'], 'image')} without labels ({pool['path']})"
     else:
-        yield f"{role}: {pool['num_samples']:,} images, {pool['num_classes']} classes ({pool['path']})"
+        size = f"{counted(pool['num_samples'], 'image')}, {counted(pool['num_classes'], 'class')}"
+        yield f"{role}: {size} ({pool['path']})"
         names = pool["classes"][:_LISTED]
         more = f", ... {pool['num_classes'] - _LISTED:,} more" if pool["num_classes"] > _LISTED else ""
         yield f"  classes: {', '.join(map(repr, names))}{more}"
     for read in pool["read_as"]:
         used = ", ".join(f"{what} from {column}" for what, column in read["columns"].items())
         skipped = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in read["skipped"].items())
-        yield f"  {read['name']}: {read['kind']}; {used}{f'; not read: {skipped}' if skipped else ''}"
+        classes = f" of {read['num_classes']:,} classes" if read["num_classes"] else ""
+        parts = [read["kind"], f"{read['num_samples']:,} rows{classes}", used, read["selection"]]
+        parts += [f"version {read['version']}"] if read["version"] and read["version"] not in read["kind"] else []
+        parts += [f"not read: {skipped}"] if skipped else []
+        renames = ", ".join(f"{old!r} to {new!r}" for old, new in list(read["renamed"].items())[:_LISTED])
+        more = f", ... {len(read['renamed']) - _LISTED:,} more" if len(read["renamed"]) > _LISTED else ""
+        parts += [f"renamed: {renames}{more}"] if renames else []
+        yield f"  {read['name']}: {'; '.join(filter(None, parts))}"
 
 
 def validate(recipe: Recipe, progress: Progress, output: Path, *, is_chosen: bool = True) -> Findings:
@@ -142,14 +153,20 @@ def validate_data(recipe: Recipe, progress: Progress) -> Findings:
         with findings.noting():
             problem = match_classes(pools, recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)
             findings.num_outputs = problem.num_outputs
+            if problem.only_in_target:
+                findings.warnings += union_warnings(problem.source, problem.target)
+            if recipe.trains:
+                check_metric(recipe.evaluation.metric, problem)
     data = recipe.data
-    specs = {"source": data.sources, "target": (data.target_pool,), "test": (data.test_pool,)}
+    test = data.target_pool if data.test_split is not None else data.test_pool
+    specs = {"source": data.sources, "target": (data.target_pool,), "test": (test,)}
     specs |= {"unlabelled": (data.unlabelled_pool,)}
     for role, pool in pools.items():
         findings.pools[role] = _summary(pool, ", ".join(spec.path for spec in specs[role] if spec is not None))
     findings.warnings += ambiguities(pools)
     findings.warnings += overlaps(pools)
-    bad, blank = _find_odd(recipe, pools, progress)
+    bad, blank, looks = _find_odd(recipe, pools, progress)
+    findings.warnings += twin_lines(pools, looks, data.max_pixels)
     _tell_bad(recipe, pools, bad, findings)
     findings.warnings += blank
     if problem is not None:
@@ -168,10 +185,7 @@ def _drops(recipe: Recipe) -> bool:
 
 def _summary(pool: Pool, path: str) -> dict[str, Any]:
     """Plain values that describe a pool."""
-    read_as = [
-        {"name": one.name, "kind": one.kind, "columns": dict(one.columns), "skipped": dict(sorted(one.skipped.items()))}
-        for one in pool.read_as
-    ]
+    read_as = [_read_as(one, pool) for one in pool.read_as]
     classes = [] if pool.classes == (UNLABELLED,) else list(classes_of(pool))
     return {
         "num_samples": len(pool),
@@ -179,6 +193,26 @@ def _summary(pool: Pool, path: str) -> dict[str, Any]:
         "path": path,
         "classes": classes,
         "read_as": read_as,
+    }
+
+
+def _read_as(one: ReadAs, pool: Pool) -> dict[str, Any]:
+    """What one of the pools of a role was read as."""
+    rows = np.arange(len(pool))
+    if len(pool.read_as) > 1:
+        codes, names = pool.sources.encode()
+        rows = np.flatnonzero(codes == names.index(one.name)) if one.name in names else rows[:0]
+    classes = pool.labels.take(rows).unique()
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "num_samples": len(rows),
+        "num_classes": 0 if classes == (UNLABELLED,) else len(classes),
+        "columns": dict(one.columns),
+        "skipped": dict(sorted(one.skipped.items())),
+        "selection": one.selection,
+        "version": one.version,
+        "renamed": dict(one.renamed),
     }
 
 
@@ -191,7 +225,7 @@ def _tell_bad(recipe: Recipe, pools: Mapping[str, Pool], bad: list[BadImage], fi
     rows, start = np.array([item.row for item in bad], np.int64), 0
     for role, pool in pools.items():
         if np.count_nonzero((rows >= start) & (rows < start + len(pool))) == len(pool):
-            findings.errors.append(f"{role}: none of its {len(pool)} images can be read")
+            findings.errors.append(f"{role}: none of its {counted(len(pool), 'image')} can be read")
         start += len(pool)
 
 
@@ -207,22 +241,27 @@ def _of_all(each: dict[str, Findings]) -> Findings:
     return whole
 
 
-def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> tuple[list[BadImage], list[str]]:
-    """Images that cannot be read, and a warning of those that are of one colour, if there are any."""
+def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> tuple[list[BadImage], list[str], Looks]:
+    """Images that cannot be read, a warning of those that are of one colour, if there are any, and looks of all."""
     store, rows, names = side_by_side(pools)
     images = Images(
         store,
         rows,
         names,
-        canvas=_SMALL_CANVAS,
+        canvas=CANVAS,
         max_pixels=recipe.data.max_pixels,
         cache_gb=0.0,
         workers=recipe.training.workers,
     )
+    looks = np.zeros(len(images), np.uint64)
+
+    def see(loaded: Loaded) -> None:
+        looks[loaded.rows[loaded.good]] = looks_of(loaded.canvases)
+
     with progress.stage("read images", len(images)) as advance:
-        bad, blank = images.find_odd(advance)
+        bad, blank = images.find_odd(advance, see)
     images.close()
-    return bad, [describe_blank([names[row] for row in blank], len(images))] if blank else []
+    return bad, [describe_blank([names[row] for row in blank], len(images))] if blank else [], looks
 
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:

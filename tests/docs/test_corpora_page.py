@@ -2,9 +2,12 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -60,8 +63,10 @@ def run(name):
 
 
 def test_the_commands_leave_what_the_page_says(ran):
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 10
     assert pq.read_table(ran / "rates" / "rates.parquet").num_rows == 24
+    assert len(pandas.read_csv(ran / "rates.csv")) == 24
+    assert [path.name for path in sorted((ran / "shards").glob("*.tar"))] == ["target-000000.tar", "train-000000.tar"]
     assert pq.read_table(ran / "best" / "data").num_rows == 6
     assert pq.read_table(ran / "drawn" / "data").num_rows == 40
     assert pq.read_table(ran / "new.parquet").num_rows == 6
@@ -70,7 +75,7 @@ def test_the_commands_leave_what_the_page_says(ran):
 
 def test_every_block_is_named_and_run():
     assert TEXT.count("```python") == len(BLOCKS)
-    assert set(BLOCKS) == {"sampler", "sklearn", "trainer"}
+    assert set(BLOCKS) == {"sampler", "sklearn", "trainer", "fiftyone", "cleanlab"}
 
 
 def test_a_sampler_takes_rows_by_rate(ran, monkeypatch):
@@ -84,13 +89,34 @@ def test_a_sampler_takes_rows_by_rate(ran, monkeypatch):
 def test_sample_weights_of_scikit_learn(ran, monkeypatch):
     monkeypatch.chdir(ran)
     page = run("sklearn")
-    assert page["model"].predict(page["pixels"]).shape == (24,)
+    assert page["model"].predict(page["pixels"]).shape == (36,)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers.*")
 def test_a_trainer_weights_its_loss(ran, monkeypatch):
     monkeypatch.chdir(ran)
     assert run("trainer")["trainer"].state.global_step == 3
+
+
+def test_fiftyone_is_given_files_that_are_there(ran, monkeypatch):
+    class Dataset(list):
+        add_sample = list.append
+
+    stand_in = ModuleType("fiftyone")
+    stand_in.Dataset, stand_in.Sample, stand_in.Classification = Dataset, dict, dict
+    monkeypatch.setitem(sys.modules, "fiftyone", stand_in)
+    monkeypatch.chdir(ran)
+    samples = run("fiftyone")["dataset"]
+    assert len(samples) == 24
+    assert all(Path(sample["filepath"]).is_file() and sample["rate"] >= 0 for sample in samples)
+    assert samples[0]["ground_truth"] == {"label": Path(samples[0]["filepath"]).parent.name}
+
+
+def test_cleanlab_has_its_columns(ran, monkeypatch):
+    monkeypatch.chdir(ran)
+    issues = run("cleanlab")["issues"]
+    assert {"is_label_issue", "label_score", "given_label", "predicted_label"} <= set(issues.columns)
+    assert issues.label_score.between(0, 1).all()
 
 
 def test_several_targets_as_printed_are_a_recipe():

@@ -58,7 +58,7 @@ def test_the_card_says_what_the_model_was_made_from_and_what_the_target_was_used
     for words in (
         "test_resnet",
         *(results["data"][role]["digest"] for role in ("source", "target", "test")),
-        f"{low:.1%} to {high:.1%}",
+        f"{100 * low:.1f} to {100 * high:.1f}",
         "Its 12 labelled images were used",
         "to learn the rates of the source",
         "It was not used to measure the figures above",

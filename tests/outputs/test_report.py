@@ -68,6 +68,18 @@ def test_every_section_is_there(page):
         assert words in page.text
 
 
+def test_how_sure_it_is_stands_there_with_points_and_the_reason_for_no_temperature(page):
+    for words in ("How sure it is", "Accuracy by coverage", "50 % 723 95.6 %", "No temperature was fitted: data.test"):
+        assert words in page.text
+
+
+def test_a_temperature_is_told_with_what_it_is_worth(tmp_path):
+    found = results() | {"calibration": {"temperature": 1.5, "reason": None, "nll": 0.4, "ece": 0.02}}
+    page = Page(write_report(write_run(tmp_path / "run", found), pictures).read_text())
+    assert "a temperature of 1.50" in page.text
+    assert "calibration error 0.020, NLL 0.400" in page.text
+
+
 def test_the_galleries_show_the_extremes_with_label_id_and_rate(page, run):
     tiles = [attrs for attrs in page.all("li") if "data-overall" in attrs]
     assert len(tiles) == 24 + 24 + 24

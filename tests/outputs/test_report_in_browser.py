@@ -50,6 +50,19 @@ def test_hostile_names_of_a_real_run_are_escaped_in_its_report(hostile):
 
 
 @pytest.mark.chromium
+def test_a_picture_opens_large_and_whole_and_closes_again(hostile):
+    with Chromium() as browser:
+        browser.open(hostile / "report.html")  # has pressed every button
+        browser.evaluate("document.getElementById('large').close()")
+        browser.evaluate("document.querySelector('button.frame').click()")
+        small, big = (f"document.querySelector('{where} img')" for where in ("button.frame", "dialog[open]"))
+        assert browser.evaluate(f"{big}.src === {small}.src")
+        assert browser.evaluate(f"{big}.clientWidth > 3 * {small}.clientWidth")
+        browser.evaluate("document.querySelector('dialog button').click()")
+        assert browser.evaluate("document.querySelector('dialog[open]') === null")
+
+
+@pytest.mark.chromium
 def test_the_report_of_hostile_names_opens_no_dialog_and_asks_for_nothing(hostile, tmp_path):
     control = tmp_path / "control.html"
     control.write_text("<title>c</title><script>alert('here')</script><img src=http://192.0.2.1/a.png>")

@@ -90,6 +90,7 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(tmp_path):
     make(run, "trackers/small/events.out.tfevents.1")
     foreign = ["notes.txt", "data/a.png", "model/precious.txt", "checkpoints/week.pt", "checkpoints/mine/a.json"]
     foreign += ["checkpoints/step-000004/week.pt", "models/notes.txt", "trackers/mine.csv"]
+    foreign += ["models/mine/model.safetensors", "models/pooled/notes.txt"]
     make(run, *foreign, "checkpoints/step-000004/manifest.json")
     make(elsewhere, "scorer.json")
     (run / "scorer").symlink_to(elsewhere)
@@ -237,6 +238,6 @@ def test_the_table_sorts_by_accuracy_and_marks_the_run():
         "→ homing",
         "  Oracle (true rates)",
     ]
-    assert "[10.0%, 90.0%]" in rows[1]
+    assert "80.0 %   [10.0, 90.0]" in rows[1]
     assert verdict.startswith("Not proven: +30.0 points")
     assert "cross-validated" in results_table(results | {"headline": "folds"})

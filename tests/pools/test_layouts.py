@@ -153,10 +153,8 @@ def test_images_that_no_row_names_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("header", "rows", "told"),
     [
-        ("file_name;label", ["0.png;cat"], "its columns seem to be separated by ';'; save it with commas"),
-        ("file_name\tlabel", ["0.png\tcat"], r"separated by '\t'"),
         ("file_name, label", ["0.png, cat"], "there is no column 'label'; columns: ' label'; set label_column"),
-        ("image,label", ["0.png,cat"], "columns: 'image', 'label'; rename the one that holds the paths"),
+        ("image,label", ["0.png,cat"], "columns: 'image', 'label'; set image_column to the one that holds the paths"),
         ("file_name,label", [r"sub\0.png,cat"], "write / between folders"),
         ("file_name,label", ["https://a.b/0.png,cat"], "'https://a.b/0.png' names no file"),
         ("file_name,label", ["0.png,cat", "1.png, "], "1.png has no label"),
@@ -164,6 +162,13 @@ def test_images_that_no_row_names_are_told(tmp_path):
 )
 def test_metadata_that_is_meant_otherwise_is_refused_with_the_remedy(tmp_path, header, rows, told):
     assert told in refusal(write_metadata(tmp_path, *rows, header=header))
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_what_separates_the_cells_of_metadata_is_found_out(tmp_path, separator):
+    rows = [row.replace(",", separator) for row in ROWS]
+    root = write_metadata(tmp_path, *rows, header=f"file_name{separator}label")
+    assert read_pool(PoolSpec(path=str(root))).labels == [row.split(",")[1] for row in ROWS]
 
 
 def test_metadata_in_another_encoding_is_refused_with_the_remedy(tmp_path):

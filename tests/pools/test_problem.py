@@ -53,15 +53,48 @@ def test_a_problem_without_test_has_no_test_rows(root):
     assert len(problem.pools) == 2
 
 
-def test_classes_that_the_source_lacks_are_told_for_target_and_test(root):
-    draw_pool(root / "target", {"emu": 1, "gnu": 1})
+def test_classes_of_the_target_alone_join_those_of_the_source(root):
+    draw_pool(root / "target", {"cat": 1, "gnu": 1})
+    problem = open_problem(data_at(root, sources=("a",)))
+    assert problem.classes == ("1", "10", "2", "cat", "gnu")
+    assert problem.only_in_target == ("cat", "gnu")
+    assert problem.num_outputs == 5
+    names = [problem.classes[label] for label in problem.labels]
+    assert names == [label for pool in problem.pools for label in pool.labels]
+    assert open_problem(data_at(root)).only_in_target == ("gnu",)
+
+
+def test_a_class_of_the_test_alone_is_refused_with_the_one_that_may_be_meant(root):
+    draw_pool(root / "target", {"tiger": 1})
+    draw_pool(root / "test", {"tigre": 1, "CAT": 1})
     with pytest.raises(DataError) as caught:
-        open_problem(data_at(root, sources=("a",)))
-    target, test = str(caught.value).splitlines()
-    assert target.startswith(
-        "target: class 'emu', 'gnu' is not among the source's classes ('1', '10', '2'); classes are"
+        open_problem(data_at(root))
+    (text,) = str(caught.value).splitlines()
+    assert text.startswith(
+        "test: class 'CAT', 'tigre' is not among the source's or the target's classes ('1', '10', '2', 'cat', 'tiger')"
     )
+    assert "'CAT' (U+0043 U+0041 U+0054) is not quite 'cat'" in text
+    assert text.endswith("did you mean 'tiger' for 'tigre'?")
+
+
+def test_a_target_with_no_class_of_the_source_is_refused_in_each_role(root):
+    draw_pool(root / "mine", {"gnu": 2, "yak": 1})
+    data = data_at(root, sources=("a",)).model_copy(update={"target": PoolSpec(path=str(root / "mine"))})
+    with pytest.raises(DataError) as caught:
+        open_problem(data)
+    target, test = str(caught.value).splitlines()
+    assert target.startswith("target: none of the target's classes ('gnu', 'yak') is among the source's classes")
+    assert "labels: other" in target
     assert test.startswith("test: class 'cat' is not among")
+
+
+@pytest.mark.parametrize("name", ["Polar Bear", "polar-bear", "polar_bear ", "POLARBEAR", "ｐolar bear"])
+def test_a_class_in_another_spelling_is_refused_with_the_rename_that_mends_it(root, name):
+    draw_pool(root / "a", {"polar bear": 1})
+    draw_pool(root / "target", {name: 1})
+    with pytest.raises(DataError, match="differ only by case, spaces, hyphens") as caught:
+        open_problem(data_at(root))
+    assert f"rename: {{{name!r}: 'polar bear'}}" in str(caught.value)
 
 
 def kinds_at(root, source, target, **more) -> Data:
@@ -104,10 +137,12 @@ def test_pools_that_cannot_be_read_are_told_together(root):
     assert target.startswith(f"target: {root / 'target'}: no such file or folder")
 
 
-def test_a_source_of_one_class_is_refused(root):
+def test_a_single_class_in_both_pools_is_refused(root):
     draw_pool(root / "single", {"2": 3})
+    data = data_at(root, sources=("single",), test=None)
+    assert open_problem(data).classes == ("10", "2")  # the target has another one
     with pytest.raises(DataError, match="single class '2'; there is nothing to tell apart"):
-        open_problem(data_at(root, sources=("single",), test=None))
+        open_problem(data.model_copy(update={"target": PoolSpec(path=str(root / "single"))}))
 
 
 def test_left_out_rows_take_their_labels_with_them(root):

@@ -334,7 +334,7 @@ def test_of_several_image_columns_one_has_to_be_called_image(pictures, tmp_path)
     features = {name: {"_type": "Image"} for name in ("photo", "mask")}
     rows = {"photo": pictures, "mask": [embedded(None)] * 6, "label": LABELS}
     path = write_table(tmp_path / "p.parquet", rows, features)
-    assert "several image columns: 'photo', 'mask'; rename the one to read to image" in refusal(path)
+    assert "several image columns: 'photo', 'mask'; set image_column to the one to read" in refusal(path)
     features["image"] = {"_type": "Image"}
     rows = {"mask": [embedded(None)] * 6, "image": [embedded(data) for data in pictures], "label": LABELS}
     assert pool_at(write_table(path, rows, features)).read(0) == pictures[0]

@@ -35,6 +35,15 @@ def test_rates_are_those_of_learn_rates(learner):
     assert learner.n_features_in_ == SOURCE_X.shape[1]
 
 
+def test_a_class_of_the_target_alone_is_a_class_too():
+    first = NAMES[0]
+    kept = first != SOURCE_Y
+    found = RateLearner().fit(SOURCE_X[kept], SOURCE_Y[kept], TARGET_X, TARGET_Y)
+    assert found.classes_.tolist() == NAMES.tolist()
+    assert first not in found.suggested_
+    assert len(found.rates_) == kept.sum()
+
+
 def test_matches_and_right_labels_are_told_from_the_others(learner):
     assert roc_auc_score(EVIDENCE.matches, learner.match_) > 0.95
     assert roc_auc_score(EVIDENCE.clean, learner.right_) > 0.9
@@ -152,7 +161,10 @@ BAD = {
         (SOURCE_X, SOURCE_Y == "x", TARGET_X, TARGET_Y == "x"),
         "the source has 1 class, False: .* give rows of two",
     ),
-    "strange class": ((SOURCE_X, SOURCE_Y, TARGET_X, ["elk"] * 24), "the target has the label 'elk', which no source"),
+    "strange classes": (
+        (SOURCE_X, SOURCE_Y, TARGET_X, ["elk"] * 24),
+        "the target has the label 'elk', which no source",
+    ),
     "not a number": ((np.where(SOURCE_X > 4, np.nan, SOURCE_X), SOURCE_Y, TARGET_X, TARGET_Y), "contains NaN"),
     "label not a number": ((SOURCE_X, np.full(600, np.nan), TARGET_X, TARGET_Y), "y of the source contains NaN"),
     "no labels": ((SOURCE_X, SOURCE_Y, TARGET_X, None), "the target rows have no labels"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -19,11 +21,24 @@ app = typer.Typer(
     name="homing",
     help="Fine-tune an image model for one domain, with a learned rate for every source sample.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for verbs in (runs, scanning, rating, models, corpora):
     verbs.register(app)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"homing {version('homing')}")
+        raise typer.Exit
+
+
+@app.callback(help=app.info.help)
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="print the version and stop")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

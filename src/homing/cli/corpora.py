@@ -2,71 +2,129 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from homing.cli.options import Json, Quiet, answer
+from homing.cli.options import Config, ImageColumn, Json, Quiet, Revision, RootOption, Separator, Where, answer, pool_of
 from homing.errors import DataError, RecipeError
 from homing.recipe.reading import recipe_of_run
+from homing.terminal import counted
 
 if TYPE_CHECKING:
     from homing.features.cache import Entry
+    from homing.recipe.schema import PoolSpec
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
 
 
 def corpus(
     run_folder: RunArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="folder to make; or a file .parquet or .csv: the rates, no images")
+    ],
     keep: Annotated[float | None, typer.Option(help="only the share with the highest rates, for example 0.3")] = None,
     per_class: Annotated[bool, typer.Option(help="--keep: that share of every class, or of all together")] = True,
     draw: Annotated[int | None, typer.Option("--resample", help="draw so many rows by rate, with copies")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of --resample")] = 0,
     column_only: Annotated[bool, typer.Option("--column-only", help="a parquet file of ids and rates alone")] = False,
-    form: Annotated[str, typer.Option("--format", help="parquet (a dataset), folder (images) or metadata")] = "parquet",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="parquet (a dataset), folder (images), metadata (a table), webdataset (tar shards), lance"
+        ),
+    ] = "parquet",
     copy: Annotated[bool, typer.Option("--copy", help="--format folder: copy the files instead of linking")] = False,
+    with_target: Annotated[
+        bool, typer.Option("--with-target", help="the target's images too, each with the weight it is trained with")
+    ] = False,
+    loss_weights: Annotated[
+        bool, typer.Option("--loss-weights", help="a column of mean 1, for who weights losses instead of drawing rows")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the source pool of a run with its rates: whole, the best share, or drawn by rate."""
+    """Write the source pool of a run with its rates: whole, the best share, or drawn by rate.
+
+    Example: homing corpus runs/mine --output best --keep 0.3
+    """
     from homing.outputs.corpus import Wanted, write_corpus
     from homing.outputs.rates_reader import RatesFile
     from homing.progress import Progress
 
-    wanted = Wanted(keep, per_class, draw, seed, form, column_only, copy)
+    wanted = Wanted(keep, per_class, draw, seed, form, column_only, copy, with_target, loss_weights)
     wanted.check()
-    sources = recipe_of_run(run_folder).data.sources
-    with Progress(quiet=quiet).stage("write corpus", len(RatesFile(run_folder / "rates.parquet"))) as advance:
-        summary = write_corpus(run_folder, sources, output, wanted, advance)
-    answer(f"{output}: {summary['num_rows']:,} of {summary['num_pool']:,} rows", summary, as_json)
+    count = len(RatesFile(run_folder / "rates.parquet"))
+    sources, target = pools_of(run_folder)
+    with Progress(quiet=quiet).stage("write corpus", count) as advance:
+        summary = write_corpus(run_folder, sources, output, wanted, advance, target)
+    of_target = f", and {counted(summary['target'], 'image')} of the target" if summary["target"] else ""
+    answer(f"{output}: {summary['num_rows']:,} of {counted(summary['num_pool'], 'row')}{of_target}", summary, as_json)
+
+
+def pools_of(run_folder: Path) -> tuple[Sequence[PoolSpec], PoolSpec]:
+    """The source pools of a run, and its target: as its recipe names them, or what `homing rate` was told.
+
+    Raises:
+        DataError: It is no run.
+    """
+    from homing.recipe.schema import PoolSpec
+
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        asked = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))["asked"]
+        columns = {"id_column": asked["id"], "label_column": asked["label"]}
+        source, target = (PoolSpec(path=asked[role], **columns) for role in ("source", "target"))
+        return [source], target
+    data = recipe_of_run(run_folder).data
+    return data.sources, data.target_pool
 
 
 def score(
     run_folder: RunArgument,
     data: Annotated[str, typer.Argument(metavar="POOL", help="labelled images: any pool that a recipe takes")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="parquet file to write")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write, .parquet or .csv")],
     split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
     id_column: Annotated[str | None, typer.Option(help="column with a unique id")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
+    image_column: ImageColumn = None,
+    root: RootOption = None,
+    where: Where = None,
+    separator: Separator = None,
+    config: Config = None,
+    revision: Revision = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output file")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rate images that a run never saw, by what it learned; nothing is trained."""
-    if output.exists() and not (overwrite and output.is_file()):
-        raise RecipeError(f"{output}: exists already; give another --output, or replace a file with --overwrite")
-    if not output.parent.is_dir():
-        raise RecipeError(f"{output.parent}: no such folder; make it first")
+    """Rate images that a run never saw, by what it learned; nothing is trained.
+
+    Example: homing score runs/mine new-images --output new.parquet
+    """
+    from homing.outputs.rates_table import check_new_file
+
+    check_new_file(output, overwrite=overwrite)
     from homing.predict import describe_bad
     from homing.progress import Progress
-    from homing.recipe.schema import PoolSpec
     from homing.score import score as score_images
 
-    pool = PoolSpec(path=data, split=split, id_column=id_column, label_column=label_column)
+    pool = pool_of(
+        data,
+        split=split,
+        id_column=id_column,
+        label_column=label_column,
+        image_column=image_column,
+        root=root,
+        where=where,
+        separator=separator,
+        config=config,
+        revision=revision,
+    )
     bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
-    answer(f"{output}: {summary['num_samples']:,} rates, mean {summary['mean_rate']:.3f}", summary, as_json)
+    answer(f"{output}: {counted(summary['num_samples'], 'rate')}, mean {summary['mean_rate']:.3f}", summary, as_json)
     if bad:
         raise DataError(f"{describe_bad(bad, summary['num_samples'])}\nthey have rate 0; all others were rated")
 
@@ -76,7 +134,10 @@ def cache(
     folder: Annotated[Path | None, typer.Option(help="where; default: the user's cache")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show or remove what is kept for the next run: features, decoded images, facts of pools."""
+    """Show or remove what is kept for the next run: features, decoded images, facts of pools, indices of archives.
+
+    Example: homing cache --clear
+    """
     from homing.features.cache import FeatureCache, user_cache
 
     place = folder or user_cache()
@@ -111,14 +172,10 @@ def _by_kind(entries: list[Entry]) -> dict[str, dict[str, int]]:
 def _lines(what_of_them: str, entries: list[Entry]) -> list[str]:
     """A line for each kind."""
     return [
-        f"  {kind}: {_count(of_kind['entries'], 'file' if kind == 'facts of pools' else 'shard')},"
+        f"  {kind}: {counted(of_kind['entries'], 'file' if kind == 'facts of pools' else 'shard')},"
         f" {of_kind['bytes'] / 1e6:,.1f} MB, {what_of_them}"
         for kind, of_kind in _by_kind(entries).items()
     ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def register(app: typer.Typer) -> None:

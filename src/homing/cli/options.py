@@ -5,21 +5,65 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from homing.errors import RecipeError
 from homing.launch import is_main
+from homing.methods import METHODS
 from homing.recipe.reading import shipped_recipes
 from homing.terminal import in_lines
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")]
+if TYPE_CHECKING:
+    from homing.recipe.schema import PoolSpec
+
+
+def shipped_names(incomplete: str) -> list[str]:
+    """Shipped recipes for a shell to complete; where none begins so, it looks for files by itself."""
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def several_methods(incomplete: str) -> list[str]:
+    """Methods for a shell to complete, the last one of a list with commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in METHODS if name.startswith(last)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="a YAML file, or the name of a shipped recipe", autocompletion=shipped_names),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value]...", help="settings to replace")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="run folder")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object to stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the output folder")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the run in the output folder")]
+ImageColumn = Annotated[str | None, typer.Option(help="column with the images, or their paths")]
+RootOption = Annotated[str | None, typer.Option("--root", help="folder where paths in a table begin")]
+Where = Annotated[str | None, typer.Option(help="rows of a table to read, as in 'sender == 181'")]
+Separator = Annotated[str | None, typer.Option(help="between the cells of a csv file: , ; | or tab")]
+Config = Annotated[str | None, typer.Option(help="configuration of a dataset of the Hugging Face hub")]
+Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of such a dataset")]
+
+
+def pool_of(path: str, **settings: str | tuple[str, ...] | None) -> PoolSpec:
+    """The pool that a command is given by its path and options.
+
+    Raises:
+        RecipeError: An option has a value that is not allowed.
+    """
+    from pydantic import ValidationError
+
+    from homing.recipe.schema import PoolSpec
+
+    try:
+        return PoolSpec.model_validate({"path": path, **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise RecipeError(f"--{name}: {first['msg']}, found {first['input']!r}") from None
 
 
 def answer(text: str, value: Mapping[str, Any], as_json: bool) -> None:

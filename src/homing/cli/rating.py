@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from homing.cli.options import Json, OutputOption, Overrides, Overwrite, Quiet, Resume, folder_of, recipe_path
+from homing.cli.options import (
+    Json,
+    Overrides,
+    Overwrite,
+    Quiet,
+    Resume,
+    folder_of,
+    recipe_path,
+    shipped_names,
+)
 from homing.cli.runs import print_results
 from homing.errors import RecipeError
 from homing.launch import is_main
@@ -17,7 +29,10 @@ _RATES_ALONE = ("training.epochs=0", "training.steps=null", "evaluation.baseline
 
 def rate(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="a YAML file, or the name of a shipped recipe")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="a YAML file, or the name of a shipped recipe", autocompletion=shipped_names
+        ),
     ] = None,
     overrides: Overrides = None,
     source: Annotated[str | None, typer.Option(help="instead of a recipe: table of the rows to rate")] = None,
@@ -32,13 +47,18 @@ def rate(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="with --source: of folds and cross-fits", show_default="0")
     ] = None,
-    output: OutputOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="run folder; or a file .parquet or .csv: the rates alone")
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Learn rates and stop: of a recipe's pools, or of tables whose rows bring features along."""
+    """Learn rates and stop: of a recipe's pools, or of tables whose rows bring features along.
+
+    Example: homing rate my.yaml --output rates.parquet
+    """
     more = {"label": label, "id": id, "target_features": target_features, "text": text, "seed": seed}
     given = {name: value for name, value in more.items() if value is not None}
     if source is None:
@@ -61,7 +81,9 @@ def rate(
     from homing.rating import Asked, rate_rows
 
     asked = Asked(source, target, features, **given)  # type: ignore[arg-type]
-    print_results(output, rate_rows(asked, output, Progress(quiet=quiet), overwrite=overwrite), as_json)
+    with _folder_for(output, resume=False, overwrite=overwrite) as folder:
+        results = rate_rows(asked, folder, Progress(quiet=quiet), overwrite=overwrite or folder != output)
+    print_results(output, results, as_json)
 
 
 def _rate_recipe(
@@ -78,12 +100,36 @@ def _rate_recipe(
     checked = read_recipe(recipe_path(recipe), [*overrides, *_RATES_ALONE])
     from homing.outputs.run_folder import check_run_folder
 
-    folder = output or folder_of(checked.name)
-    check_run_folder(folder, checked, resume=resume, overwrite=overwrite)
-    from homing.flow import run
+    with _folder_for(output or folder_of(checked.name), resume=resume, overwrite=overwrite) as folder:
+        begins = {"resume": resume, "overwrite": overwrite or folder.name.startswith(".")}
+        check_run_folder(folder, checked, **begins)
+        from homing.flow import run
 
-    result = run(checked, folder, resume=resume, overwrite=overwrite, quiet=quiet)
-    print_results(result.folder, result.results, as_json)
+        result = run(checked, folder, quiet=quiet, **begins)
+    print_results(output or result.folder, result.results, as_json)
+
+
+@contextmanager
+def _folder_for(output: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """The folder to work in; where the output is to be a file, one beside it of which the rates alone are kept."""
+    from homing.outputs.rates_table import check_new_file, is_table_name, write_pieces
+
+    if not is_table_name(output) or output.is_dir():
+        yield output
+        return
+    if resume:
+        raise RecipeError(f"--resume goes on with a run folder, and {output} is a file; leave it out")
+    check_new_file(output, overwrite=overwrite)
+    folder = output.with_name(f".{output.name}.homing-run")
+    yield folder
+    if is_main():
+        import pyarrow as pa
+
+        from homing.outputs.rates_reader import RatesFile
+
+        rates = RatesFile(folder / "rates.parquet")
+        write_pieces(output, pa.schema(list(rates.kinds().items())), rates.pieces(rates.columns))
+        shutil.rmtree(folder)
 
 
 def register(app: typer.Typer) -> None:

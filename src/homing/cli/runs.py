@@ -18,11 +18,15 @@ from homing.cli.options import (
     answer,
     folder_of,
     recipe_path,
+    several_methods,
+    shipped_names,
 )
 from homing.errors import RecipeError
+from homing.launch import is_main
 from homing.methods import METHODS
 from homing.recipe.reading import read_recipe, recipe_of_run, shipped_recipes
 
+_CUT_SHORT = "quickstart cut short: its figures mean nothing"
 _COMPARED = ",".join(name for name, method in METHODS.items() if method.is_compared)
 
 
@@ -35,11 +39,14 @@ def quickstart(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the demonstration's data, run it, and print how homing compares."""
+    """Draw the demonstration's data, run it, and print how homing compares.
+
+    Example: homing quickstart --output quickstart
+    """
     data = output.resolve() / "data"
     overrides = [f"seed={seed}", *(f"data.{role}.path={data / role}" for role in ("source", "target", "test"))]
     if short:
-        overrides.append("training.steps=8")
+        overrides += ["training.steps=8", f"name={_CUT_SHORT}"]
     recipe = read_recipe(shipped_recipes()["quickstart"], overrides)
     from homing.flow import run as run_recipe
     from homing.outputs.run_folder import open_run_folder
@@ -51,6 +58,8 @@ def quickstart(
         draw_pools(data, seed, advance)
     result = run_recipe(recipe, output, resume=True, quiet=quiet)
     print_results(result.folder, result.results, as_json)
+    if short and not as_json and is_main():
+        print("These figures mean nothing: --short takes 8 steps, to see that everything works; run it without.")
 
 
 def run(
@@ -65,7 +74,10 @@ def run(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Carry out a recipe: scan, learn rates, fine-tune, evaluate, report."""
+    """Carry out a recipe: scan, learn rates, fine-tune, evaluate, report.
+
+    Example: homing run my.yaml training.epochs=3 --output runs/mine
+    """
     checked = read_recipe(recipe_path(recipe), overrides or [])
     from homing.outputs.run_folder import check_run_folder
 
@@ -81,13 +93,18 @@ def compare(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output: OutputOption = None,
-    methods: Annotated[str, typer.Option(help="baselines, with commas between them")] = _COMPARED,
+    methods: Annotated[
+        str, typer.Option(help="baselines, with commas between them", autocompletion=several_methods)
+    ] = _COMPARED,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="runs, each with a seed of its own")] = 3,
     resume: Resume = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Is it worth it on these pools? The recipe's method beside others, over several seeds."""
+    """Is it worth it on these pools? The recipe's method beside others, over several seeds.
+
+    Example: homing compare my.yaml --seeds 3 --output runs/compare
+    """
     names = [name.strip() for name in methods.split(",") if name.strip()]
     checked = read_recipe(recipe_path(recipe), [*(overrides or []), f"evaluation.baselines=[{', '.join(names)}]"])
     from homing.compare import as_text
@@ -95,7 +112,7 @@ def compare(
 
     folder = output or folder_of(f"compare-{checked.name}")
     table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
-    answer(as_text(table), {"folder": str(folder), **table}, as_json)
+    answer(f"{as_text(table)}\n\npage: {folder / 'comparison.html'}", {"folder": str(folder), **table}, as_json)
 
 
 def validate(
@@ -105,7 +122,10 @@ def validate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find everything that a run would refuse: the recipe, all images, the model, the output."""
+    """Find everything that a run would refuse: the recipe, all images, the model, the output.
+
+    Example: homing validate my.yaml
+    """
     checked = read_recipe(recipe_path(recipe), overrides or [])
     from homing.progress import Progress
     from homing.validate import validate as validate_recipe
@@ -117,16 +137,26 @@ def validate(
 
 
 def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
-    """Write report.html again, from what lies in a run folder."""
+    """Write report.html again, from what lies in a run folder; of a run over several targets, that of each.
+
+    Example: homing report runs/mine
+    """
     from homing.outputs.report.page import write_report
-    from homing.outputs.thumbnails import thumbnails_of
+    from homing.outputs.run_kinds import targets_of
+    from homing.outputs.thumbnails import shown_of_recipe
     from homing.rating import shown_of_run
 
-    print(write_report(run_folder, shown_of_run(run_folder) or thumbnails_of(recipe_of_run(run_folder))))
+    for folder in [run_folder / name for name in targets_of(run_folder)] or [run_folder]:
+        print(write_report(folder, shown_of_run(folder) or shown_of_recipe(recipe_of_run(folder))))
 
 
-def recipes(name: Annotated[str | None, typer.Argument(help="print this recipe")] = None) -> None:
-    """List the shipped recipes, or print one to start from."""
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="print this recipe", autocompletion=shipped_names)] = None,
+) -> None:
+    """List the shipped recipes, or print one to start from.
+
+    Example: homing recipes personalize > my.yaml
+    """
     shipped = shipped_recipes()
     if name is None:
         for key, path in shipped.items():

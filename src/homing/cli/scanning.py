@@ -10,6 +10,7 @@ import typer
 from homing.cli.options import Json, Overrides, Quiet, RecipeArgument, answer, recipe_path
 from homing.errors import RecipeError
 from homing.recipe.reading import read_recipe
+from homing.terminal import counted
 
 
 def scan(
@@ -37,7 +38,7 @@ def scan(
     from homing.scanning import scan_recipe
 
     found = scan_recipe(checked, Progress(quiet=quiet), part=wanted, engine=engine, address=address, verify=verify)
-    text = f"{found.num_scanned:,} images scanned, of {found.num_rows:,}: {found.store}"
+    text = f"{counted(found.num_scanned, 'image')} scanned, of {found.num_rows:,}: {found.store}"
     answer(text, found.as_dict(), as_json)
 
 

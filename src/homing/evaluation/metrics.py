@@ -1,4 +1,4 @@
-"""What a model is worth on held-out images: accuracy with its interval, macro F1, NLL, calibration error."""
+"""What a model is worth on held-out images: its figures with their intervals, out of logits and labels alone."""
 
 from __future__ import annotations
 
@@ -7,35 +7,67 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from homing.evaluation.multi_label import per_label, set_metrics
+from homing.errors import RecipeError
+from homing.evaluation.multi_label import predictions_of, set_calibration_error
+from homing.evaluation.resampling import all_once, ends_of, resamples
+from homing.measures import why_not
+from homing.pools.problem import Problem
+
+_COUNTED = ("accuracy", "top5_accuracy")  # shares of independent images: intervals by formula
 
 
-def metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+def metrics(logits: Tensor, labels: Tensor, *, seed: int = 0) -> dict[str, Any]:
     """All figures of one model on one set of images.
 
     Args:
         logits: float [M, C].
-        labels: int64 [M], or bool [M, C] where an image may be of several classes (see `set_metrics`).
+        labels: int64 [M], or bool [M, C] where an image may be of several classes.
+        seed: Of the bootstrap.
 
     Returns:
-        accuracy, macro_f1 (over classes that occur), nll (nats), ece (15 bins), num_test, accuracy_interval (Wilson,
-        95 %). All shares lie in 0 to 1.
+        accuracy; balanced_accuracy (mean recall over the classes that occur among the labels), macro_f1 (over those
+        that occur among labels or answers), nll (nats), ece (15 bins), num_test; top5_accuracy for more than 10
+        classes; auroc (of the second class) for two, None where one of them does not occur. Each but ece with
+        `…_interval` of 95 %: Wilson for accuracies, else the bootstrap over images. All shares lie in 0 to 1.
+        Where an image may be of several classes the figures of `SetPredictions`; ece is of single answers then.
     """
-    if labels.ndim == 2:
-        return set_metrics(logits, labels)
-    logits = logits.double()
-    predictions = logits.argmax(1)
-    accuracy = float((predictions == labels).double().mean())
-    return {
-        "accuracy": accuracy,
-        "macro_f1": macro_f1(predictions, labels),
-        "nll": float(functional.cross_entropy(logits, labels)),
-        "ece": expected_calibration_error(logits.softmax(1), labels),
-        "num_test": len(labels),
-        "accuracy_interval": list(wilson_interval(accuracy, len(labels))),
+    predictions, num_test = predictions_of(logits[None], labels), len(labels)
+    values = {name: float(value) for name, value in predictions.figures(all_once(num_test)).items()}
+    drawn = [predictions.figures(images) for images, _ in resamples(num_test, 1, seed)]
+    found: dict[str, Any] = {
+        "num_test": num_test,
+        "ece": (
+            set_calibration_error(logits, labels)
+            if labels.ndim == 2
+            else expected_calibration_error(logits.double().softmax(1), labels)
+        ),
     }
+    for name, value in values.items():
+        if math.isnan(value):
+            found |= {name: None, f"{name}_interval": None}
+            continue
+        ends = ends_of(torch.cat([block[name][:, 0] for block in drawn]))
+        found |= {name: value, f"{name}_interval": list(wilson_interval(value, num_test) if name in _COUNTED else ends)}
+    return found
+
+
+def check_metric(metric: str, problem: Problem) -> None:
+    """A run is judged by a figure that its labelled images of the target's domain have.
+
+    Raises:
+        RecipeError: They have not.
+    """
+    if not problem.is_measured or problem.label_sets is not None:  # judged by mean average precision
+        return
+    reason = why_not(metric, len(problem.classes))
+    if reason is None and metric == "auroc":
+        role, rows = ("target", problem.target_rows) if problem.test is None else ("test", problem.test_rows)
+        if absent := set(range(2)) - set(problem.labels[rows].tolist()):
+            missing = problem.classes[min(absent)]
+            reason = f"evaluation.metric: auroc needs images of both classes, and data.{role} has none of {missing!r}"
+    if reason is not None:
+        raise RecipeError(f"{reason}; give another, such as balanced_accuracy")
 
 
 def wilson_interval(share: float, count: float, z: float = 1.959964) -> tuple[float, float]:
@@ -43,15 +75,6 @@ def wilson_interval(share: float, count: float, z: float = 1.959964) -> tuple[fl
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def macro_f1(predictions: Tensor, labels: Tensor) -> float:
-    """F1 averaged over the classes that occur among labels or predictions; int64 [M] each."""
-    scores = []
-    for index in sorted({*predictions.tolist(), *labels.tolist()}):
-        hits = float(((predictions == index) & (labels == index)).sum())
-        scores.append(2 * hits / float((predictions == index).sum() + (labels == index).sum()))
-    return sum(scores) / len(scores)
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> float:
@@ -64,22 +87,8 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, num_bins: 
     return float((sums - hits).abs().sum() / len(labels))
 
 
-def per_class(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Accuracy and number of images of each class that occurs; labels as for `metrics`, then see `per_label`."""
-    if labels.ndim == 2:
-        return per_label(logits, labels, classes)
-    correct = logits.argmax(1) == labels
-    return {
-        name: {"accuracy": float(correct[labels == index].double().mean()), "num_test": int((labels == index).sum())}
-        for index, name in enumerate(classes)
-        if bool((labels == index).any())
-    }
-
-
-def confusion(logits: Tensor, labels: Tensor, num_classes: int) -> list[list[int]] | None:
-    """Counts, rows true class, columns predicted class; None where an image may be of several."""
-    if labels.ndim == 2:
-        return None
+def confusion(logits: Tensor, labels: Tensor, num_classes: int) -> list[list[int]]:
+    """Counts, rows true class, columns predicted class."""
     cells = labels * num_classes + logits.argmax(1)
     counts: list[list[int]] = torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
     return counts

@@ -1,102 +1,91 @@
-"""Figures of models on images that may be of several classes: average precision, F1, and intervals over images."""
+"""Figures of models on images that may be of several classes: average precision and F1, also under draws of images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from homing.evaluation.resampling import FEW, Predictions, all_once, ends_of, resamples
 from homing.rates.learned.one_vs_rest import set_losses
 
-DRAWS = 1000
-_CELLS = 4_000_000  # floats at a time: bounds memory
-FIGURES = ("mean_average_precision", "macro_f1", "micro_f1", "accuracy", "nll")
-_ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
 
-Interval = dict[str, float]
+def predictions_of(logits: Tensor, labels: Tensor) -> Predictions | SetPredictions:
+    """What K models say: logits `[K, M, C]`, labels int64 `[M]`, or bool `[M, C]` where images may be of several."""
+    return Predictions.of(logits, labels) if labels.ndim == 1 else SetPredictions.of(logits, labels)
 
 
-def set_metrics(logits: Tensor, sets: Tensor, *, seed: int = 0) -> dict[str, Any]:
-    """All figures of one model on one set of images.
+@dataclass(frozen=True)
+class SetPredictions:
+    """What K models (seeds) say of M images, as far as figures are made of it.
+
+    Attributes:
+        each: One of each model.
+    """
+
+    each: tuple[_Answers, ...]
+
+    @classmethod
+    def of(cls, logits: Tensor, sets: Tensor) -> SetPredictions:
+        """From logits `[K, M, C]` and sets bool `[M, C]`, the classes of each image."""
+        return cls(tuple(_Answers.of(one, sets) for one in logits))
+
+    def figures(self, images: Tensor) -> dict[str, Tensor]:
+        """Figures under counts of images `[B, M]`: `[B, K]` each, NaN in draws where a figure is not defined.
+
+        mean_average_precision (over classes that some image has), macro_f1 (over classes that occur among labels or
+        answers) and micro_f1 at a probability of .5, accuracy (share of images whose whole set is right), nll (nats an
+        image, added up over classes).
+        """
+        found = [one.figures(images) for one in self.each]
+        return {name: torch.stack([one[name] for one in found], dim=1) for name in found[0]}
+
+
+def per_label(
+    logits: Tensor, sets: Tensor, classes: Sequence[str], *, against: Tensor | None = None, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Average precision and F1 of each class that occurs.
 
     Args:
         logits: float [M, C].
-        sets: bool [M, C], the classes of each image.
+        sets: bool [M, C].
+        classes: Names of the C classes.
+        against: Logits of another model on the same images.
         seed: Of the bootstrap.
 
     Returns:
-        mean_average_precision (over classes that some image has), macro_f1 (over classes that occur among labels or
-        answers) and micro_f1 at a probability of .5, accuracy (share of images whose whole set is right), nll (nats an
-        image, added up over classes), each with `..._interval`, 95 %, by the bootstrap over images; ece (of single
-        answers, 15 bins), num_test.
+        Class to average_precision, f1, num_test (images that have it), is_small (fewer than 10), and where there is
+        another model `gain`: average precision minus that model's, with the paired bootstrap interval of 95 %.
     """
-    model = _Answers.of(logits, sets)
-    values = {name: float(value) for name, value in model.figures(torch.ones(1, len(sets))).items()}
-    drawn = [model.figures(images) for images in _draws(model, seed)]
-    ends = {name: torch.cat([block[name] for block in drawn]).nanquantile(_ENDS).tolist() for name in FIGURES}
-    intervals = {f"{name}_interval": ends[name] for name in FIGURES}
-    return {**values, **intervals, "ece": _calibration_error(logits, sets), "num_test": len(sets)}
-
-
-def paired_set_intervals(ours: Tensor, theirs: Tensor, sets: Tensor, *, seed: int = 0) -> dict[str, Interval]:
-    """Figures of ours minus theirs, with paired bootstrap intervals of 95 % over images and seeds.
-
-    Args:
-        ours: Logits `[K, M, C]` of K seeds.
-        theirs: The same of the other model.
-        sets: bool `[M, C]`.
-        seed: Of the bootstrap.
-    """
-    pairs = [(_Answers.of(mine, sets), _Answers.of(other, sets)) for mine, other in zip(ours, theirs, strict=True)]
-    once = torch.ones(1, len(sets))
-    means = _mean_differences(pairs, once, torch.full((1, len(pairs)), 1 / len(pairs)))
-    generator, drawn = torch.Generator().manual_seed(seed), []
-    for images in _draws(pairs[0][0], seed):
-        seeds = torch.randint(len(pairs), (len(images), len(pairs)), generator=generator)
-        shares = torch.nn.functional.one_hot(seeds, len(pairs)).double().mean(dim=1)
-        drawn.append(_mean_differences(pairs, images, shares))
-    found = {}
-    for name in FIGURES:
-        low, high = torch.cat([block[name] for block in drawn]).nanquantile(_ENDS).tolist()
-        found[name] = {"mean": float(means[name]), "low": low, "high": high}
-    return found
-
-
-def per_label(logits: Tensor, sets: Tensor, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Average precision, F1, and number of images of each class that occurs; num_test: the images that have it."""
-    model, once = _Answers.of(logits, sets), torch.ones(1, len(sets))
-    precision, f1 = model.average_precisions(once)[0].tolist(), model.f1(once)[0].tolist()
+    model, once = _Answers.of(logits, sets), all_once(len(sets))
+    precision, f1 = model.average_precisions(once)[0], model.f1(once)[0].tolist()
     counts = sets.sum(dim=0).tolist()
-    return {
-        name: {"average_precision": precision[index], "f1": f1[index], "num_test": counts[index]}
+    found: dict[str, dict[str, Any]] = {
+        name: {
+            "average_precision": float(precision[index]),
+            "f1": f1[index],
+            "num_test": counts[index],
+            "is_small": counts[index] < FEW,
+        }
         for index, name in enumerate(classes)
         if counts[index]
     }
-
-
-def _mean_differences(pairs: list[tuple[_Answers, _Answers]], images: Tensor, seeds: Tensor) -> dict[str, Tensor]:
-    """`[B]` of each figure; images `[B, M]` as counts, seeds `[B, K]` as shares."""
-    found = [(ours.figures(images), theirs.figures(images)) for ours, theirs in pairs]
-    return {
-        name: sum(
-            (seeds[:, index] * (mine[name] - other[name]) for index, (mine, other) in enumerate(found)),
-            torch.zeros(len(images), dtype=torch.float64),
-        )
-        for name in FIGURES
-    }
-
-
-def _draws(model: _Answers, seed: int) -> Iterator[Tensor]:
-    """How often each image is drawn, `[B, M]`, block by block."""
-    generator, count = torch.Generator().manual_seed(seed), len(model.sets)
-    size = max(1, min(DRAWS, _CELLS // count))
-    for begin in range(0, DRAWS, size):
-        drawn = torch.randint(count, (min(size, DRAWS - begin), count), generator=generator)
-        counts = torch.zeros(len(drawn), count)
-        yield counts.scatter_add_(1, drawn, torch.ones_like(counts))
+    if against is None:
+        return found
+    other = _Answers.of(against, sets)
+    means = precision - other.average_precisions(once)[0]
+    drawn = [
+        model.average_precisions(images) - other.average_precisions(images)
+        for images, _ in resamples(len(sets), 1, seed)
+    ]
+    for index, differences in enumerate(torch.cat(drawn).T):
+        if classes[index] in found:
+            low, high = ends_of(differences)
+            found[classes[index]]["gain"] = {"mean": float(means[index]), "low": low, "high": high}
+    return found
 
 
 @dataclass(frozen=True)
@@ -126,7 +115,7 @@ class _Answers:
 
     def figures(self, images: Tensor) -> dict[str, Tensor]:
         """Figures under counts of images `[B, M]`: `[B]` each."""
-        total = images.sum(dim=1).double()
+        total = images.sum(dim=1)
         exact = (self.chosen == self.sets).all(dim=1).to(images)
         right, either = self._hits(images)
         f1 = 2 * right / either.clamp(min=1)
@@ -134,8 +123,8 @@ class _Answers:
             "mean_average_precision": self.average_precisions(images).nanmean(dim=1),
             "macro_f1": f1.sum(dim=1) / (either > 0).sum(dim=1),
             "micro_f1": 2 * right.sum(dim=1) / either.sum(dim=1),
-            "accuracy": (images @ exact).double() / total,
-            "nll": (images.double() @ self.losses) / total,
+            "accuracy": images @ exact / total,
+            "nll": images @ self.losses / total,
         }
 
     def f1(self, images: Tensor) -> Tensor:
@@ -145,12 +134,12 @@ class _Answers:
 
     def _hits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, C]` images that are rightly of a class, and those that are plus those that are said to be."""
-        right = (images @ (self.chosen & self.sets).to(images)).double()
-        return right, (images @ (self.chosen.to(images) + self.sets.to(images))).double()
+        right = images @ (self.chosen & self.sets).to(images)
+        return right, images @ (self.chosen.to(images) + self.sets.to(images))
 
     def average_precisions(self, images: Tensor) -> Tensor:
         """`[B, C]` area under precision over recall, images of the same logit counting at once; NaN without any."""
-        found = []
+        images, found = images.float(), []  # counts: exact, at half the time
         for own, order, ends in zip(self.sets.T, self.order, self.ends, strict=True):
             weights = images[:, order]
             hits = weights * own[order].to(images)
@@ -159,7 +148,7 @@ class _Answers:
         return torch.stack(found, dim=1)
 
 
-def _calibration_error(logits: Tensor, sets: Tensor, num_bins: int = 15) -> float:
+def set_calibration_error(logits: Tensor, sets: Tensor, num_bins: int = 15) -> float:
     """Mean gap between the probability of a single label and how often it is there, over equal-width bins."""
     shares, there = logits.double().sigmoid().flatten(), sets.double().flatten()
     bins = (shares * num_bins).long().clamp(max=num_bins - 1)

@@ -20,9 +20,11 @@ class Outcome:
         logits: float32 [M, C], of the test's rows, or of the target's (cross-validated) where there is no test; None
             where neither has labels.
         seconds: Wall time of planning, fitting and judging.
+        folds: float32 [n, C], cross-validated logits of the target's rows; None where nothing asked for them.
     """
 
     method: Planned
     fitted: Fitted
     logits: Tensor | None
     seconds: float
+    folds: Tensor | None = None

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ class Planner:
         session = self.session
         plan = remembered(
             session.accelerator,
-            session.checkpoints / "rates" / f"{name}-{fold_digest(target)[:12]}",
+            session.checkpoints / place_of_rates(name, target),
             self.identity(target) | {"method": name},
             learn,
             resume=session.resume,
@@ -276,6 +277,16 @@ class Planner:
             device=self.session.device,
             together=True,
         )
+
+
+def place_of_rates(name: str, target: Rows) -> Path:
+    """Where what was learned before a training is remembered, among the checkpoints of a run.
+
+    Args:
+        name: As a method's `plans_by`; of learned rates the method.
+        target: Rows that it was learned from.
+    """
+    return Path("rates") / f"{name}-{fold_digest(target)[:12]}"
 
 
 def fold_digest(target: Rows) -> str:

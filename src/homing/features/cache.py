@@ -22,26 +22,13 @@ from homing.features.lease import in_use
 from homing.features.shards import Kind, Shard
 from homing.features.store import ROWS_PER_SHARD, Store
 from homing.outputs.artefact import MARK, host, is_alive, is_unfinished, made_from, mark_done
+from homing.user_cache import INDEX_FOLDER, user_cache
 
 FEATURES, CANVASES, READABLE, FACTS = "features", "decoded images", "which images can be read", "facts of pools"
+INDICES = "indices of archives"
 _WHAT = "homing store"
 _FACTS = "pool-*.safetensors"
 _OF_OTHER_HOSTS = 24 * 3600.0  # seconds, after which a data file without an index was left behind
-
-
-def user_cache() -> Path | None:
-    """Where features are kept unless a recipe says otherwise: $HOMING_CACHE, else below the user's cache folder.
-
-    None for a user without a home folder (of a container that knows a number alone).
-    """
-    if own := os.environ.get("HOMING_CACHE"):
-        return Path(own)
-    if caches := os.environ.get("XDG_CACHE_HOME"):
-        return Path(caches) / "homing"
-    try:
-        return Path.home() / ".cache" / "homing"
-    except RuntimeError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Entry:
     """A shard that is kept, or what was found out from features.
 
     Attributes:
-        what: FEATURES, CANVASES, READABLE or FACTS.
+        what: FEATURES, CANVASES, READABLE, FACTS or INDICES.
         paths: Its files; without the first one it is not there.
         bytes: Of all of them.
         used: When it was last of use, seconds since 1970.
@@ -116,6 +103,8 @@ class FeatureCache:
     def entries(self) -> list[Entry]:
         """All that is kept, the longest unused first."""
         found = [entry for place in self._stores() for entry in _entries(place)]
+        for path in sorted((self.folder / INDEX_FOLDER).glob("*.parquet")):  # read whole, so never in use for long
+            found += _entry(INDICES, path, in_use=False)
         return sorted(found, key=lambda entry: (entry.used, entry.paths[0].name))
 
     def clear(self) -> list[Entry]:
@@ -128,6 +117,8 @@ class FeatureCache:
                 (place / MARK).unlink(missing_ok=True)
                 with suppress(OSError):
                     place.rmdir()
+        with suppress(OSError):
+            (self.folder / INDEX_FOLDER).rmdir()
         return removed
 
     def shrink(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from homing.features.forward import forward
+from homing.features.kept_looks import KeptLooks
 from homing.features.places import BAD, Places
 from homing.features.shard_writer import ShardWriter
 from homing.features.shards import NOT_HERE, Bytes
@@ -20,6 +21,7 @@ from homing.features.store import Known, Store
 from homing.memory import trim_heap
 from homing.models.inputs import ImageInputs, batches_of
 from homing.pools.images import Loaded
+from homing.pools.looks import looks_of
 from homing.pools.order import Rows
 
 _TICK = 0.02  # seconds: clocks of file systems are no finer, so a later change is seen only after so long
@@ -83,16 +85,19 @@ class Filler:
         time.sleep(_TICK)
         known, digests = self.store.known(), found.digests.copy() if expected is None else expected
         batches = self._batches(rows, known)
+        looks = KeptLooks(self.store.folder)
         while done < len(rows):
             with self.store.writer() as shard:
                 for values, loaded in batches:
                     some = slice(done, done + len(loaded.rows))
                     part = self._place(shard, values, loaded, known, before[some], digests[some])
                     found.put(np.arange(some.start, some.stop), part)
+                    looks.add(loaded.digests[loaded.good], looks_of(loaded.canvases))
                     done, passed = some.stop, passed + int(loaded.good.sum())
                     advance(len(loaded.rows))
                     if self.store.is_full(shard):
                         break
+            looks.keep()
             self.store.on_growth()
             trim_heap()
         return found, passed

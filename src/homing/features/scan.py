@@ -28,6 +28,7 @@ from homing.models.parts import classifier_of
 from homing.pools.images import BadImage, describe_blank
 from homing.pools.order import Rows
 from homing.progress import Progress
+from homing.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ def scan(
         todo = places.missing()
         mine = share_of(todo, others.rank, others.num)
         filler = Filler(store, pictures, model, accelerator.device, precision, batch_size, witness)
-        with progress.stage(title, len(todo)) as advance:
+        with progress.scan(title, len(todo)) as advance:
             report = stoppable(advance, stop_asked)
             found, passed = filler.fill(rows[mine], lambda count: report(count * others.num), places.digests[mine])
         places, passed = _together(places, todo, found, passed, store, others)
     if not passed and len(rows):
-        progress.say(f"{title}: {len(rows):,} images were scanned before")
+        progress.say(f"{title}: {counted(len(rows), 'image')} had been scanned before")
     warn_of_blank(places, rows, pictures, progress)
     return replace(found_in(places, rows, pictures, store, passed), missing=todo)
 

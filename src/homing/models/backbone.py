@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
+from timm.models import parse_model_name
 from torch import Tensor, nn
 
 from homing.errors import DataError, RecipeError
@@ -70,16 +72,23 @@ def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def build_model(
-    backbone: str, weights: str, *, num_classes: int, image_size: int | None, seed: int
+    backbone: str,
+    weights: str,
+    *,
+    num_classes: int,
+    image_size: int | None,
+    seed: int,
+    model_args: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
     """A timm model with a new head for `num_classes`.
 
     Args:
-        backbone: timm model name.
+        backbone: timm model name, `hf-hub:USER/MODEL`, or `local-dir:FOLDER`.
         weights: pretrained (hub), none, bundled, or a path to a .safetensors, .pt or .pth file or a timm folder.
         num_classes: Outputs of the head.
         image_size: Side of the input, pixels; None for the model's own.
         seed: Of the head's random start (and of the whole model with weights: none).
+        model_args: What else timm.create_model is to be given.
 
     Returns:
         The model, its preprocessing, and the arguments that build it again with timm.create_model.
@@ -89,15 +98,53 @@ def build_model(
         DataError: The weights cannot be had or do not fit.
     """
     torch.manual_seed(seed)
-    arguments: dict[str, Any] = {"num_classes": num_classes}
+    arguments: dict[str, Any] = {**(model_args or {}), "num_classes": num_classes}
     if weights == "pretrained":
         arguments["pretrained"] = True
-    model, arguments = _create(backbone, image_size, arguments)
+    is_elsewhere = _source_of(backbone) is not None
+    model, arguments = (_fetched if is_elsewhere else _create)(backbone, image_size, arguments)
     if weights not in ("pretrained", "none"):
         tensors = _bundled(backbone, model) if weights == "bundled" else _read_weights(Path(weights))
         _load_backbone(model, tensors, weights)
     arguments.pop("pretrained", None)
     return model, _with_one_middle(preprocessing_of(model, image_size)), arguments
+
+
+def _source_of(backbone: str) -> str | None:
+    """Where a name says that a model lies, in timm's words; None for a name that timm knows itself.
+
+    Raises:
+        RecipeError: It lies in a place that timm knows nothing of, or the name is a path.
+    """
+    try:
+        source: str | None = parse_model_name(backbone)[0]
+    except ValueError as error:
+        raise RecipeError(f"model.backbone: {str(error).splitlines()[0]}") from error
+    return source
+
+
+def _fetched(backbone: str, image_size: int | None, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of the hub, or of a folder, with all arguments that build it again by its architecture."""
+    try:
+        model, arguments = _sized(backbone, image_size, arguments)
+    except RecipeError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"model.backbone: {backbone} cannot be had ({type(error).__name__}: {first[:200]}); names with hf-hub: are"
+            " looked up on the Hugging Face hub and in its local cache, local-dir: wants a folder with config.json and"
+            " weights, such as `homing export` writes"
+        ) from error
+    kept = dict(getattr(model, "_model_args", {})) | arguments
+    return model, {key: value for key, value in kept.items() if key != "pretrained_model_args"}
+
+
+def architecture_of(model: nn.Module, backbone: str) -> str:
+    """Timm's name of a model's architecture, which builds it where the hub or the folder is out of reach."""
+    if _source_of(backbone) is None:
+        return backbone
+    return str(getattr(model, "pretrained_cfg", {}).get("architecture") or backbone)
 
 
 def _create(backbone: str, image_size: int | None, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -106,6 +153,20 @@ def _create(backbone: str, image_size: int | None, arguments: dict[str, Any]) ->
         close = close or timm.list_models(f"{backbone[:4]}*")[:8]
         like = f"; close: {', '.join(close)}" if close else "; timm.list_models() lists them"
         raise RecipeError(f"model.backbone: timm has no model {backbone!r}{like}")
+    try:
+        return _sized(backbone, image_size, arguments)
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise _no_weights(backbone, error) from error
+
+
+def _sized(backbone: str, image_size: int | None, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """A model for pictures of a size, and the arguments that it took.
+
+    Raises:
+        RecipeError: It cannot take that size.
+    """
     if image_size is not None:
         try:  # transformers size their position tables; convolutional models know no such argument
             with_size = arguments | {"img_size": image_size}
@@ -114,12 +175,7 @@ def _create(backbone: str, image_size: int | None, arguments: dict[str, Any]) ->
             pass
         except (ValueError, AssertionError) as error:
             raise RecipeError(f"model.image_size: {backbone} cannot take {image_size} pixels: {error}") from error
-        except Exception as error:
-            raise _no_weights(backbone, error) from error
-    try:
-        return timm.create_model(backbone, **arguments), arguments
-    except Exception as error:
-        raise _no_weights(backbone, error) from error
+    return timm.create_model(backbone, **arguments), arguments
 
 
 def _no_weights(backbone: str, error: Exception) -> DataError:

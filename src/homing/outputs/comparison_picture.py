@@ -1,10 +1,11 @@
-"""The picture of a comparison: every method's accuracy, seed by seed, best first."""
+"""The picture of a comparison: what every method is judged by, seed by seed, best first."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
+from homing.measures import Measure, headline_of
 from homing.outputs.titles import title_of
 
 _OWN, _OTHER, _INK, _LINE = "#1a74c4", "#6b7683", "#16202b", "#dde3e9"
@@ -23,21 +24,25 @@ def comparison_svg(table: dict[str, Any]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    rows = table["methods"]
+    rows, measure = table["methods"], headline_of(table)
+    scale = 100 if measure.is_percent else 1
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "homing", "text.color": _INK}):
         figure = Figure(figsize=(7.6, 0.9 + 0.36 * len(rows)), layout="constrained", facecolor="white")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         for place, row in enumerate(rows):
             color = _OWN if row["method"] == table["own_method"] else _OTHER
-            accuracies = [100 * value for value in row["accuracies"]]
-            axes.plot(accuracies, [place] * len(accuracies), "o", color=color, alpha=0.55, markeredgewidth=0)
-            axes.plot([100 * row["accuracy"]], [place], "|", color=color, markersize=16, markeredgewidth=2.5)
-            axes.text(1.02, place, _gain(row), transform=axes.get_yaxis_transform(), va="center")
+            values = [scale * value for value in row["by_seed"][measure.key]]
+            axes.plot(values, [place] * len(values), "o", color=color, alpha=0.55, markeredgewidth=0)
+            axes.plot([scale * row[measure.key]], [place], "|", color=color, markersize=16, markeredgewidth=2.5)
+            axes.text(1.02, place, _gain(row, measure), transform=axes.get_yaxis_transform(), va="center")
         axes.text(1.02, -1, f"against {title_of(table['reference'])}", transform=axes.get_yaxis_transform())
+        count, images = len(table["seeds"]), table["num_test"]
         axes.set_yticks(range(len(rows)), [title_of(row["method"]) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlabel(f"accuracy in %, {len(table['seeds'])} seeds, {table['num_test']:,} images")
+        axes.set_xlabel(
+            f"{measure.word}{' in %' * measure.is_percent}, {count} seed{'s' * (count > 1)}, {images:,} images"
+        )
         axes.grid(axis="x", color=_LINE)
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
@@ -47,8 +52,8 @@ def comparison_svg(table: dict[str, Any]) -> str:
     return out.getvalue()
 
 
-def _gain(row: dict[str, Any]) -> str:
+def _gain(row: dict[str, Any], measure: Measure) -> str:
     if "gain" not in row:
         return ""
-    mean, low, high = (100 * row["gain"]["accuracy"][key] for key in ("mean", "low", "high"))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    mean, low, high = (measure.difference(row["gain"][measure.key][key]) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"

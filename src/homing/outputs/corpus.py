@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,62 +12,18 @@ import numpy.typing as npt
 
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole
-from homing.outputs.corpus_forms import CorpusRow, Form, ImageDataset, ImageFolder, MetadataTable, RatesTable
+from homing.outputs.corpus_card import corpus_card
+from homing.outputs.corpus_target import CorpusTarget
+from homing.outputs.corpus_writing import Wanted, write_parts, write_table
 from homing.outputs.pool_paths import check_output
 from homing.outputs.rates_reader import RatesFile
+from homing.outputs.rates_table import check_new_file, is_table_name
 from homing.outputs.selection import keep_best, resample
-from homing.pools.lookup import ImagesById
-from homing.pools.reading import files_are_ids
+
+__all__ = ["Wanted", "check_new_folder", "write_corpus"]
 
 if TYPE_CHECKING:
     from homing.recipe.schema import PoolSpec
-
-FORMS = ("parquet", "folder", "metadata")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What corpus to write.
-
-    Attributes:
-        keep: The share with the highest rates, (0, 1]; None for all.
-        per_class: Take that share of every class alike.
-        draw: Rows to draw by rate, instead.
-        seed: Of the draw.
-        form: parquet, folder or metadata.
-        column_only: Ids and rates alone, instead of all that.
-        copy: Copy image files, instead of linking to them.
-    """
-
-    keep: float | None = None
-    per_class: bool = True
-    draw: int | None = None
-    seed: int = 0
-    form: str = "parquet"
-    column_only: bool = False
-    copy: bool = False
-
-    def check(self) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            RecipeError: Says which options exclude each other, or what is allowed.
-        """
-        given = {
-            "--keep": self.keep is not None,
-            "--resample": self.draw is not None,
-            "--column-only": self.column_only,
-        }
-        if sum(given.values()) > 1:
-            raise RecipeError(f"{' and '.join(name for name in given if given[name])} exclude each other; give one")
-        if self.keep is not None and not 0 < self.keep <= 1:
-            raise RecipeError(f"--keep is {self.keep:g}; give a share above 0 and up to 1, for example 0.3")
-        if self.draw is not None and self.draw < 1:
-            raise RecipeError(f"--resample is {self.draw}; give the number of rows to draw, at least 1")
-        if self.form not in FORMS:
-            raise RecipeError(f"--format is {self.form!r}; give {', '.join(FORMS)}")
-        if self.copy and (self.form != "folder" or self.column_only):
-            raise RecipeError("--copy is about the files of --format folder; add that, or leave it out")
 
 
 def write_corpus(
@@ -77,8 +32,9 @@ def write_corpus(
     output: Path,
     wanted: Wanted,
     advance: Callable[[int], None] = lambda count: None,
+    target: PoolSpec | None = None,
 ) -> dict[str, Any]:
-    """Write a corpus into a new folder, which is there whole or not at all.
+    """Write a corpus into a new folder, or its rates into one file; there whole or not at all.
 
     The rates file goes by in pieces; what is held of each row is a few numbers (and, for pools whose ids are no file
     paths, the ids).
@@ -86,37 +42,79 @@ def write_corpus(
     Args:
         run_folder: Of a finished run.
         sources: The source pools of its recipe.
-        output: Folder to make; it may exist if it is empty.
+        output: Folder to make; it may exist if it is empty. Or a file `.parquet` or `.csv`: rows of the rates file.
         wanted: Which rows, and in what form.
         advance: Called with the number of rows of the rates file that went by.
+        target: The target's pool, for `with_target`.
 
     Returns:
         `folder`, `form`, `num_pool` (rows of the rates file), `num_samples` (different ones in the corpus), `num_rows`
-        (with copies), `unreadable` (left out), and `classes`, rows by class.
+        (with copies), `unreadable` (left out), `target` (images of the target), and `classes`, rows by class.
 
     Raises:
-        RecipeError: Options that exclude each other, or the folder is in use.
+        RecipeError: Options that exclude each other, or the output is in use.
         DataError: The rates or an image cannot be read.
     """
     wanted.check()
-    check_new_folder(output, sources)
+    is_file = is_table_name(output)
+    if is_file:
+        check_new_file(output)
+        check_output(output, [spec.path for spec in sources])
+        if wanted.with_target:
+            raise RecipeError(f"--with-target writes images, and {output} is a table; give a folder with --output")
+    else:
+        check_new_folder(output, sources)
     rates = RatesFile(run_folder / "rates.parquet")
-    if wanted.column_only:
-        with folder_whole(output) as folder:
-            pieces = _counted(rates.pieces(RatesTable.columns), advance)
-            RatesTable().write_pieces(folder, pieces)
-        return _summary(output, "column", rates, len(rates), len(rates)) | {"unreadable": 0}
-    unreadable = _unreadable(run_folder)
-    codes, names = rates.classes()
-    usable = _usable(rates, unreadable)
+    results = _results(run_folder)
+    # ids and rates alone are those of all samples, also of what cannot be read
+    usable = _usable(rates, frozenset() if wanted.column_only else _left_out(results, "source"))
+    codes, names = (None, ()) if wanted.column_only else rates.classes()
     counts = _counts(rates, codes, usable, wanted)
-    with folder_whole(output) as folder:
-        _form(rates, names, sources, wanted).write(folder, _rows(rates, counts, advance))
+    own = None
+    if wanted.with_target:
+        share = 1.0 if wanted.draw is None else wanted.draw / len(rates)  # each row that was drawn weighs alike
+        own = CorpusTarget.of(target, results, _left_out(results, "target"), share)
+    scale = _mean_weight(rates, counts, own) if wanted.loss_weights else None
+    if is_file or wanted.column_only:
+        write_table(output if is_file else None, output, rates, counts, wanted, scale, advance)
+    else:
+        with folder_whole(output) as folder:
+            write_parts(folder, rates, counts, names, sources, own, wanted, scale, advance)
+            card = corpus_card(
+                results, wanted.form, counts, own, scale, drawn=wanted.draw is not None, place=output.name
+            )
+            (folder / "README.md").write_text(card, encoding="utf-8")
+    form = "table" if is_file else "column" if wanted.column_only else wanted.form
+    return {
+        "folder": str(output),
+        "form": form,
+        "num_pool": len(rates),
+        "num_samples": int(np.count_nonzero(counts)),
+        "num_rows": int(counts.sum()),
+        "unreadable": int(np.count_nonzero(~usable)),
+        "target": 0 if own is None else len(own),
+        **({} if codes is None else {"classes": _by_class(codes, names, counts)}),
+    }
+
+
+def _by_class(codes: npt.NDArray[np.int32], names: Sequence[str], counts: npt.NDArray[np.int32]) -> dict[str, int]:
     totals = np.zeros(len(names), np.int64)
     np.add.at(totals, codes, counts)
-    summary = _summary(output, wanted.form, rates, int(np.count_nonzero(counts)), int(counts.sum()))
-    by_class = dict(zip(names, totals.tolist(), strict=True))
-    return summary | {"unreadable": int(np.count_nonzero(~usable)), "classes": by_class}
+    return dict(zip(names, totals.tolist(), strict=True))
+
+
+def _mean_weight(rates: RatesFile, counts: npt.NDArray[np.int32], target: CorpusTarget | None) -> float:
+    """Mean rate of all that is written.
+
+    Raises:
+        DataError: It is 0.
+    """
+    own = (0.0, 0) if target is None else (target.weight * len(target), len(target))
+    kept = rates.rates()[counts > 0]
+    total, number = float(kept.sum(dtype=np.float64)) + own[0], len(kept) + own[1]
+    if not total > 0:
+        raise DataError(f"{rates.path}: all rates are 0, so there are no weights of losses")
+    return total / number
 
 
 def check_new_folder(output: Path, sources: Sequence[PoolSpec]) -> None:
@@ -133,7 +131,7 @@ def check_new_folder(output: Path, sources: Sequence[PoolSpec]) -> None:
 
 
 def _counts(
-    rates: RatesFile, codes: npt.NDArray[np.int32], usable: npt.NDArray[np.bool_], wanted: Wanted
+    rates: RatesFile, codes: npt.NDArray[np.int32] | None, usable: npt.NDArray[np.bool_], wanted: Wanted
 ) -> npt.NDArray[np.int32]:
     if wanted.keep is None and wanted.draw is None:
         return usable.astype(np.int32)
@@ -146,41 +144,27 @@ def _counts(
     return resample(values, usable, wanted.draw, wanted.seed)
 
 
-def _form(rates: RatesFile, names: Sequence[str], sources: Sequence[PoolSpec], wanted: Wanted) -> Form:
-    columns = [name for name in rates.columns if name not in ("sample_id", "image", "copy", "copies", "file_name")]
-    if wanted.form == "metadata":
-        return MetadataTable(columns, ids_are_paths=all(map(files_are_ids, sources)))
-    images = ImagesById(sources)
-    if wanted.form == "folder":
-        return ImageFolder(images, columns, copy=wanted.copy)
-    return ImageDataset(images, columns, names)
+def _results(run_folder: Path) -> dict[str, Any]:
+    """What `results.json` says.
 
-
-def _rows(rates: RatesFile, counts: npt.NDArray[np.int32], advance: Callable[[int], None]) -> Iterator[CorpusRow]:
-    start = 0
-    for piece in _counted(rates.pieces(rates.columns), advance):
-        wanted = np.flatnonzero(counts[start : start + len(piece)])
-        for offset, values in zip(wanted, piece.take(wanted).to_pylist(), strict=True):
-            yield CorpusRow(start + int(offset), int(counts[start + offset]), values)
-        start += len(piece)
-
-
-def _counted(pieces: Iterator[Any], advance: Callable[[int], None]) -> Iterator[Any]:
-    for piece in pieces:
-        yield piece
-        advance(len(piece))
-
-
-def _unreadable(run_folder: Path) -> frozenset[str]:
-    """Ids of source samples that the run left out, because their image could not be read."""
+    Raises:
+        DataError: There is none, or it is damaged.
+    """
+    path = run_folder / "results.json"
     try:
-        results = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))
-        names = [str(item["image"]) for item in results["dropped"]]
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        list(map(str, results["dropped"]))
     except FileNotFoundError:
         raise DataError(f"{run_folder}: holds no results.json, so it is no finished run") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run_folder / 'results.json'}: is damaged ({error}); run the recipe again") from error
-    return frozenset(name.removeprefix("source ") for name in names if name.startswith("source "))
+        raise DataError(f"{path}: is damaged ({error}); run the recipe again") from error
+    return results
+
+
+def _left_out(results: dict[str, Any], role: str) -> frozenset[str]:
+    """Ids of samples of a role that the run left out, because their image could not be read."""
+    names = [str(item["image"]) for item in results["dropped"]]
+    return frozenset(name.removeprefix(f"{role} ") for name in names if name.startswith(f"{role} "))
 
 
 def _usable(rates: RatesFile, unreadable: frozenset[str]) -> npt.NDArray[np.bool_]:
@@ -195,8 +179,3 @@ def _usable(rates: RatesFile, unreadable: frozenset[str]) -> npt.NDArray[np.bool
             usable[start : start + len(piece)] = ~found.to_numpy(zero_copy_only=False)
             start += len(piece)
     return usable
-
-
-def _summary(output: Path, form: str, rates: RatesFile, num_samples: int, num_rows: int) -> dict[str, Any]:
-    pool = len(rates)
-    return {"folder": str(output), "form": form, "num_pool": pool, "num_samples": num_samples, "num_rows": num_rows}

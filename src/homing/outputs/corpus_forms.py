@@ -1,4 +1,4 @@
-"""The forms that a corpus is written in: a table of rates, `metadata.csv`, an image folder, a Hugging Face dataset.
+"""The forms that a corpus is written in: `metadata.csv`, an image folder, a Hugging Face dataset.
 
 Each takes pieces of the rates file one after the other and keeps none of them.
 """
@@ -16,6 +16,7 @@ from typing import Any, Protocol, TextIO
 
 from homing.errors import DataError
 from homing.outputs.safe_names import file_stem, safe_cell, safe_name, safe_path_cell
+from homing.outputs.titles import DESCRIPTORS
 from homing.pools.lookup import ImagesById, StoredImage
 
 SHARD_BYTES = 500_000_000
@@ -46,25 +47,9 @@ class CorpusRow:
 class Form(Protocol):
     """Writes a corpus into a folder."""
 
-    def write(self, folder: Path, rows: Iterable[CorpusRow]) -> None:
-        """Write all rows."""
+    def write(self, folder: Path, rows: Iterable[CorpusRow], part: str) -> None:
+        """Write all rows of a part: train or target."""
         ...
-
-
-class RatesTable:
-    """`rates.parquet`: ids and rates, nothing else."""
-
-    columns = ("sample_id", "rate")
-
-    def write_pieces(self, folder: Path, pieces: Iterable[Any]) -> None:
-        """Write record batches of the two columns as they come."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        schema = pa.schema([("sample_id", pa.string()), ("rate", pa.float32())])
-        with pq.ParquetWriter(folder / "rates.parquet", schema, compression="zstd") as writer:
-            for piece in pieces:
-                writer.write_batch(pa.record_batch(piece, schema=schema))
 
 
 class MetadataTable:
@@ -77,7 +62,7 @@ class MetadataTable:
     def __init__(self, columns: Sequence[str], *, ids_are_paths: bool) -> None:
         self.columns, self.ids_are_paths = columns, ids_are_paths
 
-    def write(self, folder: Path, rows: Iterable[CorpusRow]) -> None:
+    def write(self, folder: Path, rows: Iterable[CorpusRow], part: str) -> None:
         """One line a row, with the number of its copies."""
         first = ("file_name", "sample_id") if self.ids_are_paths else ("sample_id",)
         with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
@@ -94,7 +79,7 @@ class ImageFolder:
     def __init__(self, images: ImagesById, columns: Sequence[str], *, copy: bool) -> None:
         self.images, self.columns, self.copy = images, columns, copy
 
-    def write(self, folder: Path, rows: Iterable[CorpusRow]) -> None:
+    def write(self, folder: Path, rows: Iterable[CorpusRow], part: str) -> None:
         """One file for each copy of each row."""
         with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
             lines = _Lines(file, ("file_name", "sample_id", *self.columns, "copy"))
@@ -125,34 +110,30 @@ class ImageDataset:
         self.images, self.columns, self.classes = images, columns, tuple(classes)
         self._index = {name: position for position, name in enumerate(classes)}
 
-    def write(self, folder: Path, rows: Iterable[CorpusRow]) -> None:
-        """`data/train-00000-of-0000n.parquet`, each of some 500 MB; a row for each copy."""
+    def write(self, folder: Path, rows: Iterable[CorpusRow], part: str) -> None:
+        """`data/<part>-00000-of-0000n.parquet`, each of some 500 MB; a row for each copy."""
         data, shards = folder / "data", 0
-        data.mkdir()
+        data.mkdir(exist_ok=True)
         with contextlib.ExitStack() as stack:
             writer, written = None, 0
             for group in self._groups(rows):
                 if writer is None or written > SHARD_BYTES:
                     stack.close()
-                    writer, written = stack.enter_context(self._open(data / f"{shards:05d}.tmp")), 0
+                    writer, written = stack.enter_context(self._open(data / f"{part}-{shards:05d}.tmp")), 0
                     shards += 1
                 writer.write_table(self._table(group))
                 written += sum(len(item["image"]["bytes"]) for item in group)
             if writer is None:
-                stack.enter_context(self._open(data / "00000.tmp"))
+                stack.enter_context(self._open(data / f"{part}-00000.tmp"))
                 shards = 1
         for number in range(shards):
-            os.replace(data / f"{number:05d}.tmp", data / f"train-{number:05d}-of-{shards:05d}.parquet")
+            os.replace(data / f"{part}-{number:05d}.tmp", data / f"{part}-{number:05d}-of-{shards:05d}.parquet")
 
     def _groups(self, rows: Iterable[CorpusRow]) -> Iterable[list[dict[str, Any]]]:
         group, held = [], 0
         for row in rows:
-            image = self.images.find(str(row.values["source"]), row.sample_id)
-            try:
-                data = image.read()
-            except OSError as error:
-                raise DataError(f"{row.sample_id}: cannot be read ({error.strerror})") from error
-            name = f"{file_stem(row.sample_id)}{_suffix(image, row.sample_id, data)}"
+            data, suffix = encoded(self.images, row)
+            name = f"{file_stem(row.sample_id)}{suffix}"
             cells = {key: row.values[key] for key in self.columns if key != "label"}
             label = self._index[str(row.values["label"])]
             for copy in range(row.count):
@@ -168,8 +149,7 @@ class ImageDataset:
     def _schema(self) -> Any:
         import datasets
 
-        kinds = {"rate": "float32", "visits": "int32", "target_likeness": "float32", "label_consistency": "float32"}
-        kinds["target_alignment"] = "float32"
+        kinds = {"visits": "int32"} | dict.fromkeys(("rate", "loss_weight", *DESCRIPTORS), "float32")
         values = {name: datasets.Value(kinds.get(name, "string")) for name in self.columns if name != "label"}
         features = datasets.Features(
             {
@@ -191,6 +171,20 @@ class ImageDataset:
         import pyarrow as pa
 
         return pa.Table.from_pylist(group, schema=self._schema())
+
+
+def encoded(images: ImagesById, row: CorpusRow) -> tuple[bytes, str]:
+    """The encoded image of a row, and what the name of its file ends in.
+
+    Raises:
+        DataError: It cannot be had.
+    """
+    image = images.find(str(row.values["source"]), row.sample_id)
+    try:
+        data = image.read()
+    except OSError as error:
+        raise DataError(f"{row.sample_id}: cannot be read ({error.strerror})") from error
+    return data, _suffix(image, row.sample_id, data)
 
 
 class _Lines:

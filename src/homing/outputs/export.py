@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.facts import Asked
-from homing.outputs.model_card import model_card
+from homing.outputs.kept_models import card_of, model_of, results_of
+from homing.outputs.narrow import TOLERANCES, DType, check_narrow, narrow_onnx, narrow_weights
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
+from homing.outputs.run_kinds import check_has_model
 from homing.recipe.reading import recipe_of_run
 
 if TYPE_CHECKING:
@@ -25,7 +27,15 @@ TOLERANCE = 1e-4
 """Largest difference of a logit between torch and onnxruntime, in units of the largest logit (at least 1)."""
 
 
-def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, licence: str | None = None) -> None:
+def export_model(
+    run: Path,
+    form: Literal["timm", "onnx"],
+    output: Path,
+    *,
+    licence: str | None = None,
+    dtype: DType = "float32",
+    method: str | None = None,
+) -> None:
     """Write the model of a run into a new folder, whole or not at all.
 
     Args:
@@ -34,9 +44,12 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
             and README.md.
         output: Folder to make.
         licence: Named in the model card.
+        dtype: Of the weights that are written.
+        method: Whose model; the one that the run ships where not given.
 
     Raises:
-        RecipeError: The output exists or touches a pool, or packages for ONNX are missing.
+        RecipeError: The output exists or touches a pool, packages for ONNX are missing, it has no such dtype, or no
+            such model is kept.
         DataError: The run is not finished or damaged, the backbone cannot be written as ONNX, or
             onnxruntime does not come to the model's own logits.
     """
@@ -44,36 +57,31 @@ def export_model(run: Path, form: Literal["timm", "onnx"], output: Path, *, lice
         raise RecipeError(f"{output}: exists already; give a folder that does not")
     if form == "onnx" and (missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]):
         raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
-    recipe, results = recipe_of_run(run), _results(run)
+    if (form, dtype) == ("onnx", "bfloat16"):
+        raise RecipeError("--dtype bfloat16: onnxruntime lacks it on most devices; take float16, or --format timm")
+    check_has_model(run)
+    recipe, results, model = recipe_of_run(run), results_of(run), model_of(run, method)
     check_output(output, pools_of(recipe))
-    card = model_card(results, Asked.of(recipe), form=form, licence=licence, place=output.name)
+    card = card_of(results, Asked.of(recipe), method, form=form, licence=licence, place=output.name)
     with folder_whole(output) as folder:
         if form == "timm":
-            _copy_timm(run / "model", folder)
+            _copy_timm(model, folder, dtype)
         else:
-            _write_onnx(run / "model", folder)
+            _write_onnx(model, folder, dtype)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _results(run: Path) -> dict[str, Any]:
-    path = run / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file, so there is no finished run here; give a folder of `homing run`"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
-    return results
-
-
-def _copy_timm(model: Path, folder: Path) -> None:
+def _copy_timm(model: Path, folder: Path, dtype: DType) -> None:
     from homing.models.saved import open_model
 
-    _write_preprocessing(open_model(model), folder)  # a damaged folder is not passed on
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(model / name, folder / name)
+    saved = open_model(model)  # a damaged folder is not passed on
+    _write_preprocessing(saved, folder)
+    shutil.copyfile(model / "config.json", folder / "config.json")
+    if dtype == "float32":
+        shutil.copyfile(model / "model.safetensors", folder / "model.safetensors")
+    else:
+        narrow_weights(model / "model.safetensors", folder / "model.safetensors", dtype)
+        check_narrow(saved, open_model(folder), dtype)
 
 
 def _write_preprocessing(saved: SavedModel, folder: Path) -> dict[str, Any]:
@@ -82,13 +90,19 @@ def _write_preprocessing(saved: SavedModel, folder: Path) -> dict[str, Any]:
 
     sizes = {"size": saved.preprocessing.size, "canvas": saved.preprocessing.canvas}
     task = {"task": "multi_label"} if saved.is_multi_label else {}
-    described = {"classes": list(saved.classes), **task, **saved.preprocessing.data_config(), **sizes}
+    described = {
+        "classes": list(saved.classes),
+        **task,
+        "temperature": saved.temperature,
+        **saved.preprocessing.data_config(),
+        **sizes,
+    }
     write_json(folder / "preprocessing.json", described)
     (folder / SCRIPT).write_text(preprocessing_script(), encoding="utf-8")
     return described
 
 
-def _write_onnx(model: Path, folder: Path) -> None:
+def _write_onnx(model: Path, folder: Path, dtype: DType) -> None:
     import torch
 
     from homing.models.saved import open_model
@@ -107,7 +121,11 @@ def _write_onnx(model: Path, folder: Path) -> None:
         {"classes": json.dumps(described["classes"]), "preprocessing": json.dumps(described)}
     )
     program.save(str(folder / "model.onnx"), external_data=False)
-    _check_onnx(folder / "model.onnx", network, saved.preprocessing.size)
+    if dtype == "float16":
+        narrow_onnx(folder / "model.onnx")
+    _check_onnx(
+        folder / "model.onnx", network, saved.preprocessing.size, None if dtype == "float32" else TOLERANCES[dtype]
+    )
 
 
 def _onnx_program(network: nn.Module, size: int) -> Any:
@@ -138,7 +156,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {line[:200]}"
 
 
-def _check_onnx(path: Path, network: Any, size: int) -> None:
+def _check_onnx(path: Path, network: Any, size: int, tolerance: float | None = None) -> None:
     """Hold onnxruntime against torch, for batches of one and of three."""
     import onnxruntime
     import torch
@@ -151,7 +169,8 @@ def _check_onnx(path: Path, network: Any, size: int) -> None:
             ours = network(images)
         theirs = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
         off = float((ours - theirs).abs().max() / max(1.0, float(ours.abs().max())))
-        if not off <= TOLERANCE:
+        if not off <= (allowed := TOLERANCE if tolerance is None else tolerance):
             raise DataError(
-                f"onnxruntime is off by {off:.1e} (allowed: {TOLERANCE:g}), so nothing was written; report the backbone"
+                f"onnxruntime is off by {off:.1e} (allowed: {allowed:g}), so nothing was written; take --dtype float32,"
+                " or report the backbone"
             )

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor, nn
 
+from homing.measures import JUDGES_SETS
 from homing.models.backbone import Preprocessing
 from homing.pools.images import BadImage
+from homing.pools.looks import Looks
 from homing.pools.problem import Problem
 from homing.recipe.idle import settings_without_effect
 
@@ -36,9 +39,13 @@ class Asked:
         batch_norm: frozen, train or adapt.
         license: Named by the person who trains; None for none.
         folds: Of the cross-validation.
+        metric: What methods are judged by.
         groups: Columns of the source by which rates are also reported, sorted.
         is_labelled: Whether the target is.
         shares_labels: Whether source and target are labelled with the same classes.
+        show_target: Whether the report may show images of target and test.
+        chooses: Whether folds of the target choose the model that is shipped.
+        models_gb: What the models of all methods may take, GB.
         without_effect: What of the recipe's settings does nothing in this run.
         is_multi_label: Whether an image may be of several classes.
     """
@@ -55,9 +62,13 @@ class Asked:
     batch_norm: str
     license: str | None
     folds: int
+    metric: str
     groups: tuple[str, ...]
     is_labelled: bool
     shares_labels: bool
+    show_target: bool
+    chooses: bool
+    models_gb: float
     without_effect: tuple[str, ...]
     is_multi_label: bool = False
 
@@ -78,9 +89,13 @@ class Asked:
             batch_norm=recipe.training.batch_norm,
             license=recipe.output.license,
             folds=recipe.evaluation.folds,
+            metric=JUDGES_SETS if recipe.is_multi_label else recipe.evaluation.metric,
             groups=tuple(sorted({spec.group_column for spec in data.sources if spec.group_column})),
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
+            show_target=recipe.output.show_target,
+            chooses=recipe.chooses,
+            models_gb=recipe.output.models_gb,
             without_effect=tuple(settings_without_effect(recipe)),
             is_multi_label=recipe.is_multi_label,
         )
@@ -104,6 +119,8 @@ class RunFacts:
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
         repeated: Role → unlabelled images that were left out because the same pictures are there.
+        looks: Of each row's picture, uint64, 0 where they are not known; or empty.
+        max_pixels: A larger picture is bad.
     """
 
     folder: Path
@@ -118,3 +135,5 @@ class RunFacts:
     bad: tuple[BadImage, ...] = ()
     dropped: tuple[tuple[str, str, str], ...] = ()
     repeated: Mapping[str, int] = field(default_factory=dict)
+    looks: Looks = field(default_factory=lambda: np.zeros(0, np.uint64))
+    max_pixels: int = 64_000_000

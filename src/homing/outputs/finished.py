@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +12,20 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from homing.errors import CheckpointError
+from homing.evaluation.choice import choose
+from homing.evaluation.planning import place_of_rates
+from homing.methods import METHODS
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.facts import RunFacts
 from homing.outputs.feature_map import write_map
-from homing.outputs.model_card import model_card
-from homing.outputs.model_folder import save_model
-from homing.outputs.ownership import remove_checkpoints
+from homing.outputs.kept_models import keep_models
+from homing.outputs.ownership import marked, note, remove_checkpoints
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import write_report
-from homing.outputs.report.pictures import Pictures
-from homing.outputs.results import collect, collect_rates_only, predictions
+from homing.outputs.report.pictures import Shown
+from homing.outputs.results import collect, collect_rates_only, folds_of, predictions
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
-from homing.outputs.thumbnails import pictures_of
+from homing.outputs.thumbnails import shown_of_problem
 from homing.outputs.unlabelled_files import write_unlabelled
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from homing.rates.learned.plan import RatePlan
 
 RESULTS, REPORT = "results.json", "report.html"
+_LEFT_OUT = "There was no room for the models of"
 
 
 def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: float) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
         outcomes: The run's own method first, then its baselines.
         seconds: Wall time of the run so far.
     """
-    folder, main = facts.folder, outcomes[0]
+    main = outcomes[0]
     results = collect(facts, outcomes, seconds)
     descriptors = dict(main.method.rates.descriptors)
     if main.fitted.alignments is not None:
@@ -49,23 +52,53 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
     _write_rates(facts, main.method.rates, main.fitted.rates, descriptors, main.fitted.visits)
     _write_scorer(facts, main.method.rates)
     _write_unlabelled(facts, main.method.rates, *main.fitted.guessed)
-    if facts.problem.is_measured:
-        write_whole(folder / "predictions.safetensors", save_tensors(predictions(facts, outcomes)))
-    save_model(
-        folder / "model",
-        main.fitted.model.cpu().to(memory_format=torch.contiguous_format),
-        classes=facts.problem.classes,
-        model_args=facts.model_args,
-        data_config=facts.preprocessing.data_config(),
-        card=model_card(results, facts.asked),
-        is_multi_label=facts.problem.label_sets is not None,
-    )
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
-    pictures = pictures_of(facts.problem.source)
-    results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, pictures, results=results))
+    return finish(facts, results, outcomes, predictions(facts, outcomes), folds_of(facts, outcomes))
+
+
+def finish(
+    facts: RunFacts,
+    results: dict[str, Any],
+    outcomes: Sequence[Outcome],
+    found: Mapping[str, Tensor],
+    folds: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """Write what is of all methods together: predictions, models, the report, and last `results.json`.
+
+    Args:
+        facts: The run.
+        results: The content of `results.json` so far.
+        outcomes: Of the methods that were just trained.
+        found: Of all methods of the run: method → logits, and `labels`.
+        folds: The same by cross-validation on the target, where these choose the model; else empty.
+    """
+    folder, asked = facts.folder, facts.asked
+    if facts.problem.is_measured:
+        write_whole(folder / "predictions.safetensors", save_tensors(dict(found)))
+    results["models"] = {"shipped": asked.method}
+    if folds:
+        write_whole(folder / "folds.safetensors", save_tensors(dict(folds)))
+        logits = {name: each for name, each in folds.items() if name != "labels"}
+        results["models"] = choose(asked.method, logits, folds["labels"], folds=asked.folds, seed=asked.seed)
+    trained = {item.method.name: item.fitted.model for item in outcomes}
+    results["models"] |= keep_models(facts, trained, results, most_gb=asked.models_gb)
+    results["warnings"] = [text for text in results["warnings"] if not text.startswith(_LEFT_OUT)]
+    if left_out := results["models"]["left_out"]:
+        results["warnings"].append(f"{_LEFT_OUT} {', '.join(left_out)}: output.models_gb is {asked.models_gb:g}.")
+    shown = shown_of_problem(facts.problem, show_target=asked.show_target)
+    results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, shown, results=results))
+    plans_by = METHODS[asked.method].plans_by
+    rates = place_of_rates(asked.method if plans_by == "learned" else plans_by, facts.problem.target_rows)
+    note(folder, rates=rates.as_posix())
     write_json(folder / RESULTS, results)
-    remove_checkpoints(folder / "checkpoints", keep_newest=True)  # others served until the run was complete
+    tidy(folder)
     return results
+
+
+def tidy(folder: Path) -> None:
+    """Remove what served until a run was complete; its own checkpoint and rates stay, since it may be prolonged."""
+    checkpoints, rates = folder / "checkpoints", marked(folder).get("rates")
+    remove_checkpoints(checkpoints, keep_newest=True, kept=checkpoints / rates if isinstance(rates, str) else None)
 
 
 def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict[str, Any]:
@@ -103,13 +136,13 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def write_missing_report(folder: Path, pictures: Callable[[], Pictures]) -> bool:
+def write_missing_report(folder: Path, shown: Callable[[], Shown]) -> bool:
     """Write the report of a run that is complete but for it; returns whether it did.
 
     Args:
         folder: Of a complete run; one that stopped after its rates has a report only where somebody asks for it, one
             over several targets has one for each of them.
-        pictures: Gives the pictures of the source, where they are needed.
+        shown: Gives the pictures that it shows, where they are needed.
 
     Raises:
         DataError: What the report is made of is missing.
@@ -117,7 +150,7 @@ def write_missing_report(folder: Path, pictures: Callable[[], Pictures]) -> bool
     results = read_results(folder)
     if results.get("headline") in (None, "none") or (folder / REPORT).exists():
         return False
-    write_report(folder, pictures())
+    write_report(folder, shown())
     return True
 
 
@@ -166,7 +199,13 @@ def _write_scorer(facts: RunFacts, plan: RatePlan) -> None:
         saved = SavedScorer(
             facts.model, facts.preprocessing, facts.problem.source_classes, plan.scorer, asked.precision
         )
-        save_scorer(facts.folder / "scorer", saved, backbone=asked.backbone, image_size=asked.image_size)
+        save_scorer(
+            facts.folder / "scorer",
+            saved,
+            backbone=asked.backbone,
+            image_size=asked.image_size,
+            model_args=facts.model_args,
+        )
 
 
 def _write_map(facts: RunFacts) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from homing.measures import JUDGES_SETS, MEASURES, headline_of
+from homing.methods import METHODS
 from homing.outputs.titles import title_of
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ _ANSWER = {
     False: 'names = [config["classes"][best] for best in logits.argmax(1)]',
     True: 'names = [[name for name, logit in zip(config["classes"], row) if logit > 0] for row in logits]',
 }
-_FIGURES = {False: ("accuracy", "macro_f1"), True: ("mean_average_precision", "micro_f1", "macro_f1")}
 
 _PREPARATION = """Pictures are turned upright (EXIF), put on white where they are transparent, made RGB, colours of an
 embedded profile made sRGB, their shorter side resized, the middle square taken and normalised. `homing predict` does
@@ -74,6 +75,7 @@ def model_card(
         f"# {name}\n\n{_what_it_is(results, asked)}",
         f"## Load it\n\n{_LOAD[form].format(place=place, answer=_ANSWER[asked.is_multi_label])}\n\n{_PREPARATION}",
         f"## How well it does\n\n{_scores(results)}",
+        f"## Probabilities\n\n{_probabilities(results, asked)}",
         f"## What the target set was used for\n\n{_use_of_target(results, asked)}",
         f"## Data\n\n{_data(results)}",
         f"## Licence\n\n{_licence(asked, licence)}",
@@ -84,7 +86,8 @@ def model_card(
 
 def _front_matter(results: dict[str, Any], asked: Asked, form: str, licence: str | None) -> dict[str, Any]:
     score, name = results["target"], _plain(asked.name)
-    figures = [{"type": key, "value": round(score[key], 4)} for key in _FIGURES[asked.is_multi_label] if score]
+    figures = [{"type": key, "value": round(score[key], 4)} for key in MEASURES if score and score.get(key) is not None]
+    headline = JUDGES_SETS if asked.is_multi_label else "accuracy"
     task = {"type": "image-classification"}
     data = {"type": "private", "name": f"the target of {name}"}
     measured = {"task": task, "dataset": data, "metrics": figures}
@@ -93,13 +96,17 @@ def _front_matter(results: dict[str, Any], asked: Asked, form: str, licence: str
         "library_name": form,
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", form, "homing"],
-        **({"base_model": f"timm/{asked.backbone}"} if asked.weights == "pretrained" else {}),
-        **(
-            {"metrics": [_FIGURES[asked.is_multi_label][0]], "model-index": [{"name": name, "results": [measured]}]}
-            if score
-            else {}
-        ),
+        **_base_model(asked),
+        **({"metrics": [headline], "model-index": [{"name": name, "results": [measured]}]} if score else {}),
     }
+
+
+def _base_model(asked: Asked) -> dict[str, str]:
+    """The repository of the weights that it began with, where they came from the hub."""
+    source, colon, name = asked.backbone.rpartition(":")
+    if asked.weights != "pretrained" or (colon and source.lower() not in ("hf-hub", "hf_hub")):
+        return {}
+    return {"base_model": name.partition("@")[0] if colon else f"timm/{name}"}
 
 
 def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
@@ -113,10 +120,31 @@ def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
     }.get(asked.weights, "weights of its maker's own")
     return (
         f"`{_plain(asked.backbone)}`, begun with {weights}, fine-tuned ({asked.trainable}) by homing"
-        f" {results['version']} for one target domain out of a larger source pool, with a learned rate for each source"
-        f" sample (`{asked.method}`, seed {asked.seed}).\n\n"
-        f"{len(classes):,} classes{several}: {', '.join(classes[:_MAX_CLASSES])}{more}."
+        f" {results['version']} for one target domain out of a larger source pool, {_by(asked)} (`{asked.method}`, seed"
+        f" {asked.seed}).\n\n"
+        f"{len(classes):,} classes{several}: {', '.join(classes[:_MAX_CLASSES])}{more}.{_learned_apart(results)}"
     )
+
+
+def _learned_apart(results: dict[str, Any]) -> str:
+    """Which classes the source had nothing of."""
+    own = list(results["data"].get("only_in_target", {}).items())
+    if not own:
+        return ""
+    listed = ", ".join(f"`{_plain(name)}` ({count:,})" for name, count in own[:_MAX_CLASSES])
+    more = f" and {len(own) - _MAX_CLASSES:,} more" if len(own) > _MAX_CLASSES else ""
+    return (
+        " Learned from images of the target alone, because the source had none (in brackets, how many):"
+        f" {listed}{more}."
+    )
+
+
+def _by(asked: Asked) -> str:
+    """How a method weighs the source."""
+    method = METHODS[asked.method]
+    if method.plans_by == "learned" or method.online is not None:
+        return "with a learned rate for each source sample"
+    return f"by the method “{method.title}”"
 
 
 def _scores(results: dict[str, Any]) -> str:
@@ -125,19 +153,40 @@ def _scores(results: dict[str, Any]) -> str:
             "Not measured: no image of the target's domain had a label. `homing evaluate` does it on images that have."
         )
     rows = {"**this model**": results["target"], **{title_of(k): v for k, v in results["baselines"].items()}}
-    headline = "mean_average_precision" if "mean_average_precision" in results["target"] else "accuracy"
+    headline, score = headline_of(results), results["target"]
+    others = [one for one in MEASURES.values() if one != headline and score.get(one.key) is not None]
     where = "held-out test images" if results["headline"] == "test" else "target images, cross-validated"
+    heads = ["trained as", headline.word, "95 % interval", *(one.word for one in others), "calibration error"]
     lines = [
         f"On {results['target']['num_test']:,} {where}; intervals are 95 %, over the choice of images, of one seed.",
         "",
-        f"| trained as | {headline.replace('_', ' ')} | 95 % interval | macro F1 | NLL | calibration error |",
-        "|---|---|---|---|---|---|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
     ]
     for title, row in rows.items():
-        low, high = row[f"{headline}_interval"]
-        figures = f"{row['macro_f1']:.3f} | {row['nll']:.3f} | {row['ece']:.3f}"
-        lines.append(f"| {_plain(title)} | {row[headline]:.1%} | {low:.1%} to {high:.1%} | {figures} |")
+        low, high = (headline.plain(end) for end in row[f"{headline.key}_interval"])
+        figures = " | ".join(one.write(row[one.key]) for one in others)
+        value = headline.write(row[headline.key])
+        lines.append(f"| {_plain(title)} | {value} | {low} to {high} | {figures} | {row['ece']:.3f} |")
     return "\n".join(lines)
+
+
+def _probabilities(results: dict[str, Any], asked: Asked) -> str:
+    if asked.is_multi_label:
+        return "The sigmoid of each logit, as it is: an image may be of several classes, or of none."
+    found = results.get("calibration") or {}
+    if found.get("temperature") is None:
+        reason = f" ({found['reason']})" if found.get("reason") else ""
+        return f"The softmax of the logits as they are; no temperature was fitted{reason}."
+    where = (
+        "`temperature` in `config.json` and, after `homing export`, in `preprocessing.json` (ONNX: `metadata_props`)"
+    )
+    return (
+        f"Divide the logits by {found['temperature']:.4f} before the softmax, as `homing predict` does. This"
+        " temperature was fitted on held-out folds of the target and changes no answer. It is neither in the weights"
+        f" nor in the graph, but stands as {where}. Each fold at the temperature of the others: NLL"
+        f" {found['nll']:.3f}, calibration error {found['ece']:.3f}."
+    )
 
 
 def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
@@ -149,6 +198,8 @@ def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
         uses.append(f"to learn the rates of the source{choice}")
     if asked.method == "instance":
         uses.append("to learn the rates of the source while training, by the direction of its gradient")
+    if (results.get("models") or {}).get("chosen_on"):
+        uses.append("to choose this method among those that were trained, on held-out folds of it")
     if asked.batch_norm == "adapt":
         uses.append("to re-estimate the statistics of batch norms")
     if results["headline"] == "test":

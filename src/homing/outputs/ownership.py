@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from homing.errors import CheckpointError, RecipeError
+from homing.methods import METHODS
 from homing.outputs.artefact import is_leftover, is_unfinished, remove_leftovers, write_json
 
 MARK = ".homing"
@@ -30,6 +31,7 @@ _FILES = (
     "report.html",
     "divergence.json",
     "predictions.safetensors",
+    "folds.safetensors",
     "map.parquet",
     "targets.csv",
     MARK,
@@ -49,9 +51,14 @@ def mark_as_ours(folder: Path, recipe_sha256: str) -> None:
     write_json(folder / MARK, {"homing": version("homing"), "kind": "run", "recipe_sha256": recipe_sha256})
 
 
+def note(folder: Path, **facts: Any) -> None:
+    """Add to the mark of a folder; what it says of these names is replaced."""
+    write_json(folder / MARK, {**marked(folder), **facts})
+
+
 def note_pools(folder: Path, digests: Mapping[str, str]) -> None:
     """Add to the mark which pools a run saw: role (source, target, test, unlabelled) → digest of its ids and labels."""
-    write_json(folder / MARK, {**_marked(folder), "pools": dict(digests)})
+    note(folder, pools=dict(digests))
 
 
 def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
@@ -64,7 +71,7 @@ def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
     Raises:
         CheckpointError: Some are not; says which.
     """
-    noted = _marked(folder).get("pools")
+    noted = marked(folder).get("pools")
     known = noted if isinstance(noted, dict) else dict(digests)
     if changed := [role for role in sorted({*known, *digests}) if known.get(role) != digests.get(role)]:
         raise CheckpointError(
@@ -74,7 +81,8 @@ def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
-def _marked(folder: Path) -> dict[str, Any]:
+def marked(folder: Path) -> dict[str, Any]:
+    """What the mark of a folder says; nothing where there is none."""
     with suppress(OSError, ValueError):
         found = json.loads((folder / MARK).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
@@ -112,7 +120,7 @@ def check_free(folder: Path) -> None:
             raise RecipeError(
                 f"{folder / name}: is a folder where homing writes a file; move it or give another --output"
             )
-    for name in _FOLDERS:
+    for name in (*_FOLDERS, "models"):
         if (folder / name).exists() and not (folder / name).is_dir():
             raise RecipeError(f"{folder / name}: is a file, no folder of homing; move it, or give another --output")
 
@@ -137,19 +145,20 @@ def remove_run(folder: Path) -> None:
     (folder / MARK).unlink(missing_ok=True)  # last: what a kill leaves is still known as ours
 
 
-def remove_checkpoints(folder: Path, *, keep_newest: bool) -> None:
+def remove_checkpoints(folder: Path, *, keep_newest: bool, kept: Path | None = None) -> None:
     """Remove checkpoints and learned rates, and nothing that was not written as such.
 
     Args:
         folder: `checkpoints` of a run.
         keep_newest: Leave those that lie in the folder itself, which are the run's own; those of baselines and folds
             lie in folders of their names.
+        kept: A folder below whose checkpoints stay; None: there is none.
     """
     for path in _listed(folder):
-        if path.is_symlink() or not path.is_dir():
+        if path.is_symlink() or not path.is_dir() or path == kept:
             continue
         if not _is_checkpoint(path):
-            remove_checkpoints(path, keep_newest=False)
+            remove_checkpoints(path, keep_newest=False, kept=kept)
         elif not keep_newest or is_unfinished(path):
             for part in _listed(path):
                 if part.suffix in _PARTS and part.is_file():
@@ -167,7 +176,8 @@ def _model_folders(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
     for name, names in _FOLDERS.items():
         yield folder / name, names
     for path in _listed(folder / "models"):
-        yield path, _MODEL
+        if path.name in METHODS:
+            yield path, _MODEL
 
 
 def is_our_report(path: Path) -> bool:

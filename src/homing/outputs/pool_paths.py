@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from homing.errors import RecipeError
+from homing.errors import DataError, RecipeError
+from homing.pools.stored_files import expanded
+from homing.recipe.urls import is_url
 
 OWN_DATA = "data"
 """Folder in a run folder that holds the run's own pools (the quickstart's); nothing else is ever written to it."""
@@ -16,13 +19,13 @@ def check_output(output: Path, pools: Iterable[str | Path]) -> None:
 
     Args:
         output: File or folder to write.
-        pools: Paths of the pools; what is no path on this machine (a name on a hub) is passed over.
+        pools: Paths of the pools, or patterns; what is no path on this machine (a URL, a name on a hub) is passed over.
 
     Raises:
         RecipeError: It is a pool, holds one or lies in one; says which.
     """
     place = output.resolve()
-    for given in pools:
+    for given in (one for path in pools for one in _local(str(path))):
         if not Path(given).exists():
             continue
         pool = Path(given).resolve()
@@ -35,3 +38,12 @@ def check_output(output: Path, pools: Iterable[str | Path]) -> None:
         else:
             continue
         raise RecipeError(f"{output}: {relation} {given}; give an --output that lies apart from all pools")
+
+
+def _local(path: str) -> list[str]:
+    """The paths on this machine that a pool's path stands for."""
+    if is_url(path):
+        return []
+    with suppress(DataError):  # braces that are no pattern: told where the pool is read
+        return [path] if Path(path).exists() else expanded(path)
+    return [path]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from homing.pools.class_names import quoted
 from homing.pools.label_sets import class_counts
+from homing.pools.looks import Looks
+from homing.pools.near_duplicates import twins
 from homing.pools.pool import Pool
 from homing.pools.problem import Problem, shared_pictures
 from homing.rates.learned.plan import RatePlan
+from homing.terminal import counted
 
 DOUBTED_SHARE = 0.15
 """Share of the target's labels that its folds may doubt unsaid: of right labels they doubted up to 14 %
@@ -16,6 +21,14 @@ DOUBTED_SHARE = 0.15
 LISTED = 8
 MIXED_UP, BEYOND_COMMON = 0.1, 2.0
 """A wrong label is told of where it stands on this share of a class, and so many times as often as wrong labels do."""
+_HARM = {
+    ("target", "test"): "the model was trained on them, so the figures above are too good",
+    ("source", "test"): "the model may have been trained on them, so the figures above may be too good",
+    ("source", "target"): "they count twice",
+    ("unlabelled", "test"): "the model may have been trained on them, so the figures above may be too good",
+    ("unlabelled", "target"): "they count twice",
+}
+"""Of pictures that two roles share."""
 SMALL = 5
 """Images a class below which a target is called small."""
 
@@ -29,7 +42,8 @@ def target_warnings(problem: Problem) -> list[str]:
         found.append(f"The target has a single image of {quoted(single)}: its folds cannot judge such a class.")
     if len(problem.target) < SMALL * len(counts):
         found.append(
-            f"The target is small: {len(problem.target)} images in {len(counts)} classes. What is chosen on so few"
+            f"The target is small: {counted(len(problem.target), 'image')} in {counted(len(counts), 'class')}. What is"
+            " chosen on so few"
             f" changes from one choice of images to the next; {SMALL} a class are the least that was measured."
         )
     return found
@@ -72,18 +86,41 @@ def mixed_up_warnings(plan: RatePlan, classes: Sequence[str]) -> list[str]:
 
 def overlap_warnings(problem: Problem) -> list[str]:
     """Where two roles hold the same pictures, and what that does to the figures."""
-    harm = {
-        ("target", "test"): "the model was trained on them, so the figures above are too good",
-        ("source", "test"): "the model may have been trained on them, so the figures above may be too good",
-        ("source", "target"): "they count twice",
-    }
     found = []
     labelled = {role: pool for role, pool in problem.by_role.items() if role != "unlabelled"}  # what it shares is gone
     for first, second, shared in shared_pictures(labelled):
         ours, theirs = shared[0]
         found.append(
             f"{len(shared):,} pictures are both in the {first} and in the {second} (first: {ours} and {theirs}):"
-            f" {harm[first, second]}."
+            f" {_HARM[first, second]}."
+        )
+    return found
+
+
+def twin_warnings(problem: Problem, looks: Looks, max_pixels: int) -> list[str]:
+    """Where two roles, or the source twice, hold pictures of other bytes that are the same to the eye.
+
+    Args:
+        problem: Pools and roles.
+        looks: Of its rows, 0 where they are not known; or none at all.
+        max_pixels: A larger picture is not looked at.
+    """
+    if not looks.any():
+        return []
+    ends = np.cumsum([len(pool) for pool in problem.pools])[:-1]
+    by_role = dict(zip(problem.by_role, np.split(looks, ends), strict=True))
+    found = []
+    for one in twins(problem.by_role, by_role, max_pixels):
+        (ours, theirs), many = one.pairs[0], one.count > 1
+        if one.first == one.second:
+            found.append(
+                f"{one.count:,} picture{'s' * many} of the source {'are' if many else 'is'} in it already (first:"
+                f" {ours} and {theirs}): {'each counts' if many else 'it counts'} as often as it is there."
+            )
+            continue
+        found.append(
+            f"{one.count:,} picture{'s' * many} of the {one.first} {'are' if many else 'is'} nearly the same as one of"
+            f" the {one.second} (first: {ours} and {theirs}): {_HARM[one.first, one.second]}."
         )
     return found
 

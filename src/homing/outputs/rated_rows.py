@@ -20,6 +20,7 @@ from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import write_report
 from homing.outputs.report.pictures import Shown
 from homing.outputs.thumbnails import pictures_of, rows_by_id
+from homing.pools.class_matching import union_warnings
 from homing.pools.pool import NoImages, Pool
 from homing.pools.tables import Table
 from homing.pools.vectors import Blocks
@@ -104,6 +105,7 @@ def _results(rated: RatedRows, seconds: float) -> dict[str, Any]:
             *plan.warnings,
             *mixed_up_warnings(plan, rated.classes),
             *label_warnings(plan, target, rated.classes),
+            *union_warnings(rated.source, target),
         ],
     }
 

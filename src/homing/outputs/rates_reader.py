@@ -49,6 +49,13 @@ class RatesFile:
         """Column → its Arrow type, in the order of the file."""
         return {field.name: field.type for field in self._file.schema_arrow}
 
+    def plain_kind(self, column: str) -> Any:
+        """Arrow type of a column, that of the texts where it has a dictionary; float32 for one that is not there."""
+        import pyarrow as pa
+
+        kind = self.kinds().get(column, pa.float32())
+        return kind.value_type if pa.types.is_dictionary(kind) else kind
+
     def pieces(self, columns: Sequence[str]) -> Iterator[Any]:
         """Record batches of `PIECE` rows at most, in the order of the file.
 

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from homing.errors import CheckpointError, RecipeError
 from homing.outputs.artefact import write_whole
+from homing.outputs.going_on import is_prolonged, why_not
 from homing.outputs.lock import folder_lock
-from homing.outputs.ownership import FEATURES, LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, remove_run
+from homing.outputs.ownership import FEATURES, LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, note, remove_run
 from homing.outputs.pool_paths import check_output
 from homing.recipe.reading import read_recipe
 from homing.recipe.schema import PoolSpec, Recipe
 
 
 def pools_of(recipe: Recipe) -> list[str]:
-    """Paths of all pools that a recipe names."""
-    return [spec.path for single in (recipe.by_target() or {"": recipe}).values() for spec in _specs(single)]
+    """Paths of all pools that a recipe names, and of the folders in which their images lie."""
+    specs = [spec for single in (recipe.by_target() or {"": recipe}).values() for spec in _specs(single)]
+    return [path for spec in specs for path in (spec.path, spec.root) if path is not None]
 
 
 def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -40,20 +42,24 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
 
 
 def _check_recipe(folder: Path, began: Path, recipe: Recipe) -> None:
-    """Whether a run was begun with a recipe, all defaults included."""
-    written = began.read_bytes()
+    """Whether a run was begun with a recipe, all defaults included, or may go on with it."""
+    written, why = began.read_bytes(), ""
     if written == recipe.to_yaml().encode():
         return
     with suppress(RecipeError):
-        if read_recipe(began).to_yaml().encode() != written:  # settings or defaults came or went since
+        before = read_recipe(began)
+        # settings or defaults came or went since; what is finished does not go on with them
+        if before.to_yaml().encode() != written and not (folder / "results.json").exists():
             raise CheckpointError(
                 f"{folder}: its recipe was written by another version of homing, or by hand; finish the run with what"
                 f" began it, run its recipe anew with `homing run {began} --output OTHER`, or begin again with"
                 " --overwrite"
             )
+        if not (why := why_not(before, recipe)):
+            return
     raise CheckpointError(
-        f"{folder}: was begun with another recipe; resume with `homing run {began} --output {folder} --resume`,"
-        " or begin again with --overwrite"
+        f"{folder}: was begun with another recipe{f' ({why})' if why else ''}; resume with"
+        f" `homing run {began} --output {folder} --resume`, or begin again with --overwrite"
     )
 
 
@@ -102,9 +108,21 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
     check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
     began = folder / "recipe.yaml"
     if resume and began.exists():
+        _note_change(folder, began, recipe)
         return
     with _begun(folder, recipe.sha256()):
         write_whole(began, recipe.to_yaml().encode())
+
+
+def _note_change(folder: Path, began: Path, recipe: Recipe) -> None:
+    """Write down that a run goes on with more methods, or for longer: then it is not finished any more."""
+    before = read_recipe(began)
+    if before == recipe:
+        return
+    if is_prolonged(before, recipe):
+        (folder / "results.json").unlink(missing_ok=True)
+    write_whole(began, recipe.to_yaml().encode())
+    note(folder, recipe_sha256=recipe.sha256())
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from homing.errors import DataError
 from homing.features.cache import backbone_digest
-from homing.models.backbone import Preprocessing, build_model
+from homing.models.backbone import Preprocessing, architecture_of, build_model
 from homing.models.parts import classifiers_of
 from homing.outputs.artefact import folder_whole, write_json
 from homing.rates.learned.scorer import Scorer
@@ -53,6 +53,7 @@ def save_scorer(
     *,
     backbone: str,
     image_size: int | None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the folder, whole or not at all; files of other names in it stay."""
     head = {id(value) for part in classifiers_of(saved.model) for value in part.state_dict(keep_vars=True).values()}
@@ -60,8 +61,9 @@ def save_scorer(
     body = {name: _plain(value) for name, value in state.items() if id(value) not in head}
     about = {
         "format": FORMAT,
-        "backbone": backbone,
+        "backbone": architecture_of(saved.model, backbone),
         "image_size": image_size,
+        "model_args": dict(model_args or {}),
         "backbone_digest": backbone_digest(saved.model),
         "preprocessing": asdict(saved.preprocessing),
         "precision": saved.precision,
@@ -88,7 +90,12 @@ def open_scorer(folder: Path) -> SavedScorer:
             )
         preprocessing = _preprocessing(about["preprocessing"])
         model, _, _ = build_model(
-            about["backbone"], "none", num_classes=len(about["classes"]), image_size=about["image_size"], seed=0
+            about["backbone"],
+            "none",
+            num_classes=len(about["classes"]),
+            image_size=about["image_size"],
+            seed=0,
+            model_args=about.get("model_args"),
         )
         model.load_state_dict(load_file(folder / "backbone.safetensors"), strict=False)
         if backbone_digest(model) != about["backbone_digest"]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from homing.measures import headline_of
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.rates_reader import RatesFile
 
@@ -27,7 +28,9 @@ def write_shared(folder: Path, each: Mapping[str, dict[str, Any]]) -> dict[str, 
     """
     rates = {name: RatesFile(folder / name / "rates.parquet").rates() for name in each}
     pairs = [_pair(a, b, rates[a], rates[b]) for a, b in itertools.combinations(each, 2)]
-    results = {"targets": {name: _row(one) for name, one in each.items()}, "pairs": pairs}
+    metric = headline_of(next(iter(each.values()), {})).key
+    rows = {name: _row(one, metric) for name, one in each.items()}
+    results = {"metric": metric, "targets": rows, "pairs": pairs}
     table = io.StringIO()
     writer = csv.DictWriter(table, _PAIR)
     writer.writeheader()
@@ -37,13 +40,14 @@ def write_shared(folder: Path, each: Mapping[str, dict[str, Any]]) -> dict[str, 
     return results
 
 
-def _row(results: dict[str, Any]) -> dict[str, Any]:
+def _row(results: dict[str, Any], metric: str) -> dict[str, Any]:
     score = results["target"] or {}
     return {
         "num_target": results["data"]["target"]["num_samples"],
         "effective_sample_size": results["rates"]["effective_sample_size"],
         "phi": results["rates"]["phi"],
         "accuracy": score.get("accuracy"),
+        metric: score.get(metric),
         "scanned_source_images": results["cost"]["scanned_source_images"],
         "warnings": results["warnings"],
     }

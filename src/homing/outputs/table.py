@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from homing.measures import MEASURES, headline_of
+from homing.outputs.report.keeping import shipped_line
 from homing.outputs.report.verdict import scores, verdict
 from homing.outputs.titles import phi_title, title_of
-from homing.terminal import in_a_line
+from homing.terminal import counted, in_a_line
 
 
 def summary(folder: Path, results: dict[str, Any]) -> str:
@@ -17,6 +20,8 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         folder: Of the run.
         results: Of its `results.json`.
     """
+    if folder.suffix in (".parquet", ".csv"):  # the rates alone were asked for
+        return "\n".join([rates_table(results), *_told(results["warnings"]), "", f"rates: {folder}"])
     if "targets" in results:
         warnings = [f"{name}: {text}" for name, row in results["targets"].items() for text in row["warnings"]]
         table = targets_table(results)
@@ -32,7 +37,11 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         table = rates_table(results) if results["target"] is None else results_table(results)
     if results.get("unlabelled"):
         where += f"; label next: {folder / 'labels_wanted.csv'}"
-    return "\n".join([table, *(f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)), "", where])
+    return "\n".join([table, *_told(warnings), "", where])
+
+
+def _told(warnings: Sequence[str]) -> list[str]:
+    return [f"warning: {in_a_line(text)}" for text in dict.fromkeys(warnings)]
 
 
 def rates_table(results: dict[str, Any]) -> str:
@@ -47,10 +56,12 @@ def rates_table(results: dict[str, Any]) -> str:
 def targets_table(results: dict[str, Any]) -> str:
     """Several targets of one source: what each got, and which of them share data."""
     width = max(12, *(len(name) for name in results["targets"])) + 2
-    lines = [f"{'target':{width}}{'images':>7}{'effective sample size':>23}{'accuracy':>10}"]
+    measure = headline_of(results)
+    lines = [f"{'target':{width}}{'images':>7}{'effective sample size':>23}{measure.word:>19}"]
     for name, row in results["targets"].items():
-        accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-        lines.append(f"{name:{width}}{row['num_target']:7,}{row['effective_sample_size']:23,.0f}{accuracy:>10}")
+        value = row.get(measure.key)
+        shown = "–" if value is None else measure.write(value)
+        lines.append(f"{name:{width}}{row['num_target']:7,}{row['effective_sample_size']:23,.0f}{shown:>19}")
     lines += ["", f"{'who shares data':{2 * width}}{'rank correlation':>17}{'common mass':>13}"]
     for pair in results["pairs"]:
         correlation = "–" if pair["rank_correlation"] is None else f"{pair['rank_correlation']:.2f}"
@@ -59,41 +70,37 @@ def targets_table(results: dict[str, Any]) -> str:
 
 
 def results_table(results: dict[str, Any]) -> str:
-    """One row a method, worst first, the run's own marked: accuracy, its 95 % interval, NLL."""
+    """One row a method, worst first, the run's own marked: what they are judged by, its 95 % interval, NLL."""
     own = results["method"]
-    rows = {**results["baselines"], own: results["target"]}
     images = f"{results['target']['num_test']:,} " + (
         "test images" if results.get("headline") == "test" else "target images, cross-validated"
     )
-    lines = [f"{'':2}{'method':28}{'accuracy':>9}   {'95 % interval':15}{'NLL':>7}   on {images}"]
-    for name, row in sorted(rows.items(), key=lambda item: item[1]["accuracy"]):
-        low, high = row["accuracy_interval"]
-        mark = "→ " if name == own else "  "
-        title = title_of(name)
-        lines.append(f"{mark}{title:28}{row['accuracy']:9.1%}   [{low:.1%}, {high:.1%}] {row['nll']:7.3f}")
-    found = verdict(scores(results))
-    return "\n".join([*lines, "", f"{found.title}: {found.text}"])
+    listed = scores(results)
+    measure = listed[0].measure
+    width, last = max(9, len(measure.word)), "accuracy" if measure.key == "nll" else "nll"
+    head = f"{'':2}{'method':28}{measure.word:>{width}}   {'95 % interval':16}{MEASURES[last].word:>8}   on {images}"
+    lines = [head]
+    for row in reversed(listed):
+        title, other = title_of(own) if row.is_run else row.title, MEASURES[last].write(row.values[last])
+        mark = "→ " if row.is_run else "  "
+        lines.append(f"{mark}{title:28}{row.text:>{width}}   {row.interval:16}{other:>8}")
+    found = verdict(listed, results.get("models"))
+    return "\n".join([*lines, "", f"{found.title}: {found.text}", *filter(None, [shipped_line(results)])])
 
 
 def score_lines(score: dict[str, Any]) -> list[str]:
     """What `homing evaluate` says: the figures, then the classes, worst first."""
-    low, high = score["accuracy_interval"]
-    head = set_lines(score) if "mean_average_precision" in score else []
-    head += [
-        f"accuracy {score['accuracy']:.1%} [{low:.1%}, {high:.1%}] on {score['num_test']:,} images",
-        f"macro F1 {score['macro_f1']:.3f}   NLL {score['nll']:.3f}   calibration error {score['ece']:.3f}",
-    ]
+    known = [measure for measure in MEASURES.values() if score.get(measure.key) is not None]
+    head = [counted(score["num_test"], "image")]
+    for measure in known:
+        low, high = (measure.plain(end) for end in score[f"{measure.key}_interval"])
+        head.append(f"{measure.word:18}{measure.write(score[measure.key])} [{low}, {high}]")
+    head.append(f"{'calibration error':18}{score['ece']:.3f}")
+    if found := score.get("calibrated"):
+        at = f"at the model's temperature of {found['temperature']:.2f}"
+        head.append(f"{at}: calibration error {found['ece']:.3f}, NLL {found['nll']:.3f}")
     dropped = [in_a_line(f"left out: {item['image']}: {item['reason']}") for item in score["dropped"]]
     figure = "average_precision" if "mean_average_precision" in score else "accuracy"
     classes = sorted(score["per_class"].items(), key=lambda item: item[1][figure])
     rows = [f"  {in_a_line(name):28}{row[figure]:7.1%} of {row['num_test']:,}" for name, row in classes]
     return [*head, *dropped, *rows]
-
-
-def set_lines(score: dict[str, Any]) -> list[str]:
-    """What is said first where an image may be of several classes; an accuracy is of whole sets then."""
-    low, high = score["mean_average_precision_interval"]
-    return [
-        f"mean average precision {score['mean_average_precision']:.1%} [{low:.1%}, {high:.1%}]"
-        f"   micro F1 {score['micro_f1']:.3f}"
-    ]

@@ -1,21 +1,23 @@
-"""Pictures of source samples by id, for the report."""
+"""Pictures of samples by id, for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from homing.errors import DataError
+from homing.outputs.report.pictures import Pictures, Shown
 from homing.pools.pool import Pool, join
 from homing.pools.reading import read_pool
 
 if TYPE_CHECKING:
+    from homing.pools.problem import Problem
     from homing.recipe.schema import Recipe
 
 _BLOCK = 1 << 20  # ids that are looked through at a time
-Pictures = Callable[[list[str]], list[bytes | None]]
 
 
 def thumbnails_of(recipe: Recipe) -> Pictures:
@@ -24,6 +26,24 @@ def thumbnails_of(recipe: Recipe) -> Pictures:
         return pictures_of(join([read_pool(spec, sets=None) for spec in recipe.data.sources]))
     except DataError:
         return lambda ids: [None] * len(ids)
+
+
+def shown_of_recipe(recipe: Recipe) -> Shown:
+    """What the report of a recipe's run may show, out of its pools, as far as they can still be read."""
+    data = recipe.data
+    own: dict[str, Pictures] = {}
+    if recipe.output.show_target:
+        for role, spec in (("target", data.target_pool), ("test", data.test_pool)):
+            with suppress(DataError):
+                own |= {} if spec is None else {role: pictures_of(read_pool(spec, sets=None))}
+    return Shown(thumbnails_of(recipe), own=own)
+
+
+def shown_of_problem(problem: Problem, *, show_target: bool) -> Shown:
+    """The same of pools that are open."""
+    pools = {"target": problem.target, "test": problem.test} if show_target else {}
+    own = {role: pictures_of(pool) for role, pool in pools.items() if pool is not None}
+    return Shown(pictures_of(problem.source), own=own)
 
 
 def pictures_of(source: Pool) -> Pictures:

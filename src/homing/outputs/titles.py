@@ -9,13 +9,6 @@ DESCRIPTORS = {
     "label_consistency": "Label consistency",
     "target_alignment": "Target alignment",
 }
-SCORES = {
-    "mean_average_precision": "Mean average precision",
-    "micro_f1": "Micro F1",
-    "macro_f1": "Macro F1",
-    "nll": "Loss",
-    "ece": "Calibration error",
-}
 PHI = {"let_go": "noise exponent", "match_lift": "lift of matching images", "target_weight": "weight of a target image"}
 """Numbers of the rate model whose name does not say what they are; keys as in `results.json`."""
 

@@ -1,15 +1,17 @@
-"""Names of classes: one name in whatever Unicode form it is written; names that only look the same are told."""
+"""Names of classes: one name in whatever Unicode form it is written; names that look nearly the same are told."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 _SHOWN = 24  # code points of a name in a message
 _LISTED = 12  # names in a message
 _LONGEST = 60  # characters of one of them
+_SHORTEST = 5  # letters of a name of which one may be a slip
+_SEPARATORS = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _MISSING = frozenset({"nan", "nat", "null", "none", "na", "n/a", "#n/a", "<na>", "-1", "-1.0", "?", "undefined"})
 _INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD])
@@ -21,7 +23,10 @@ def composed(name: str) -> str:
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that differ only by case, outer space, invisible characters or how a number is written; groups, sorted."""
+    """Names that differ only by case, separators, invisible characters or how a number is written; groups, sorted.
+
+    Separators are spaces, hyphens and underscores.
+    """
     groups: dict[str, set[str]] = {}
     for name in names:
         groups.setdefault(_key(name), set()).add(name)
@@ -33,17 +38,37 @@ def seems_missing(name: str) -> bool:
     return name.strip().casefold() in _MISSING
 
 
-def nearest(name: str, names: Sequence[str]) -> str | None:
-    """One of some names that looks the same as another one."""
-    return next((other for other in names if other != name and _key(other) == _key(name)), None)
+def spelled_alike(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """Each name that is one of some others in another spelling, as `alike` tells, with that other one."""
+    by_key = {_key(other): other for other in others}
+    return [(name, by_key[key]) for name in names if (key := _key(name)) in by_key]
 
 
-def quoted(names: Iterable[str], at_most: int = _LISTED) -> str:
-    """Names as a message lists them: each in quotes, so that spaces and line breaks show, and none of any length."""
+def near_misses(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """Each name that is nearly one of some others, with that one: a plural, or a letter less, more, other or moved."""
+    by_slip: dict[str, str] = {}
+    for other in others:
+        for slip in _slips(other):
+            by_slip.setdefault(slip, other)
+    found = ((name, next((by_slip[slip] for slip in _slips(name) if slip in by_slip), None)) for name in names)
+    return [(name, other) for name, other in found if other is not None]
+
+
+def quoted(names: Iterable[str], at_most: int = _LISTED, *, counts: Mapping[str, int] | None = None) -> str:
+    """Names as a message lists them: each in quotes, so that spaces and line breaks show, and none of any length.
+
+    Args:
+        names: All of them.
+        at_most: How many are listed.
+        counts: Images of each name, where they are to be told.
+    """
     names = list(names)
-    cut = (name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:at_most])
+    cut = [repr(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}...") for name in names[:at_most]]
+    if counts is not None:
+        held = [counts[name] for name in names[:at_most]]
+        cut = [f"{text} ({count:,} image{'s' * (count != 1)})" for text, count in zip(cut, held, strict=True)]
     more = f", ... {len(names) - at_most:,} more" if len(names) > at_most else ""
-    return ", ".join(map(repr, cut)) + more
+    return ", ".join(cut) + more
 
 
 def shown(name: str) -> str:
@@ -55,4 +80,16 @@ def shown(name: str) -> str:
 def _key(name: str) -> str:
     folded = " ".join(unicodedata.normalize("NFKC", name.translate(_INVISIBLE)).casefold().split())
     number = float(folded) if _NUMBER.fullmatch(folded) else math.inf
-    return repr(number) if math.isfinite(number) else folded
+    return repr(number) if math.isfinite(number) else _SEPARATORS.sub("", folded) or folded
+
+
+def _slips(name: str) -> list[str]:
+    """What a name and its near misses have in common, the likeliest first: itself, its singular, one letter left out.
+
+    Digits are no slips: class 1 is not class 2.
+    """
+    key = _key(name)
+    found = [key, key.removesuffix("es"), key.removesuffix("s")]
+    if len(key) >= _SHORTEST:
+        found += [key[:place] + key[place + 1 :] for place in range(len(key)) if not key[place].isdigit()]
+    return found

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from homing.pools.texts import Texts
 
 MAX_FILE_BYTES = 1 << 30
 """A larger file is no picture (the largest that a recipe may allow, 178 megapixels of 16 bits, has a gibibyte raw)."""
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: no two numbers come to the same, and neighbours lie far apart
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe (FIFO)",
@@ -57,15 +59,31 @@ def read_regular(path: str | Path) -> bytes:
     Raises:
         OSError: It cannot be read, is something else than a file, or is too large to be a picture.
     """
-    _checked(os.stat(path))  # opening a pipe would wait, and opening a device can do something
-    # what it is may change between the two: not even then may opening it wait
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    _checked(os.stat(path))
+    with open_regular(path) as file:
         size = _checked(os.fstat(file.fileno())).st_size  # what was opened may be something else by now
         data = file.read(size + 1) if size else b""
     if len(data) != size:
         raise unreadable(f"changed while it was read ({size:,} bytes, then others); read it again when it rests")
     return data
+
+
+def open_regular(path: str | Path, buffering: int = -1) -> BinaryIO:
+    """A regular file (links are followed) of any size, opened for reading; nothing else is ever opened.
+
+    Raises:
+        OSError: It cannot be opened, or is something else than a file.
+    """
+    check_regular(path)  # opening a pipe would wait, and opening a device can do something
+    # what it is may change between the two: not even then may opening it wait
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    file: BinaryIO = os.fdopen(os.open(path, flags), "rb", buffering)
+    try:
+        _check_kind(os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _check_kind(found: os.stat_result) -> None:
@@ -89,6 +107,21 @@ def file_state(path: str | Path, *more: object) -> bytes | None:
         return None
     text = "\0".join(map(str, (os.fspath(path), found.st_size, found.st_mtime_ns, *more)))
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=STATE_BYTES).digest()
+
+
+def states_within(state: bytes, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """States of things that lie in one file, uint8 [len(numbers), 16].
+
+    Args:
+        state: Of the file, 16 bytes.
+        numbers: What tells them apart in it: rows, or where they begin.
+    """
+    plain = numbers.astype("<u8")
+    found = np.empty((len(numbers), STATE_BYTES), np.uint8)
+    # whoever looks states up compares first halves: they must differ from one to the next
+    found[:, :8] = (plain * _SPREAD ^ np.frombuffer(state[:8], "<u8"))[:, None].view(np.uint8)
+    found[:, 8:] = plain[:, None].view(np.uint8)
+    return found
 
 
 def leads_out(name: str) -> bool:
@@ -119,7 +152,7 @@ class FolderImages:
         """
         name = self.names[row]
         if leads_out(name):
-            raise unreadable(f"the file_name {name!r} points outside its folder; only files inside are read")
+            raise unreadable(f"the path {name!r} points outside of {self.root}; only files inside are read")
         return self.root / name
 
     def read(self, row: int) -> bytes:

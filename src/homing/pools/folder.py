@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import unicodedata
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +13,9 @@ import pyarrow.compute as pc
 from homing.errors import DataError
 from homing.pools.class_names import quoted
 from homing.pools.columns import Columns
-from homing.pools.files import FolderImages, leads_out
+from homing.pools.files import FolderImages
+from homing.pools.filters import chosen_rows
+from homing.pools.inside import numbered, paths_inside
 from homing.pools.layouts import check_layout, layout_doubts
 from homing.pools.metadata import metadata_of, read_metadata
 from homing.pools.pool import Pool, ReadAs
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 UNLABELLED = "unlabelled"
 """Class of every row of a pool without labels."""
-_ODD_PATH = r"^$|^/|\x00|//|/$|(^|/)\.\.?(/|$)"  # what is more than names with a slash between them
 _UNREAD = "one counts where it is called metadata.csv, .jsonl or .parquet and lies in the pool's folder"
 _LEFTOVER = r"(?i)(^|/)(\._[^/]*|__macosx|@eadir|thumbs\.db|desktop\.ini|\.ds_store)(/|$)"
 
@@ -49,14 +48,18 @@ def read_folder(name: str, root: Path, spec: PoolSpec) -> Pool:
     return _by_folders(name, root, spec) if metadata is None else _by_metadata(name, root, metadata, spec)
 
 
-def column(columns: Mapping[str, Texts], name: str, where: Path, what: str) -> Texts:
+def column(columns: Mapping[str, Texts], name: str, where: Path | str, what: str) -> Texts:
     """A column by name.
 
     Raises:
         DataError: There is none; lists those that there are.
     """
     if name not in columns:
-        hint = "rename the one that holds the paths of the images" if what == "file" else f"set {what}_column to one"
+        hint = (
+            "set image_column to the one that holds the paths of the images"
+            if what == "file"
+            else f"set {what}_column to one"
+        )
         raise DataError(
             f"{where}: there is no column {name!r}; columns: {quoted(columns) or 'none'}; {hint}, or add it"
         )
@@ -64,11 +67,13 @@ def column(columns: Mapping[str, Texts], name: str, where: Path, what: str) -> T
 
 
 def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
-    for key in ("label_column", "id_column", "group_column"):
+    for key in ("image_column", "label_column", "id_column", "group_column"):
         if getattr(spec, key):
             column({}, getattr(spec, key), root, key.removesuffix("_column"))
     if spec.label_columns:
         column({}, spec.label_columns[0], root, "label")
+    if spec.where:
+        raise DataError(f"{root}: where chooses rows of a table, and this is a folder of images; leave it out")
     listing = list_images(root)
     files, warnings = listing.files, listing.doubts()
     if (tables := listing.unread_tables()) is not None:
@@ -81,8 +86,8 @@ def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
     if spec.labels == "none":
         labels = Texts.constant(UNLABELLED, len(files))
     else:
-        labels, used = _folder_labels(files, root), {"label": "the folder directly in the pool", **used}
-        _check_classes(listing, root)
+        labels, used = labels_of_folders(files, root), {"label": "the folder directly in the pool", **used}
+        check_classes(listing, root)
         check_layout(listing, root)
         warnings += layout_doubts(listing)
     read_as = ReadAs(name, "image folder", used, dict(listing.skipped), tuple(warnings))
@@ -94,21 +99,26 @@ def _pool(name: str, ids: Texts, labels: Texts, store: FolderImages, columns: Co
     return Pool(name, ids, labels, store, sources, columns, np.arange(len(ids)), (read_as,))
 
 
-def _folder_labels(files: Texts, root: Path) -> Texts:
-    """The first folder of each path."""
+def labels_of_folders(files: Texts, root: Path | str) -> Texts:
+    """The first folder of each path.
+
+    Raises:
+        DataError: One lies in none.
+    """
     plain = files.plain()
     ends = pc.find_substring(plain, "/")
     direct = pc.index(ends, pa.scalar(-1, ends.type)).as_py() if len(plain) else -1
     if direct >= 0:
         raise DataError(
-            f"{root / files[direct]}: lies directly in the pool, so it has no class; put images into one sub-folder a"
+            f"{root}/{files[direct]}: lies directly in the pool, so it has no class; put images into one sub-folder a"
             " class, or add metadata.csv with the columns file_name and label"
         )
     return Texts(pc.replace_substring_regex(plain, r"(?s)/.*", "").dictionary_encode())
 
 
-def _check_classes(listing: Listing, root: Path) -> None:
-    filled = set(_folder_labels(listing.files, root).unique())
+def check_classes(listing: Listing, root: Path | str) -> None:
+    """Refuse a folder directly in the pool that holds no image."""
+    filled = set(labels_of_folders(listing.files, root).unique())
     empty = [name for name in listing.folders if name not in filled]
     if not filled or not empty:
         return
@@ -122,10 +132,14 @@ def _check_classes(listing: Listing, root: Path) -> None:
 
 
 def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
-    table, warnings = _without_leftovers(read_metadata(metadata), metadata)
-    files = _inside(root, column(table, "file_name", metadata, "file"), metadata)
-    columns = Columns({key: _reader(table, key) for key in table if key != "file_name"})
-    used = {"image": "file_name"}
+    table, warnings = _without_leftovers(read_metadata(metadata, spec.separator), metadata, spec)
+    selection, image = "", spec.image_column or "file_name"
+    if spec.where:
+        rows = chosen_rows(table, spec.where, metadata)
+        table, selection = table.take(rows), f"{len(rows):,} of {len(table[image]):,} rows where {spec.where}"
+    files = paths_inside(root, column(table, image, metadata, "file"), metadata, image)
+    columns = Columns({key: _reader(table, key) for key in table if key != image})
+    used = {"image": image}
     label_column = spec.label_column or ("label" if "label" in columns else None)
     if spec.labels == "none" or spec.label_columns:
         labels = Texts.constant(UNLABELLED, len(files))
@@ -134,27 +148,27 @@ def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
     else:
         if columns and not pc.all(pc.match_substring(files.plain(), "/")).as_py():
             column(columns, "label", metadata, "label")  # is not there, and neither are folders
-        labels, used["label"] = _folder_labels(files, root), "the folder directly in the pool"
+        labels, used["label"] = labels_of_folders(files, root), "the folder directly in the pool"
         if columns:
             warnings.append(
                 f"{metadata.name} has no column 'label', so folders were taken for classes"
                 f" ({quoted(labels.unique())}); where one of its columns ({quoted(columns)}) holds the class, set"
                 " label_column to its name"
             )
-    ids, used["id"] = _numbered(files), "file_name"
+    ids, used["id"] = numbered(files), image
     if spec.id_column:
         ids, used["id"] = column(columns, spec.id_column, metadata, "id"), spec.id_column
     if spec.group_column:
         column(columns, spec.group_column, metadata, "group")
         used["group"] = spec.group_column
-    warnings += _unnamed(root, files, metadata)
-    read_as = ReadAs(name, f"image folder with {metadata.name}", used, {}, tuple(warnings))
+    warnings += [] if spec.where else _unnamed(root, files, metadata)
+    read_as = ReadAs(name, f"image folder with {metadata.name}", used, {}, tuple(warnings), selection=selection)
     return _pool(name, ids, labels, FolderImages(root, files), columns, read_as)
 
 
-def _without_leftovers(table: Columns, metadata: Path) -> tuple[Columns, list[str]]:
+def _without_leftovers(table: Columns, metadata: Path, spec: PoolSpec) -> tuple[Columns, list[str]]:
     """The rows that name no leftover of an operating system, and a warning where there were such."""
-    names = column(table, "file_name", metadata, "file")
+    names = column(table, spec.image_column or "file_name", metadata, "file")
     leftover = np.asarray(pc.match_substring_regex(names.plain(), _LEFTOVER).to_numpy(zero_copy_only=False))
     if not leftover.any():
         return table, []
@@ -165,51 +179,6 @@ def _without_leftovers(table: Columns, metadata: Path) -> tuple[Columns, list[st
 
 def _reader(table: Columns, name: str) -> Callable[[], Texts]:
     return lambda: table[name]
-
-
-def _numbered(files: Texts) -> Texts:
-    """The same, with `row-N` for a row that names no file."""
-    if not pc.any(pc.equal(pc.binary_length(files.plain()), 0)).as_py():
-        return files
-    return Texts(file or f"row-{row}" for row, file in enumerate(files))
-
-
-def _inside(root: Path, texts: Texts, metadata: Path) -> Texts:
-    """File names of the metadata as paths inside its folder.
-
-    What is not there, or points outside, stays as it is written: it is a bad image, told with the others.
-
-    Raises:
-        DataError: None of them names a file that is there.
-    """
-    start, odd = f"{os.path.abspath(root)}{os.sep}", pc.match_substring_regex(texts.plain(), _ODD_PATH)
-    files = Texts(_plain_path(text, start) for text in texts) if pc.any(odd).as_py() else texts
-    lost = [row for row, file in enumerate(files) if leads_out(file) or not os.path.lexists(start + file)]
-    other = {row: form for row in lost if (form := _other_form(files[row], start)) is not None}
-    if lost and len(lost) == len(files) and not other:
-        raise DataError(f"{metadata}: none of its {len(files):,} rows names an image; row 0: {_wrong(files[0], root)}")
-    return Texts(other.get(row, file) for row, file in enumerate(files)) if other else files
-
-
-def _plain_path(text: str, start: str) -> str:
-    inside = text.removeprefix(start)
-    return inside if leads_out(inside) or "://" in inside else PurePosixPath(inside).as_posix()
-
-
-def _other_form(file: str, start: str) -> str | None:
-    """The same name in the Unicode form in which a file is there: macOS writes an accent apart from its letter."""
-    forms = () if leads_out(file) else (unicodedata.normalize(form, file) for form in ("NFC", "NFD"))
-    return next((form for form in forms if form != file and os.path.lexists(start + form)), None)
-
-
-def _wrong(file: str, root: Path) -> str:
-    if leads_out(file):
-        return (
-            f"file_name {file!r} points outside its folder; only paths inside are read: move the file there, or place"
-            " a link"
-        )
-    hint = "; write / between folders" if "\\" in file else ""
-    return f"file_name {file!r} names no file in {root}; correct it, or leave the row out{hint}"
 
 
 def _unnamed(root: Path, files: Texts, metadata: Path) -> list[str]:

@@ -190,14 +190,24 @@ class Images:
         """Decode every row once and list those that cannot be; fills the cache on the way."""
         return self.find_odd(advance)[0]
 
-    def find_odd(self, advance: Callable[[int], None] = lambda count: None) -> tuple[list[BadImage], list[int]]:
-        """Decode every row once: those that cannot be decoded, and rows of those that are of one colour."""
+    def find_odd(
+        self,
+        advance: Callable[[int], None] = lambda count: None,
+        see: Callable[[Loaded], None] = lambda loaded: None,
+    ) -> tuple[list[BadImage], list[int]]:
+        """Decode every row once: those that cannot be decoded, and rows of those that are of one colour.
+
+        Args:
+            advance: Called with the number of rows done.
+            see: Looks on.
+        """
         bad: list[BadImage] = []
         blank: list[int] = []
         rows = np.arange(len(self))
         for loaded in self.loading(rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)):
             bad += loaded.bad
             blank += loaded.blank()
+            see(loaded)
             advance(len(loaded.rows))
         return bad, blank
 

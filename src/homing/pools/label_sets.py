@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
-from homing.pools.class_names import composed, nearest, quoted, shown
+from homing.pools.class_names import composed, quoted, shown, spelled_alike
 from homing.pools.pool import Pool
 from homing.pools.rows import ProblemRows
 from homing.pools.texts import Texts
@@ -39,7 +39,7 @@ class LabelSets:
     holds: npt.NDArray[np.bool_]
 
 
-def as_text(labels: Sequence[str]) -> str:
+def as_text(labels: Iterable[str]) -> str:
     """A set of labels as the text that stands for it."""
     return json.dumps(sorted({composed(label.strip()) for label in labels}), ensure_ascii=False)
 
@@ -141,6 +141,21 @@ def class_counts(pool: Pool) -> Counter[str]:
     return found
 
 
+def strata(pool: Pool) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """What a pool is divided by so that no class is lost: the class of each row, or the rarest one of its set.
+
+    Returns:
+        Position of each row's in the names, int32 [len(pool)], and the names; rows of no class have an empty one.
+    """
+    codes, texts = pool.labels.encode()
+    if not holds_sets(pool):
+        return codes, list(texts)
+    counts = class_counts(pool)
+    rarest = [min(json.loads(text), key=lambda name: (counts[name], name), default="") for text in texts]
+    names = sorted(set(rarest))
+    return np.array([names.index(name) for name in rarest], np.int32)[codes], names
+
+
 def holds_sets(pool: Pool) -> bool:
     """Whether the labels of a pool are sets."""
     return all(map(_is_list, pool.classes))
@@ -188,7 +203,7 @@ def _missing(pool: Pool, classes: Sequence[str], role: str = "source") -> list[s
     missing = sorted(set(classes_of(pool)) - set(classes))
     if not missing:
         return []
-    near = [(name, other) for name in missing if (other := nearest(name, classes)) is not None]
+    near = spelled_alike(missing, classes)
     hint = "".join(f"; {shown(name)} is not quite {shown(other)}" for name, other in near[:3])
     return [
         f"class {quoted(missing)} is not among the {role}'s classes ({quoted(classes)}); classes are matched by name:"

@@ -19,7 +19,18 @@ def is_split_name(name: str) -> bool:
     return _SPLIT.fullmatch(name.strip().lower()) is not None
 
 
-def check_layout(listing: Listing, root: Path) -> None:
+def is_of_split(file: str, split: str) -> bool:
+    """Whether a file is called for a split: train.parquet, train-00000-of-00002.parquet, train_1.tar."""
+    return re.match(rf"{re.escape(split)}([-.]|_?\d)", file) is not None
+
+
+def split_in(file: str) -> str | None:
+    """The split that a file is called for, if any."""
+    found = re.match(r"(train|training|validation|valid|val|test|dev)([-._]|\d)", file.lower())
+    return found.group(1) if found else None
+
+
+def check_layout(listing: Listing, root: Path | str) -> None:
     """Refuse folders in which splits would become classes.
 
     Raises:

@@ -77,6 +77,15 @@ class ImagesById:
     def __init__(self, specs: Sequence[PoolSpec]) -> None:
         self._pools = {name_of(spec): _PoolById(spec) for spec in specs}
 
+    def open(self) -> None:
+        """Read what has to be read of the pools.
+
+        Raises:
+            DataError: One of them holds no images.
+        """
+        for pool in self._pools.values():
+            pool.open()
+
     def find(self, source: str, sample_id: str) -> StoredImage:
         """The image of a sample.
 
@@ -96,6 +105,13 @@ class ImagesById:
 class _PoolById:
     def __init__(self, spec: PoolSpec) -> None:
         self.spec, self.root, self.by_path = spec, folder_of(spec), files_are_ids(spec)
+
+    def open(self) -> None:
+        if not self.by_path:
+            try:
+                _ = self._pool
+            except DataError as error:
+                raise DataError(f"{error}; rows without pictures come as a table: --output rates.parquet") from error
 
     @cached_property
     def _rows(self) -> RowsById:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
-from homing.pools.class_names import nearest, quoted, shown
+from homing.pools.class_names import near_misses, quoted, shown, spelled_alike
 from homing.pools.columns import Columns, joined_columns
 from homing.pools.rows import PoolRows, StoreRows
 from homing.pools.texts import Texts, digest_of, digest_of_pairs
@@ -56,6 +56,9 @@ class ReadAs:
         columns: What for → the column (or folder) that it was taken from.
         skipped: Suffix → files that were not read, because no image has it.
         warnings: What may have been meant otherwise, one sentence each.
+        version: Of a source that has versions, the one that is read; part of the pool's identity.
+        selection: Which rows of it were chosen, and how many that are; empty where all are.
+        renamed: Old name → new name of classes, as the recipe says.
     """
 
     name: str
@@ -63,6 +66,9 @@ class ReadAs:
     columns: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    version: str = ""
+    selection: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Pool:
             read_as=self.read_as,
         )
 
-    def label_indices(self, classes: Sequence[str], role: str = "source") -> npt.NDArray[np.int64]:
+    def label_indices(self, classes: Sequence[str], role: str = "the source") -> npt.NDArray[np.int64]:
         """Position of each row's class in `classes`, which are those of a role; int64 [len(self)].
 
         Raises:
@@ -132,12 +138,14 @@ class Pool:
         index = {name: position for position, name in enumerate(classes)}
         codes, names = self.labels.encode()
         if missing := [name for name in names if name not in index]:
-            near = [(name, other) for name in missing if (other := nearest(name, classes)) is not None]
-            hint = "".join(f"; {shown(name)} is not quite {shown(other)}" for name, other in near[:3])
+            twins = spelled_alike(missing, classes)
+            hint = "".join(f"; {shown(name)} is not quite {shown(other)}" for name, other in twins[:3])
+            if slips := near_misses([name for name in missing if name not in dict(twins)], classes)[:3]:
+                hint += f"; did you mean {', '.join(f'{other!r} for {name!r}' for name, other in slips)}?"
             raise DataError(
-                f"class {quoted(missing)} is not among the {role}'s classes"
+                f"class {quoted(missing)} is not among {role}'s classes"
                 f" ({quoted(classes)}); classes are matched by name: rename the folder or label,"
-                f" add such images to the {role}, or leave the class out{hint}"
+                f" add such images there, or leave the class out{hint}"
             )
         return np.array([index[name] for name in names], dtype=np.int64)[codes]
 
@@ -164,8 +172,9 @@ class Pool:
         return digest_of_pairs(self.ids, self.labels)
 
     def identity(self) -> str:
-        """sha256 over all ids, then all labels, as they stand: changes with any row and with their order."""
-        return digest_of(self.ids, self.labels)
+        """sha256 over all ids, then all labels, as they stand, and versions: changes with any and their order."""
+        versions = [one.version for one in self.read_as]
+        return digest_of(self.ids, self.labels, *([Texts(versions)] if any(versions) else []))
 
 
 class NoImages:

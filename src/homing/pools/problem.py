@@ -12,24 +12,19 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from homing.errors import DataError
+from homing.pools.class_matching import SINGLE, classes_of_both, only_in
 from homing.pools.label_sets import LabelSets, match_sets
 from homing.pools.names import RowNames
+from homing.pools.near_duplicates import PAIRS
 from homing.pools.pool import JoinedImages, Pool, join
 from homing.pools.reading import read_pool
 from homing.pools.rows import ProblemRows, StoreRows
+from homing.pools.split_off import split_off
 
 if TYPE_CHECKING:
     from homing.recipe.schema import Data, PoolSpec
 
 ROLES = ("source", "target", "test", "unlabelled")
-_PAIRS = (
-    ("target", "test"),
-    ("source", "test"),
-    ("source", "target"),
-    ("unlabelled", "test"),
-    ("unlabelled", "target"),
-)
-"""Roles whose shared pictures are told."""
 _Result = TypeVar("_Result")
 
 
@@ -62,6 +57,12 @@ class Problem:
     def source_classes(self) -> tuple[str, ...]:
         """What the source's labels are of: its own classes, or those of all."""
         return self.own_classes or self.classes
+
+    @property
+    def only_in_target(self) -> tuple[str, ...]:
+        """Classes that the target alone has, beside a source that shares the others; sorted."""
+        is_shared = self.has_target_labels and not self.own_classes and self.label_sets is None
+        return only_in(self.target, self.source.classes) if is_shared else ()
 
     @property
     def num_outputs(self) -> int:
@@ -167,7 +168,7 @@ def open_problem(data: Data, *, trains: bool = True, sets: bool = False) -> Prob
         sets: Whether an image has a set of labels.
 
     Raises:
-        DataError: A pool cannot be read, or the target or test has a class that the source lacks.
+        DataError: A pool cannot be read, or its classes cannot be matched.
     """
     pools, wrong = read_roles(data, sets=sets)
     if wrong:
@@ -185,7 +186,14 @@ def read_roles(data: Data, *, sets: bool = False) -> tuple[dict[str, Pool], list
         steps["test"] = lambda: read_pool(test, sets=sets)
     if (unlabelled := data.unlabelled_pool) is not None:
         steps["unlabelled"] = lambda: read_pool(unlabelled)
-    return _each(steps)
+    pools, wrong = _each(steps)
+    if (part := data.test_split) is not None and "target" in pools:
+        whole = pools["target"]
+        found, more = _each({"test": lambda: split_off(whole, part.stretch, data.max_pixels)})
+        wrong += more
+        parts = pools | dict(zip(("target", "test"), found.get("test", (whole,)), strict=False))
+        pools = {role: parts[role] for role in ROLES if role in parts}
+    return pools, wrong
 
 
 def _read_all(specs: Sequence[PoolSpec], *, sets: bool) -> list[Pool]:
@@ -206,7 +214,8 @@ def match_classes(pools: Mapping[str, Pool], data: Data, *, trains: bool = True,
         sets: As for `open_problem`.
 
     Raises:
-        DataError: The target or test has a class that the source lacks, or there is a single class.
+        DataError: Source and target have no class in common, or one in two spellings; the test has a class that neither
+            has; or there is a single class.
     """
     source, target, test, unlabelled = pools["source"], pools["target"], pools.get("test"), pools.get("unlabelled")
     if sets:
@@ -219,20 +228,23 @@ def match_classes(pools: Mapping[str, Pool], data: Data, *, trains: bool = True,
     is_labelled = data.target_pool.labels == "shared"
     is_apart = is_labelled and data.sources[0].labels == "other"
     classes, own = (target.classes, source.classes) if is_apart else (source.classes, ())
-    for role, names in (("source", source.classes), ("target", classes)):
+    whose, wrong = "the target" if own else "the source", list[str]()
+    if data.shares_labels:
+        matched, wrong = _each({"target": lambda: classes_of_both(source, target)})
+        classes = matched.get("target", tuple(sorted({*source.classes, *target.classes})))
+        whose = whose if classes == source.classes else "the source's or the target"
+    for role, names in () if data.shares_labels else (("source", source.classes), ("target", classes)):
         if len(names) < 2:
-            raise DataError(f"{role}: has the single class {names[0]!r}; there is nothing to tell apart")
-    found, wrong = _each(
+            raise DataError(f"{role}: {SINGLE.format(names[0])}")
+    found, more = _each(
         {
-            "source": lambda: source.label_indices(source.classes) + (len(classes) if own else 0),
+            "source": lambda: source.label_indices(own or classes) + (len(classes) if own else 0),
             "target": lambda: target.label_indices(classes) if is_labelled else unknown,
-            "test": lambda: (
-                np.empty(0, np.int64) if test is None else test.label_indices(classes, "target" if own else "source")
-            ),
+            "test": lambda: np.empty(0, np.int64) if test is None else test.label_indices(classes, whose),
             "unlabelled": lambda: np.full(0 if unlabelled is None else len(unlabelled), -1),
         }
     )
-    if wrong:
+    if wrong := [*wrong, *more]:
         raise DataError("\n".join(wrong))
     return Problem(source, target, test, classes, np.concatenate(list(found.values())), own, unlabelled)
 
@@ -276,7 +288,7 @@ def shared_pictures(problem: Problem | Mapping[str, Pool]) -> list[tuple[str, st
     wanted = {key for found in by_digest.values() for key in found}
     by_digest |= {role: _among(pool, lengths, wanted) for role, pool in roles.items() if role not in by_digest}
     found = []
-    for first, second in _PAIRS:
+    for first, second in PAIRS:
         ours, theirs = by_digest.get(first, {}), by_digest.get(second, {})
         shared = sorted((ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
         if shared:

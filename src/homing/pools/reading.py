@@ -1,4 +1,4 @@
-"""From a path in a recipe to a `Pool`: image folder, folder with metadata, parquet, saved dataset.
+"""From a path in a recipe to a `Pool`: image folder, folder with metadata, table, archive; here or in object storage.
 
 Everything is read where it lies; nothing is copied or cached, and no image is decoded.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,20 +17,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.errors import DataError
+from homing.pools.archives import is_shard_folder, read_archive
+from homing.pools.class_matching import renamed
 from homing.pools.class_names import composed, quoted
 from homing.pools.columns import Columns
-from homing.pools.files import FolderImages
-from homing.pools.folder import UNLABELLED, column, read_folder
+from homing.pools.folder import read_folder
+from homing.pools.hub import open_hub
 from homing.pools.label_sets import as_told
+from homing.pools.lance_table import is_lance, open_lance
 from homing.pools.layouts import is_split_name
-from homing.pools.pool import ImageStore, NoImages, Pool, ReadAs
-from homing.pools.table_images import REMEDY
-from homing.pools.tables import Table, is_table, open_table
+from homing.pools.metadata import columns_of
+from homing.pools.pool import ImageStore, NoImages, Pool
+from homing.pools.table_images import TableImages
+from homing.pools.table_pools import read_table
+from homing.pools.tables import Table, is_table, open_remote, open_table
 from homing.pools.texts import Texts
+from homing.recipe.hub_names import hub_name
+from homing.recipe.urls import checked_url, is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from homing.recipe.schema import PoolSpec
 
 
@@ -48,25 +54,24 @@ def read_pool(spec: PoolSpec, *, sets: bool | None = False) -> Pool:
     Raises:
         DataError: The path is missing or empty, a column is missing, ids are not unique, or it can be read in two ways.
     """
-    root, name = Path(spec.path), name_of(spec)
-    if not root.exists():
-        raise DataError(
-            f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv,"
-            " a parquet file or a saved dataset"
-        )
+    spec = _resolved(spec)
+    name = name_of(spec)
     try:
-        if root.is_dir() and not is_table(root):
+        if is_image_folder(spec):
             pool = read_folder(name, folder_of(spec), spec)
+        elif (archive := read_archive(name, spec)) is not None:
+            pool = archive
         else:
-            pool = _read_table(root, name, spec)
+            pool = read_table(_open(spec), name, spec)
     except OSError as error:
-        reason = " ".join(str(error.strerror or error).split())
-        raise DataError(f"{error.filename or spec.path}: {reason}") from error
+        raise _told(error, spec) from error
+    _check_keys(spec, pool)
     if not len(pool):
         raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
     pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
-    return _limited(_composed(_told_of_splits(as_told(pool, spec, sets=sets), spec)), spec.limit)
+    told = _composed(_told_of_splits(as_told(pool, spec, sets=sets), spec))
+    return _limited(told if sets is None else renamed(told, spec), spec.limit)
 
 
 def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
@@ -78,24 +83,21 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
     Raises:
         DataError: As `read_pool`.
     """
-    root = Path(spec.path)
-    if not root.exists():
-        raise DataError(f"{spec.path}: no such file or folder; give parquet, a folder of it, or a saved dataset")
+    spec = _resolved(spec)
     try:
-        table = open_table(root, spec.split)
+        table = _open(spec)
         if not len(table):
             raise DataError(f"{spec.path}: has no rows; rates need at least one on each side")
-        columns = Columns({key: _reader(table, key) for key in table.names})
+        columns = columns_of(table)
         ids, labels = (
-            _named(columns, what, name or what, root)
+            _named(columns, what, name or what, spec.path)
             for what, name in (("id", spec.id_column), ("label", spec.label_column))
         )
     except OSError as error:
-        reason = " ".join(str(error.strerror or error).split())
-        raise DataError(f"{error.filename or spec.path}: {reason}") from error
+        raise _told(error, spec) from error
     store: ImageStore = NoImages(len(table))
     with contextlib.suppress(DataError):  # pictures are shown where there are some, and nothing else is done with them
-        store = table.images()
+        store = table.images(spec.image_column)
     name = name_of(spec)
     pool = Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)))
     pool = _without_blank_labels(pool)
@@ -103,7 +105,13 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
     return _composed(pool), table
 
 
-def _named(columns: Columns, what: str, name: str, root: Path) -> Texts:
+def _told(error: OSError, spec: PoolSpec) -> DataError:
+    """One sentence that begins with the file, whether or not the error's own words do."""
+    where, reason = str(error.filename or spec.path), " ".join(str(error.strerror or error).split())
+    return DataError(reason if reason.startswith(where) else f"{where}: {reason}")
+
+
+def _named(columns: Columns, what: str, name: str, root: str) -> Texts:
     if name not in columns:
         raise DataError(
             f"{root}: there is no column {name!r}; columns: {quoted(columns) or 'none'}; name the one of {what}s with"
@@ -114,8 +122,13 @@ def _named(columns: Columns, what: str, name: str, root: Path) -> Texts:
 
 def name_of(spec: PoolSpec) -> str:
     """What a pool is called: as the recipe says, else the last part of its path."""
+    if spec.name:
+        return spec.name
     root = Path(spec.path)
-    return spec.name or (root.name if root.is_dir() else root.stem) or "pool"
+    if root.is_dir():
+        return root.name.removesuffix(".lance") or "pool"
+    plain = re.sub(r"[-_.\d]*\{.*", "", spec.path)  # shards/train-{0..9}.tar: train; shards/{0..9}.tar: shards
+    return Path(plain).stem or "pool"
 
 
 def folder_of(spec: PoolSpec) -> Path:
@@ -123,43 +136,52 @@ def folder_of(spec: PoolSpec) -> Path:
     return Path(spec.path) if spec.split is None else Path(spec.path) / spec.split
 
 
+def is_image_folder(spec: PoolSpec) -> bool:
+    """Whether a pool is a folder of images, with or without metadata: nothing else that is a folder."""
+    root = Path(spec.path)
+    is_folder = not is_url(spec.path) and root.is_dir()
+    return is_folder and not (is_table(root) or is_lance(spec.path) or is_shard_folder(root))
+
+
 def files_are_ids(spec: PoolSpec) -> bool:
     """Whether the ids of a pool are paths of files below `folder_of(spec)`."""
-    root = Path(spec.path)
-    return root.is_dir() and not is_table(root) and spec.id_column is None
+    return is_image_folder(spec) and spec.id_column is None
 
 
-def _read_table(root: Path, name: str, spec: PoolSpec) -> Pool:
-    table = open_table(root, spec.split)
-    store, image_column = table.images(), table.image_column()
-    columns = Columns({key: _reader(table, key) for key in table.names})
-    used = {"image": image_column}
-    if spec.labels == "none" or spec.label_columns:
-        labels = Texts.constant(UNLABELLED, len(store))
-    else:
-        used["label"] = spec.label_column or "label"
-        labels = column(columns, used["label"], root, "label")
-    if spec.group_column:
-        column(columns, spec.group_column, root, "group")
-        used["group"] = spec.group_column
-    if spec.id_column:
-        ids, used["id"] = column(columns, spec.id_column, root, "id"), spec.id_column
-    else:
-        ids, wrong = store.content_ids()
-        used["id"] = "the sha256 of the image's bytes"
-        if wrong and len(wrong) == len(ids):
-            first = _with_remedy(wrong[0])
-            raise DataError(f"{root}: none of its {len(ids):,} images can be read; row 0: {first}")
-    read_as = ReadAs(name, table.kind, used, {}, table.warnings)
-    return Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)), (read_as,))
+def _resolved(spec: PoolSpec) -> PoolSpec:
+    """The same, with a URL that may be read, or the path of a file://."""
+    return spec.model_copy(update={"path": checked_url(spec.path)}) if is_url(spec.path) else spec
 
 
-def _with_remedy(reason: str) -> str:
-    return reason if REMEDY in reason else f"{reason}; {REMEDY}"
+def _open(spec: PoolSpec) -> Table:
+    """The table that a path names."""
+    path = spec.path
+    if (name := hub_name(path)) is not None:
+        return open_hub(name, spec.split, spec.config, spec.revision)
+    if is_lance(path):
+        return open_lance(path, spec.split)
+    if is_url(path):
+        return open_remote(path, spec.split)
+    if not Path(path).exists():
+        raise DataError(
+            f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv, a table (parquet,"
+            " csv, jsonl), a saved dataset, tar shards, a zip file, or the name of a dataset of the hub"
+        )
+    return open_table(Path(path), spec.split, spec.separator)
 
 
-def _reader(table: Table, name: str) -> Callable[[], Texts]:
-    return lambda: table.texts(name)
+def _check_keys(spec: PoolSpec, pool: Pool) -> None:
+    """Refuse keys that say nothing of a pool of its kind."""
+    is_hub = hub_name(spec.path) is not None
+    (read_as,) = pool.read_as
+    wrong = [key for key in ("config", "revision") if getattr(spec, key) and not is_hub]
+    wrong += ["where"] if spec.where and not read_as.selection else []
+    is_csv = "separated by" in read_as.kind or read_as.kind.endswith("metadata.csv")
+    wrong += ["separator"] if spec.separator and not is_csv else []
+    wrong += ["root"] if spec.root and is_image_folder(spec) else []
+    wrong += ["image_column"] if spec.image_column and read_as.columns.get("image") != spec.image_column else []
+    if wrong:
+        raise DataError(f"{spec.path}: {' and '.join(wrong)} mean nothing for {read_as.kind}; leave them out")
 
 
 def _without_blank_labels(pool: Pool) -> Pool:
@@ -193,13 +215,14 @@ def _check_texts(pool: Pool, spec: PoolSpec) -> None:
             raise DataError(f"{spec.path}: {where} has no {what}{more}; fill it in or leave the row out")
     double = pool.ids.first_double()
     if double is not None:
-        place = f"column {spec.id_column}" if spec.id_column else "the file names"
+        named = spec.id_column or next((one.columns.get("image") for one in pool.read_as), None)
+        place = f"column {named}" if named else "the file names"
         raise DataError(f"{spec.path}: id {pool.ids[double]!r} occurs more than once in {place}; ids must be unique")
 
 
 def _is_named(pool: Pool, spec: PoolSpec) -> bool:
     """Whether ids say more to the reader than the number of the row does."""
-    return isinstance(pool.store, FolderImages) or spec.id_column is not None
+    return not isinstance(pool.store, TableImages) or spec.id_column is not None
 
 
 def _composed(pool: Pool) -> Pool:

@@ -15,18 +15,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from homing.pools.files import file_state, read_regular, unreadable
+from homing.pools.files import file_state, read_regular, states_within, unreadable
+from homing.pools.part import Part
 from homing.pools.pool import STATE_BYTES
 from homing.pools.rows import StoreRows
-from homing.pools.table_parts import Part
 from homing.pools.texts import Texts
 
 HELD_BYTES = 128_000_000
 """Of blocks that are held at a time; one more where a single one is larger."""
 HELD_FILES = 16
 REMEDY = "write the table anew with the images' bytes in it, or put table and files into one folder"
-
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: no two numbers come to the same, and neighbours lie far apart
 
 
 class TableImages:
@@ -35,11 +33,11 @@ class TableImages:
     Args:
         parts: The table's files.
         column: Of the images: bytes, or a struct of `bytes` and `path`.
-        root: Folder in which files that the table names have to lie.
+        root: Folder in which files that the table names have to lie; None where it may name none.
     """
 
-    def __init__(self, parts: Sequence[Part], column: str, root: Path) -> None:
-        self.parts, self.column, self.root = tuple(parts), column, root.resolve()
+    def __init__(self, parts: Sequence[Part], column: str, root: Path | None) -> None:
+        self.parts, self.column, self.root = tuple(parts), column, None if root is None else root.resolve()
         self.starts = np.cumsum([0, *(part.num_rows for part in parts)], dtype=np.int64)
         self.digests: npt.NDArray[np.uint8] | None = None
         """sha256 of each image's bytes, uint8 [rows, 32], zeros where unread; None before `content_ids`."""
@@ -54,6 +52,10 @@ class TableImages:
     def read(self, row: int) -> bytes:
         """The bytes in the table, or those of the file that it names."""
         part, inside = self._place(row)
+        with self._readable(part):
+            alone = self.parts[part].row(self.column, inside)
+        if alone is not None:
+            return self._bytes(alone.as_py())
         with self._lock:
             starts = self._starts(part)
             number = int(np.searchsorted(starts, inside, side="right")) - 1
@@ -77,13 +79,10 @@ class TableImages:
         for number in np.unique(places).tolist():
             mine = np.flatnonzero(places == number)
             inside = rows[mine] - self.starts[number]
-            table = file_state(self.parts[number].path.absolute())
+            table = self.parts[number].state()
             if table is None:
                 continue
-            # whoever looks states up compares first halves: they must differ from row to row
-            numbers = inside.astype("<u8")
-            found[mine, :8] = (numbers * _SPREAD ^ np.frombuffer(table[:8], "<u8"))[:, None].view(np.uint8)
-            found[mine, 8:] = numbers[:, None].view(np.uint8)
+            found[mine] = states_within(table, inside)
             try:
                 with self._lock:
                     paths = self._paths_of(number)
@@ -101,32 +100,40 @@ class TableImages:
             return None
         return bytes(self.digests[row])
 
-    def content_ids(self) -> tuple[Texts, dict[int, str]]:
-        """An id for each row out of one pass over all images: 32 hexadecimal digits of the sha256 of its bytes.
+    def content_ids(self, rows: StoreRows | None = None) -> tuple[Texts, dict[int, str]]:
+        """Ids out of one pass over the images: 32 hexadecimal digits of the sha256 of an image's bytes.
 
         Further copies of one picture get a number behind it; what cannot be read is `row-N`, counted from 0.
 
+        Args:
+            rows: Those that are wanted, ascending; None: all. Blocks without one are not read.
+
         Returns:
-            The ids, and row → why it cannot be read.
+            The id of each wanted row, and row → why it cannot be read.
         """
         digests = np.zeros((len(self), 32), np.uint8)
+        wanted = np.ones(len(self), np.bool_) if rows is None else np.isin(np.arange(len(self)), rows)
         wrong: dict[int, str] = {}
-        row = 0
         for number in range(len(self.parts)):
             with self._lock:
-                num_blocks = len(self._starts(number)) - 1
-            for block in range(num_blocks):
+                starts = self._starts(number) + int(self.starts[number])
+            for block, (row, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+                if block == 0:
+                    self._paths[number] = None  # until one is met that lies elsewhere
+                if not wanted[row:end].any():
+                    self._paths.pop(number, None)  # what it names is not known
+                    continue
                 with self._lock:
                     values = self._block(number, block)
                     self._held.clear()  # none of it is read again on this pass
-                    if block == 0:
-                        self._paths[number] = None  # until one is met that lies elsewhere
                 for chunk in values.chunks:
                     found = b"".join(self._digests(chunk, number, row, wrong))
                     digests[row : row + len(chunk)] = np.frombuffer(found, np.uint8).reshape(-1, 32)
                     row += len(chunk)
         self.digests = digests
-        return ids_of(digests, np.fromiter(wrong, np.int64, len(wrong))), wrong
+        kept = np.flatnonzero(wanted)
+        wrong = {row: why for row, why in wrong.items() if wanted[row]}
+        return ids_of(digests[kept], np.array(sorted(wrong), np.int64), kept), wrong
 
     def close(self) -> None:
         """Let go of what is held and open; a later read opens it again."""
@@ -213,6 +220,8 @@ class TableImages:
             raise unreadable(reason if repr(named) in reason else f"the table names {named!r}: {reason}") from error
 
     def _file(self, named: str) -> Path:
+        if self.root is None:
+            raise unreadable(f"the table names the file {named!r}; here only bytes in the table are read: {REMEDY}")
         path = (self.root / named).resolve() if "\0" not in named else None
         if path is None or not path.is_relative_to(self.root):  # a table must not pick files of this machine
             raise unreadable(
@@ -237,14 +246,19 @@ class TableImages:
         return self._paths[number]
 
 
-def ids_of(digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64]) -> Texts:
+def ids_of(
+    digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64], rows: npt.NDArray[np.int64] | None = None
+) -> Texts:
     """Ids out of digests: the first 32 hexadecimal digits, `-2`, `-3` behind further copies, `row-N` for the unread.
 
     Args:
         digests: uint8 [N, 32].
         unread: Rows without one, int64.
+        rows: Of the table, ascending, int64 [N]; default: 0 .. N.
     """
     num = len(digests)
+    rows = np.arange(num) if rows is None else rows
+    unread = np.searchsorted(rows, unread)
     text = pa.py_buffer(np.ascontiguousarray(digests[:, :16]).tobytes().hex().encode())
     offsets = np.arange(0, 32 * num + 1, 32, dtype=np.int64)
     ids = pa.Array.from_buffers(pa.large_string(), num, [None, pa.py_buffer(offsets), text])
@@ -257,7 +271,7 @@ def ids_of(digests: npt.NDArray[np.uint8], unread: npt.NDArray[np.int64]) -> Tex
     if not len(special):
         return Texts(ids)
     gone = set(unread.tolist())
-    texts = [f"row-{row}" if row in gone else f"{ids[row].as_py()}-{copy[row] + 1}" for row in special.tolist()]
+    texts = [f"row-{rows[row]}" if row in gone else f"{ids[row].as_py()}-{copy[row] + 1}" for row in special.tolist()]
     mask = np.zeros(num, np.bool_)
     mask[special] = True
     return Texts(pc.replace_with_mask(ids, pa.array(mask), pa.array(texts, pa.large_string())))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from homing.errors import DataError
-from homing.pools.files import check_regular, unreadable
+from homing.pools.files import check_regular, file_state, unreadable
+from homing.pools.object_store import RemoteFile
+from homing.pools.part import Part
 
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
@@ -22,50 +25,12 @@ _BUFFER_BYTES = 1 << 20
 """Of a file with larger row groups. Others are read a column at a time: a page that lies about its size costs what is
 there, where a buffer would first grow to what it says, 2 GB at most."""
 
-
-class Part(Protocol):
-    """One file of a table.
-
-    Attributes:
-        path: Where it lies.
-        schema: Its columns.
-        num_rows: Its rows.
-    """
-
-    path: Path
-    schema: pa.Schema
-    num_rows: int
-
-    def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
-        """A whole column, or one field of it."""
-        ...
-
-    def starts(self, name: str) -> npt.NDArray[np.int64]:
-        """First row of each block in which a column is read, and the number of rows behind them; int64 [blocks + 1]."""
-        ...
-
-    def block(self, name: str, number: int) -> pa.ChunkedArray:
-        """One block of a column; in order each costs its own bytes, out of order those before it in its row group."""
-        ...
-
-    def num_nulls(self, name: str, field: str) -> int | None:
-        """How many values of a field of a column are null; None where the file does not say."""
-        ...
-
-    def check(self) -> None:
-        """Whether the file is still the one that was listed, of which blocks may be views.
-
-        Raises:
-            OSError: It was replaced, changed or cut off since.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of the open file; the next block opens it again."""
-        ...
+_AT_ONCE = 8  # parts of a column that are read together from object storage
+_AHEAD = 1 << 16
+"""Of a file in object storage: labels of a row group are little, and images are asked for as a whole."""
 
 
-class _Opened:
+class Opened:
     """A file opened when it is needed, and looked at again then: rows of another state must not pass as these."""
 
     def __init__(self, path: Path) -> None:
@@ -76,6 +41,10 @@ class _Opened:
     def _look(self) -> tuple[int, int]:
         found = os.stat(self.path)
         return found.st_size, found.st_mtime_ns
+
+    def state(self) -> bytes | None:
+        """Of path, size and time of change, as they are now."""
+        return file_state(self.path.absolute())
 
     def check(self) -> None:
         """Whether the file is the one that was listed.
@@ -90,9 +59,9 @@ class _Opened:
 class ParquetPart:
     """A parquet file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._state = path, _Opened(path)
-        self.check = self._state.check
+    def __init__(self, path: Path | RemoteFile) -> None:
+        self.path, self._state = path, Opened(path) if isinstance(path, Path) else path
+        self.check, self.state = self._state.check, self._state.state
         self._buffer_bytes = 0
         file = self._open()
         self.schema, metadata = file.schema_arrow, file.metadata
@@ -110,10 +79,26 @@ class ParquetPart:
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
         """A whole column, or one field of it."""
         self._state.check()
-        with self._open() as file:
-            wanted = name if field is None else f"{name}.{field}"
-            found = file.read(columns=[wanted], use_threads=False).column(name)
+        wanted = name if field is None else f"{name}.{field}"
+        if isinstance(self.path, Path) or len(self._rows) < 2:
+            found = self._read(wanted, None).column(name)
+        else:  # an answer for each row group, which is waited for beside others
+            groups = np.array_split(np.arange(len(self._rows)), min(_AT_ONCE, len(self._rows)))
+            with ThreadPoolExecutor(_AT_ONCE, "column") as threads:
+                parts = threads.map(lambda some: self._read(wanted, some.tolist()), groups)
+                found = pa.concat_tables(parts).column(name)
         return found if field is None else pc.struct_field(found, [field])
+
+    def _read(self, wanted: str, groups: list[int] | None) -> pa.Table:
+        """A column of some row groups, or of all."""
+        with self._open() as file:
+            if groups is None:
+                return file.read(columns=[wanted], use_threads=False)
+            return file.read_row_groups(groups, columns=[wanted], use_threads=False)
+
+    def row(self, name: str, number: int) -> pa.Scalar | None:
+        """None: a row costs its row group."""
+        return None
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
         """First row of each block of a column, and the end; int64 [blocks + 1]."""
@@ -150,7 +135,8 @@ class ParquetPart:
     def _open(self) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=self._buffer_bytes)
+        file = self.path if isinstance(self.path, Path) else pa.PythonFile(self.path.open(_AHEAD), "r")
+        return pq.ParquetFile(file, pre_buffer=False, buffer_size=self._buffer_bytes)
 
     def _held(self) -> Any:
         if self._file is None:
@@ -216,8 +202,8 @@ class ArrowPart:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._state = path, _Opened(path)
-        self.check = self._state.check
+        self.path, self._state = path, Opened(path)
+        self.check, self.state = self._state.check, self._state.state
         self._table: pa.Table | None = None
         table = self._held()
         self.schema, self.num_rows = table.schema, int(table.num_rows)
@@ -227,6 +213,10 @@ class ArrowPart:
         self._state.check()
         found = _sound(self._map().column(name))  # a map of its own: columns are asked for beside blocks
         return _copied(found if field is None else pc.struct_field(found, [field]))
+
+    def row(self, name: str, number: int) -> pa.Scalar | None:
+        """None: a block is a view."""
+        return None
 
     def starts(self, name: str) -> npt.NDArray[np.int64]:
         """First row of each record batch, and the end; int64 [batches + 1]."""
@@ -283,7 +273,10 @@ def _check_names(field: pa.Field) -> None:
         _check_names(field.type.field(number))
 
 
-def open_parts(paths: Sequence[Path], kind: Callable[[Path], Part], root: Path, what: str) -> list[Part]:
+_Place = TypeVar("_Place", Path, RemoteFile)
+
+
+def open_parts(paths: Sequence[_Place], kind: Callable[[_Place], Part], root: Path | str, what: str) -> list[Part]:
     """All files of a table.
 
     Raises:
@@ -300,7 +293,7 @@ def open_parts(paths: Sequence[Path], kind: Callable[[Path], Part], root: Path, 
             raise
         except Exception as error:  # pyarrow raises many kinds on damaged files
             reason = " ".join(str(error).split())
-            where = root if root == path else f"{root}: {path.name}"
+            where = root if str(root) == str(path) else f"{root}: {path.name}"
             raise DataError(f"{where}: cannot be read as {what}: {reason}") from error
         parts.append(part)
     return parts

@@ -1,9 +1,8 @@
-"""Tables with images, read in place: parquet files, a folder of them, a saved dataset. Nothing is copied or cached."""
+"""Tables with images or paths of images, read in place: parquet, csv, jsonl, saved datasets. Nothing is copied."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,22 @@ import pyarrow as pa
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
+from homing.pools.files import FolderImages
+from homing.pools.image_columns import holds_bytes, image_column_of, image_columns
+from homing.pools.inside import paths_inside
+from homing.pools.layouts import is_of_split, split_in
+from homing.pools.object_store import list_objects
+from homing.pools.part import Part
+from homing.pools.rows import StoreRows
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
-from homing.pools.table_parts import ArrowPart, ParquetPart, Part, open_parts
+from homing.pools.table_parts import ArrowPart, ParquetPart, open_parts
 from homing.pools.table_texts import texts_of
+from homing.pools.text_parts import CSV, JSONL, SEPARATORS, CsvPart, JsonlPart
 from homing.pools.texts import Texts
+
+TABLES = (".parquet", *CSV, *JSONL)
+"""Suffixes of files that are tables."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +35,22 @@ class Table:
     """An open table.
 
     Attributes:
-        root: Its file or folder.
+        root: Its file or folder, or the URL of it.
         kind: What it is called in messages.
         parts: Its files; all have the same columns.
         features: Column → what Hugging Face datasets says of it, where it says something.
         warnings: What may have been meant otherwise.
+        version: The one that is read, where it has versions.
+        files_in: Where the files lie that it names, if not beside it.
     """
 
-    root: Path
+    root: Path | str
     kind: str
     parts: tuple[Part, ...]
     features: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    version: str = ""
+    files_in: Path | None = None
 
     def __len__(self) -> int:
         return sum(part.num_rows for part in self.parts)
@@ -80,41 +94,42 @@ class Table:
                 " anew"
             )
 
-    def image_column(self) -> str:
-        """The column that images are read from.
+    def image_column(self, chosen: str | None = None) -> str:
+        """The column that images are read from; raises DataError as `image_column_of` does."""
+        return image_column_of(self.parts[0].schema, self.features, self.root, chosen)
+
+    def images(
+        self, chosen: str | None = None, root: Path | None = None, rows: StoreRows | None = None
+    ) -> TableImages | FolderImages:
+        """The images of all rows, or where the table holds paths alone, of some.
+
+        Args:
+            chosen: Their column; default: the one that looks like it.
+            root: Folder in which files that the table names have to lie; default: the table's own.
+            rows: Those that are wanted.
 
         Raises:
-            DataError: There is none, or there are several and none of them is called image.
+            DataError: As `image_column`; or the column names files, none of which is there.
         """
-        images = self._image_columns()
-        if not images:
-            kinds = ", ".join(f"{field.name!r} ({field.type})" for field in self.parts[0].schema)
+        name, folder = self.image_column(chosen), root or self.folder
+        if holds_bytes(self.parts[0].schema.field(name).type):
+            return TableImages(self.parts, name, folder)
+        if folder is None:
             raise DataError(
-                f"{self.root}: no image column; one called image of bytes, or of structs of bytes and path, is wanted;"
-                f" columns: {kinds or 'none'}"
+                f"{self.root}: {name!r} holds paths; set root to the folder on this machine where they begin"
             )
-        if len(images) > 1 and "image" not in images:
-            raise DataError(
-                f"{self.root}: several image columns: {quoted(images)}; rename the one to read to image, or leave"
-                " the others out"
-            )
-        name = "image" if "image" in images else images[0]
-        kind = self.parts[0].schema.field(name).type
-        is_struct = pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
-        if not (is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise DataError(f"{self.root}: the images of column {name!r} are of the type {kind}; bytes are wanted")
-        return name
+        texts = self.texts(name) if rows is None else self.texts(name).take(rows)
+        return FolderImages(folder, paths_inside(folder, texts, self.root, name))
 
-    def images(self) -> TableImages:
-        """The images; raises DataError as `image_column` does."""
-        return TableImages(self.parts, self.image_column(), self.root if self.root.is_dir() else self.root.parent)
+    @property
+    def folder(self) -> Path | None:
+        """Where paths that it names begin, unless the user says otherwise; None for one in object storage."""
+        if self.files_in is not None or not isinstance(self.root, Path):
+            return self.files_in
+        return self.root if self.root.is_dir() else self.root.parent
 
     def _image_columns(self) -> list[str]:
-        schema = self.parts[0].schema
-        images = [name for name in schema.names if _says_image(self.features.get(name))]
-        if images:
-            return images
-        return [field.name for field in schema if _looks_like_image(field)]
+        return image_columns(self.parts[0].schema, self.features)
 
 
 def _class_names(feature: Any) -> list[str] | None:
@@ -138,8 +153,13 @@ def is_table(root: Path) -> bool:
     return saved or bool(_parquet_files(root))
 
 
-def open_table(root: Path, split: str | None = None) -> Table:
-    """A parquet file, a folder of them, or a saved dataset.
+def open_table(root: Path, split: str | None = None, separator: str | None = None) -> Table:
+    """A table of parquet, csv, tsv or jsonl, a folder of parquet files, or a saved dataset.
+
+    Args:
+        root: Where it lies.
+        split: Of the files of a folder, or of a saved dataset.
+        separator: Between the cells of a csv or tsv file (see `SEPARATORS`); default: found out.
 
     Raises:
         DataError: It cannot be read, or has other splits.
@@ -149,29 +169,73 @@ def open_table(root: Path, split: str | None = None) -> Table:
     files = _parquet_files(root) if root.is_dir() else [root]
     warnings = []
     if split is not None:
-        files = [file for file in files if _is_of_split(file.name, split)]
-    elif len(kinds := sorted({kind for file in files if (kind := _split_in(file.name))})) > 1:
+        files = [file for file in files if is_of_split(file.name, split)]
+    elif len(kinds := sorted({kind for file in files if (kind := split_in(file.name))})) > 1:
         warnings.append(f"the files are named for the splits {', '.join(kinds)}; all were read: name one with split")
-    if not files or not all(file.suffix == ".parquet" for file in files):
+    if not files or not all(file.suffix.lower() in TABLES for file in files):
         of_split = "" if split is None else f" (split {split!r})"
         raise DataError(
             f"{root}: not a parquet file or a folder of them{of_split}; give images in folders, a folder with"
-            " metadata.csv, parquet files or a saved dataset"
+            " metadata.csv, a table (.parquet, .csv, .tsv, .jsonl) or a saved dataset"
         )
     if root.is_dir():
         beside = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_junk(path.name))
         if beside:
             warnings.append(f"only its parquet files were read, not the folders beside them ({', '.join(beside[:8])})")
-    return open_parquet(files, root, tuple(warnings))
+    return open_files(files, root, tuple(warnings), separator)
 
 
-def open_parquet(files: Sequence[Path], root: Path, warnings: tuple[str, ...] = (), what: str = "parquet") -> Table:
-    """Parquet files as one table.
+def open_files(
+    files: Sequence[Path],
+    root: Path,
+    warnings: tuple[str, ...] = (),
+    separator: str | None = None,
+    what: str | None = None,
+) -> Table:
+    """Files of one kind, by the suffix of the first, as one table.
+
+    Args:
+        files: Of parquet, csv, tsv or jsonl.
+        root: What they are called in messages.
+        warnings: What may have been meant otherwise.
+        separator: Between the cells of csv and tsv (see `SEPARATORS`); default: found out.
+        what: Kind to be told when one cannot be read.
 
     Raises:
         DataError: One cannot be read, or their columns differ.
     """
-    return _table(root, "parquet", open_parts(files, ParquetPart, root, what), {}, warnings)
+    suffix = files[0].suffix.lower()
+    if separator is not None and suffix not in CSV:
+        raise DataError(f"{root}: has no cells that separator {separator!r} separates; leave it out")
+    if suffix in JSONL:
+        return table_of(root, suffix[1:], open_parts(files, JsonlPart, root, what or "a table"), {}, warnings)
+    if suffix in CSV:
+        parts = [CsvPart(file, SEPARATORS[separator] if separator else None) for file in files]
+        between = next(word for word, sign in SEPARATORS.items() if sign == parts[0].separator)
+        return table_of(root, f"{suffix[1:]} separated by {between}", parts, {}, warnings)
+    return table_of(root, "parquet", open_parts(files, ParquetPart, root, what or "parquet"), {}, warnings)
+
+
+def open_remote(url: str, split: str | None = None) -> Table:
+    """Parquet files in object storage: one, or those directly in a folder.
+
+    Raises:
+        DataError: There are none, or they cannot be read, or their columns differ.
+        OSError: The store cannot be asked.
+    """
+    files = [file for file in list_objects(url) if file.name.endswith(".parquet") and not is_junk(file.name)]
+    if split is not None:
+        files = [file for file in files if is_of_split(file.name, split)]
+    if not files:
+        of_split = "" if split is None else f" of the split {split!r}"
+        raise DataError(
+            f"{url}: holds no .parquet and no .tar file{of_split}; from object storage these are read, and .zip and"
+            " .lance: pack images into one of them"
+        )
+    kinds = sorted({kind for file in files if split is None and (kind := split_in(file.name))})
+    splits = f"the files are named for the splits {', '.join(kinds)}; all were read: name one with split"
+    parts = open_parts(files, ParquetPart, url, "parquet")
+    return table_of(url, f"parquet in object storage ({len(files):,})", parts, {}, (splits,) if len(kinds) > 1 else ())
 
 
 def _open_saved(root: Path, split: str | None) -> Table:
@@ -186,7 +250,8 @@ def _open_saved(root: Path, split: str | None) -> Table:
     if splits is not None:
         if not isinstance(splits, list) or split not in splits:
             listed = ", ".join(map(str, splits)) if isinstance(splits, list) else splits
-            raise DataError(f"{root}: holds the splits {listed}; name one with split, found {split!r}")
+            given = "" if split is None else f", found {split!r}"
+            raise DataError(f"{root}: holds the splits {listed}; name one with split{given}")
         return _open_saved(root / str(split), None)
     if split is not None:
         raise DataError(f"{root}: holds no splits, found split {split!r}; leave it out")
@@ -203,7 +268,7 @@ def _open_saved(root: Path, split: str | None) -> Table:
         raise DataError(f"{root}: no images; the saved dataset is empty")
     parts = open_parts([root / name for name in names], ArrowPart, root, "a saved dataset")
     features = info.get("features")
-    return _table(root, "saved dataset", parts, features if isinstance(features, dict) else {}, ())
+    return table_of(root, "saved dataset", parts, features if isinstance(features, dict) else {}, ())
 
 
 def _json(path: Path, wrong: Callable[[object], DataError]) -> dict[str, Any]:
@@ -216,7 +281,14 @@ def _json(path: Path, wrong: Callable[[object], DataError]) -> dict[str, Any]:
     return found
 
 
-def _table(root: Path, kind: str, parts: list[Part], features: Mapping[str, Any], warnings: tuple[str, ...]) -> Table:
+def table_of(
+    root: Path | str, kind: str, parts: Sequence[Part], features: Mapping[str, Any], warnings: tuple[str, ...]
+) -> Table:
+    """Some files as one table.
+
+    Raises:
+        DataError: A column occurs twice, or their columns or classes differ.
+    """
     first = parts[0].schema
     if len(set(first.names)) < len(first.names):
         raise DataError(f"{root}: a column occurs twice; columns: {quoted(first.names)}")
@@ -246,27 +318,5 @@ def _kind_of(kind: pa.DataType) -> str:
     return "int" if pa.types.is_integer(kind) else str(kind).removeprefix("large_").removesuffix("_view")
 
 
-def _says_image(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.get("_type") == "Image"
-
-
-def _looks_like_image(field: pa.Field) -> bool:
-    """A struct of bytes and path, or bytes in a column called image: what tables hold that datasets did not write."""
-    kind = field.type
-    if pa.types.is_struct(kind):
-        return {"bytes", "path"} == {kind.field(n).name for n in range(kind.num_fields)}
-    return field.name == "image" and bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
 def _parquet_files(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("*.parquet") if not is_junk(path.name))
-
-
-def _is_of_split(name: str, split: str) -> bool:
-    """Whether a file is called for a split: train.parquet, train-00000-of-00002.parquet, train_1.parquet."""
-    return re.match(rf"{re.escape(split)}([-.]|_?\d)", name) is not None
-
-
-def _split_in(name: str) -> str | None:
-    found = re.match(r"(train|training|validation|valid|val|test|dev)([-._]|\d)", name.lower())
-    return found.group(1) if found else None

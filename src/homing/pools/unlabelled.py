@@ -11,7 +11,7 @@ import numpy as np
 from homing.errors import DataError
 from homing.pools.files import FolderImages
 from homing.pools.pool import ImageStore, JoinedImages
-from homing.pools.tables import is_table, open_table
+from homing.pools.tables import TABLES, is_table, open_table
 from homing.pools.texts import Texts
 from homing.pools.walking import list_images
 
@@ -28,7 +28,7 @@ def find_images(paths: Sequence[Path]) -> Found:
     """Where the images of some paths are read from, and what each is called; nothing is decoded.
 
     Args:
-        paths: Image files (of any name), folders (searched to any depth), parquet files, saved datasets.
+        paths: Image files (of any name), folders (searched to any depth), tables, saved datasets.
 
     Returns:
         One store, a name for each of its rows (the path as given and what lies below it; for a table the path, a colon
@@ -61,8 +61,8 @@ def _shown(path: Path) -> str:
 
 def _open(path: Path) -> tuple[ImageStore, Texts, Sequence[str]]:
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; give images, folders of them, or parquet files")
-    if path.suffix == ".parquet" or (path.is_dir() and is_table(path)):
+        raise DataError(f"{path}: no such file or folder; give images, folders of them, or tables")
+    if path.suffix.lower() in TABLES or (path.is_dir() and is_table(path)):
         table = open_table(path)
         store = table.images()
         return store, Texts(np.arange(len(store)).astype(str).tolist()).with_prefix(f"{path}:"), table.warnings

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
-from homing.pools.table_parts import Part
+from homing.pools.part import Part
 from homing.pools.tables import Table
 
 Rows = npt.NDArray[np.int64]

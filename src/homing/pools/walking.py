@@ -40,6 +40,19 @@ class Listing:
     again: dict[str, str] = field(default_factory=dict)
     below: dict[str, set[str]] = field(default_factory=dict)
 
+    def note_skipped(self, path: str) -> None:
+        """A file that is no image by its name."""
+        suffix = suffix_of(path)
+        self.skipped[suffix] += 1
+        first = self.example.get(suffix)
+        if first is None or path < first:
+            self.example[suffix] = path
+
+    def note_folder(self, inside: str) -> None:
+        """A folder that holds images; inside: its path in the pool, with a slash behind, or nothing."""
+        first, second, *_ = [*inside.split("/"), "", ""]
+        self.below.setdefault(first, set()).add(second)
+
     def doubts(self) -> list[str]:
         """What was left out that may have been meant as images, a sentence each."""
         found = []
@@ -138,19 +151,14 @@ class _Walk:
         self._keep(inside, names)
 
     def _file(self, name: str, inside: str, names: list[str]) -> None:
-        suffix = suffix_of(name)
-        if suffix in SUFFIXES:
+        if suffix_of(name) in SUFFIXES:
             names.append(name)
-            return
-        self.listing.skipped[suffix] += 1
-        first = self.listing.example.get(suffix)
-        if first is None or inside + name < first:
-            self.listing.example[suffix] = inside + name
+        else:
+            self.listing.note_skipped(inside + name)
 
     def _keep(self, inside: str, names: list[str]) -> None:
         if names:
-            first, second, *_ = [*inside.split("/"), "", ""]
-            self.listing.below.setdefault(first, set()).add(second)
+            self.listing.note_folder(inside)
             self.parts.append(Texts(names).with_prefix(inside).plain())
 
 

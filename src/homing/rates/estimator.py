@@ -175,12 +175,14 @@ def _on_cpu(values: Any) -> Any:
 
 
 def _classes_of(source: Array, target: Array) -> Array:
-    """Labels of the source, sorted; the target's have to be among them."""
-    classes = np.unique(source)
-    if strange := sorted(set(np.unique(target).tolist()) - set(classes.tolist())):
+    """Labels of both pools, sorted; some of the target's have to be the source's too."""
+    of_source, of_target = np.unique(source), np.unique(target)
+    if not set(of_source.tolist()) & set(of_target.tolist()):
         raise DataError(
-            f"the target has the label {strange[0]!r}, which no source row has; give labels that both pools share"
+            f"the target has the label {of_target.tolist()[0]!r}, which no source row has, and no other in common with"
+            " the source; give labels that both pools share"
         )
+    classes = np.unique(np.concatenate([of_source, of_target]))
     if len(classes) < 2:
         raise DataError(
             f"the source has 1 class, {classes[0]}: rates are judged by telling classes apart; give rows of"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,9 +22,17 @@ class RatesWriter:
         file: To write to.
         groups: Further columns of texts.
         has_suggested: Whether there is a column `suggested_label`.
+        open_table: (file, schema) → what writes tables to it; None: parquet.
     """
 
-    def __init__(self, file: BinaryIO, groups: Sequence[str] = (), *, has_suggested: bool = True) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        groups: Sequence[str] = (),
+        *,
+        has_suggested: bool = True,
+        open_table: Callable[[BinaryIO, Any], Any] | None = None,
+    ) -> None:
         texts = [("sample_id", pa.string()), ("source", _CATEGORY), ("label", _CATEGORY)]
         numbers = [(name, pa.float32()) for name in ("rate", *DESCRIPTORS)]
         fields = [*texts, *numbers, ("visits", pa.int32())]
@@ -32,7 +40,7 @@ class RatesWriter:
         known = {name for name, _ in fields}
         self.groups = tuple(name for name in groups if name not in known)
         self.schema = pa.schema([*fields, *((name, _CATEGORY) for name in self.groups)])
-        self._file = pq.ParquetWriter(file, self.schema, compression="zstd")
+        self._file = (open_table or _parquet)(file, self.schema)
         self._held: list[Any] = []
         self._count = 0
 
@@ -72,6 +80,10 @@ class RatesWriter:
         if values is None:
             return pa.nulls(count, field.type)
         return _texts(values, field.type)
+
+
+def _parquet(file: BinaryIO, schema: Any) -> Any:
+    return pq.ParquetWriter(file, schema, compression="zstd")
 
 
 def _float32(values: Any) -> Any:

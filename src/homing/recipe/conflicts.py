@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from homing.methods import METHODS, online_methods
 from homing.recipe.task_conflicts import conflicts_of_task
 
+LENGTHS = ("epochs", "steps", "minutes")
+"""Keys of `training`, one of which says how long it is."""
 _BASELINES = ("evaluation", "baselines")
 
 
@@ -28,6 +30,12 @@ def is_one_pool(value: Any) -> bool:
     return not (named and all(isinstance(pool, dict | BaseModel) for pool in value.values()))
 
 
+def is_split(value: Any) -> bool:
+    """Whether a test is a part of the target: it says which, and no path."""
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, BaseModel) else {}
+    return "path" not in keys and not {"split_off", "fold"}.isdisjoint(keys)
+
+
 def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     """Pairs of settings that cannot go together, as (key path, what is wrong).
 
@@ -43,6 +51,7 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if get("data", "source", None) in ([], ()):
         yield ("data", "source"), "data.source is an empty list, give at least one pool"
     yield from _conflicts_of_targets(get("data", "target", None), get("data", "test", None))
+    yield from _conflicts_of_splits(get("data", "target", None), get("data", "test", None))
     yield from _conflicts_of_unlabelled(get("data", "unlabelled", None), tree.get("data"))
     yield from conflicts_of_task(tree, _pools_in)
     trains = _number(get("training", "epochs", 1)) != 0
@@ -50,10 +59,10 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     if trains:
         yield from _conflicts_of_training_apart(tree, get)
     training = tree.get("training")
-    given = [key for key in ("epochs", "steps") if get("training", key, None) is not None]
+    given = [key for key in LENGTHS if get("training", key, None) is not None]
     if isinstance(training, dict) and len(given) != 1:
-        found = "both" if given else "neither"
-        yield ("training", "epochs"), f"give either training.epochs or training.steps, found {found}"
+        found = " and ".join(given) if given else "none of them"
+        yield ("training", "epochs"), f"give one of training.epochs, training.steps and training.minutes, found {found}"
     if given == ["epochs"] and _number(get("training", "epochs", 1)) == 0:
         yield from _conflicts_without_training(
             get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
@@ -68,6 +77,12 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
         yield (
             ("training", "average_last"),
             "training.average_last and training.ema are two averages of the same weights; give one of them",
+        )
+    if get("training", "batch_norm", "frozen") == "train" and _number(get("training", "branches", 1)) > 1:
+        yield (
+            ("training", "branches"),
+            "training.branches cannot go with training.batch_norm: train, statistics of different weights have no"
+            " useful mean; set training.batch_norm: frozen or training.branches: 1",
         )
     method, baselines = get("rates", "method", "hierarchical"), get("evaluation", "baselines", ())
     methods = [method, *(baselines if isinstance(baselines, list | tuple) else ())]
@@ -164,6 +179,8 @@ def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, s
     if is_one_pool(target):
         if test is not None and not is_one_pool(test):
             yield ("data", "test"), "data.test names several pools, data.target is one; give one test, or name targets"
+    elif is_split(test):
+        return
     elif test is not None and is_one_pool(test):
         yield (
             ("data", "test"),
@@ -174,6 +191,27 @@ def _conflicts_of_targets(target: Any, test: Any) -> Iterator[tuple[tuple[str, s
             ("data", "test"),
             f"data.test.{min(unknown)}: there is no target of that name; there are {', '.join(target)}",
         )
+
+
+def _conflicts_of_splits(target: Any, test: Any) -> Iterator[tuple[tuple[str, str], str]]:
+    """A part of the target as the test."""
+    where = ("data", "test")
+    for split in filter(is_split, [test] if is_one_pool(test) else test.values()):
+        part = split if isinstance(split, dict) else split.model_dump()
+        fold, folds = part.get("fold"), part.get("folds", 5)
+        if (fold is None) == (part.get("split_off") is None):
+            yield (
+                where,
+                "data.test: give either split_off (a share of the target's images) or fold (one of equal parts)",
+            )
+        elif fold is not None and _number(fold) > _number(folds):
+            yield where, f"data.test.fold: {fold} is more than the {folds} folds; allowed are 1 to {folds}"
+        if "none" in _label_kinds(target):
+            yield (
+                where,
+                "data.test cannot be a part of a target without labels, it would test nothing; leave it out, or give"
+                " the path of labelled images",
+            )
 
 
 def _conflicts_of_unlabelled(unlabelled: Any, data: Any) -> Iterator[tuple[tuple[str, str], str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homing.recipe.schema import PoolSpec, Recipe, Section
+from homing.recipe.schema import PoolSpec, Recipe, Section, SplitOff
 
 
 def settings_without_effect(recipe: Recipe) -> list[str]:
@@ -16,7 +16,10 @@ def settings_without_effect(recipe: Recipe) -> list[str]:
         found.append("training.augmentation: no effect with model.trainable: head, features are computed once")
     if model.trainable != "last_stage" and "views" in _changed(training):
         found.append(f"training.views: no effect with model.trainable: {model.trainable}")
-    if data.test is not None and "folds" in _changed(recipe.evaluation):
+    if recipe.trains and model.keep == "best" and not recipe.chooses:
+        why = "the target has no labels" if recipe.evaluation.baselines else "there are no evaluation.baselines"
+        found.append(f"model.keep: no effect, {why} to choose by")
+    if data.test is not None and "folds" in _changed(recipe.evaluation) and not recipe.chooses:
         found.append("evaluation.folds: no effect, data.test is given")
     if data.unlabelled is not None and not recipe.learns_from_unlabelled:
         found.append(f"data.unlabelled: {_why_unlabelled_is_idle(recipe)}")
@@ -35,8 +38,11 @@ def _why_unlabelled_is_idle(recipe: Recipe) -> str:
 def _without_training(recipe: Recipe) -> list[str]:
     idle = sorted(_changed(recipe.training) - {"epochs", "precision", "workers", "target_weight", "batch_norm"})
     names = [f"training.{name}" for name in idle]
+    names += ["model.keep"] if recipe.model.keep != "own" else []
     names += ["rates.residuals"] if recipe.rates.residuals else []
-    names += ["data.test"] if recipe.data.test is not None else []
+    names += ["evaluation.metric"] if "metric" in _changed(recipe.evaluation) else []
+    takes_of_target = isinstance(recipe.data.test, SplitOff)
+    names += ["data.test"] if recipe.data.test is not None and not takes_of_target else []
     return [f"{', '.join(names)}: no effect with training.epochs: 0, nothing is trained"] if names else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -14,14 +14,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from homing.errors import DataError, RecipeError
-from homing.recipe.conflicts import conflicts
+from homing.recipe.conflicts import LENGTHS, conflicts, is_split
+from homing.recipe.hub_names import PREFIX, hub_name
 from homing.recipe.schema import Recipe
+from homing.recipe.urls import checked_url, is_url
+from homing.recipe.wording import shown, wording
 from homing.recipe.yaml_text import TEXT, Loader, is_plain
 
 KeyPath = tuple[str | int, ...]
 _MAX_BYTES = 100_000
 _NAMED = {("data", "target"), ("data", "test"), ("data", "unlabelled")}  # sections that may hold pools by name
-_SHOWN = 80  # characters of a wrong value
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -80,6 +82,37 @@ def parse_recipe(text: str, overrides: Iterable[str] = (), name: str = "recipe")
     except RecursionError:
         raise RecipeError(f"{name}: nested too deeply to be a recipe") from None
     return _resolve_paths(recipe)
+
+
+def as_recipe(given: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
+    """A recipe as it is, by its path, by the name of a shipped one, or by its tree.
+
+    Raises:
+        RecipeError: It cannot be read, or holds mistakes.
+    """
+    if isinstance(given, Recipe):
+        return given
+    if isinstance(given, Mapping):
+        try:
+            text = yaml.safe_dump(_plain(given), sort_keys=False, allow_unicode=True)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"the recipe holds what YAML cannot: {str(error).splitlines()[0]}") from None
+        return parse_recipe(text)
+    if not isinstance(given, str | Path):
+        raise RecipeError(f"the recipe is {type(given).__name__}; give a Recipe, the path of one, or a dict")
+    if isinstance(given, str) and "\n" in given:
+        raise RecipeError("the recipe is a text of several lines; give a path, or homing.parse_recipe(text)")
+    shipped = shipped_recipes()
+    return read_recipe(shipped[str(given)] if str(given) in shipped and not Path(given).exists() else given)
+
+
+def _plain(tree: Any) -> Any:
+    """A tree of what YAML knows: paths as texts, tuples as lists."""
+    if isinstance(tree, Mapping):
+        return {key: _plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    return str(tree) if isinstance(tree, Path) else tree
 
 
 def _load(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
@@ -175,10 +208,9 @@ def _put(tree: dict[str, Any], key: KeyPath, value: Any, override: str) -> None:
         here[last] = value
     else:
         here[last] = value
-        if last == "steps" and key[:-1] == ("training",) and value is not None:
-            here.pop("epochs", None)  # the override replaces the other way to give the length
-        if last == "epochs" and key[:-1] == ("training",) and value is not None:
-            here.pop("steps", None)
+        if last in LENGTHS and key[:-1] == ("training",) and value is not None:
+            for other in set(LENGTHS) - {last}:
+                here.pop(other, None)  # the override replaces the other ways to give the length
 
 
 def _report(error: ValidationError, tree: Any, origin: dict[KeyPath, str], name: str) -> str:
@@ -202,24 +234,14 @@ def _describe(error: ValidationError, tree: Any, origin: dict[KeyPath, str], nam
         elif item["type"] == "missing":
             yield f"{prefix}is missing; {_field_help(key)}"
         else:
-            message, found = item["msg"], item["input"]
+            message, found = wording(item["type"], item.get("ctx", {}), item["msg"]), item["input"]
             if item["type"] == "model_type":
                 message = f"a section is wanted here, with the keys {', '.join(_fields_at(key))}"
-            shown, hint = _shown(found), ""
+            hint = ""
             if item["type"] == "literal_error" and isinstance(found, str):
                 allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
                 hint = _did_you_mean(found, allowed)
-            yield f"{prefix}{message[:1].lower()}{message[1:]}{shown}{hint}"
-
-
-def _shown(found: Any) -> str:
-    """A wrong value as a message quotes it; nothing for lists and sections."""
-    if not isinstance(found, str | int | float | None):
-        return ""
-    if isinstance(found, int) and found.bit_length() > 64:
-        return ", found a number too large to print"
-    text = repr(found)
-    return f", found {text if len(text) <= _SHOWN else text[:_SHOWN] + ' ...'}"
+            yield f"{prefix}{message}{shown(found)}{hint}"
 
 
 def _where(key: KeyPath, origin: dict[KeyPath, str], name: str) -> str:
@@ -282,12 +304,17 @@ def _resolve_paths(recipe: Recipe) -> Recipe:
     for role in ("target", "test", "unlabelled"):
         given = getattr(recipe.data, role)
         pools += data[role].values() if isinstance(given, dict) else [data[role]] if given is not None else []
-    for pool in pools:
+    for pool in filter(lambda pool: not is_split(pool), pools):
         pool["path"] = _absolute(pool["path"])
+        if pool.get("root") is not None:
+            pool["root"] = _absolute(pool["root"])
     tree = recipe.model_dump(exclude_unset=True) | {"data": data}
     weights = recipe.model.weights
     if weights not in ("pretrained", "none", "bundled"):
         tree["model"]["weights"] = _absolute(weights)
+    source, colon, place = recipe.model.backbone.partition(":")
+    if colon and source.lower() == "local-dir":
+        tree["model"]["backbone"] = f"{source}:{_absolute(place)}"
     if recipe.output.cache not in ("user", "none"):
         tree["output"]["cache"] = _absolute(recipe.output.cache)
     return Recipe.model_validate(tree)
@@ -297,7 +324,11 @@ def _absolute(path: str) -> str:
     filled = os.path.expanduser(os.path.expandvars(path))
     if "\0" in filled:
         raise RecipeError(f"path {path!r} holds a NUL character")
-    return os.path.abspath(filled)
+    if is_url(filled):
+        filled = checked_url(filled)
+    if (name := hub_name(filled)) is not None:
+        return f"{PREFIX}{name}"
+    return filled if is_url(filled) else os.path.abspath(filled)
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -12,14 +12,19 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from homing.measures import MetricName
 from homing.methods import METHODS, MethodName, online_methods
-from homing.recipe.conflicts import Conflict, conflicts, is_one_pool
+from homing.recipe.conflicts import LENGTHS, Conflict, conflicts, is_one_pool, is_split
 
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
+Separator = Literal[",", ";", "tab", "|"]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ClassName = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)]
+AVERAGE_LAST = 0.7
+"""Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
 
 class Section(BaseModel):
@@ -40,10 +45,21 @@ class Section(BaseModel):
         return {name: str(value).lower() if name in wrong else value for name, value in tree.items()}
 
 
-_PATH = Field(description="image folder, folder with metadata, parquet file or folder, saved dataset")
+_PATH = Field(
+    description="image folder, folder with metadata, table (parquet, csv, tsv, jsonl), saved dataset, tar shards, zip"
+    " file, Lance table; s3://, gs://, hf:// of a table or an archive; or user/dataset of the Hugging Face hub"
+)
 _NAME = Field(None, description="what to call this pool; default: the last part of its path")
-_SPLIT = Field(None, description="split of a saved dataset, or sub-folder of an image folder")
+_SPLIT = Field(None, description="split of a saved dataset or one of the hub, or sub-folder of an image folder")
 _ID_COLUMN = Field(None, description="column with a unique id for each sample")
+_IMAGE_COLUMN = Field(None, description="column with the images, or their paths; default: the one that looks like it")
+_ROOT = Field(None, description="folder where paths of images in a table begin; default: the table's own")
+_WHERE = Field(
+    None, description="rows of a table to read: sender == 181 and split in [train, extra]; also !=, <, >=, not in"
+)
+_SEPARATOR = Field(None, description="what separates the cells of a csv or tsv file; default: found out")
+_CONFIG = Field(None, description="configuration of a dataset of the Hugging Face hub")
+_REVISION = Field(None, description="branch, tag or commit of a dataset of the Hugging Face hub; default: its newest")
 _LIMIT = Field(None, description="use only so many samples, drawn by their ids")
 
 
@@ -53,6 +69,12 @@ class PoolSpec(Section):
     path: Text = _PATH
     name: str | None = _NAME
     split: str | None = _SPLIT
+    image_column: str | None = _IMAGE_COLUMN
+    root: Text | None = _ROOT
+    where: Text | None = _WHERE
+    separator: Separator | None = _SEPARATOR
+    config: Text | None = _CONFIG
+    revision: Text | None = _REVISION
     id_column: str | None = _ID_COLUMN
     label_column: str | None = Field(None, description="column with the class; default: label, else the folder")
     label_columns: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(
@@ -64,7 +86,26 @@ class PoolSpec(Section):
         " not trained on (target)",
     )
     group_column: str | None = Field(None, description="column by which rates are also reported")
+    rename: dict[ClassName, ClassName] = Field(
+        {}, description="other names of classes, {old: new}; several may become one"
+    )
     limit: Positive | None = _LIMIT
+
+
+class SplitOff(Section):
+    """A part of the target's own images that is held out as the test, chosen by their ids, class by class."""
+
+    split_off: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="share of the target's images")
+    fold: Positive | None = Field(None, description="which of equal parts instead, from 1")
+    folds: Annotated[int, Field(ge=2, le=100)] = Field(5, description="how many parts there are, with fold")
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Beginning and end, 0..1, of the test among the images of a class in the order of their hashes."""
+        if self.fold is None:
+            assert self.split_off is not None
+            return 0.0, self.split_off
+        return (self.fold - 1) / self.folds, self.fold / self.folds
 
 
 class UnlabelledSpec(Section):
@@ -73,6 +114,12 @@ class UnlabelledSpec(Section):
     path: Text = _PATH
     name: str | None = _NAME
     split: str | None = _SPLIT
+    image_column: str | None = _IMAGE_COLUMN
+    root: Text | None = _ROOT
+    where: Text | None = _WHERE
+    separator: Separator | None = _SEPARATOR
+    config: Text | None = _CONFIG
+    revision: Text | None = _REVISION
     id_column: str | None = _ID_COLUMN
     limit: Positive | None = _LIMIT
 
@@ -99,6 +146,14 @@ OneOrNamedPools = Annotated[
     Annotated[PoolSpec, Tag("one pool")] | Annotated[dict[Name, PoolSpec], Tag("pools by name")],
     Discriminator(lambda value: "one pool" if is_one_pool(value) else "pools by name"),
 ]
+OneTest = Annotated[
+    Annotated[PoolSpec, Tag("one pool")] | Annotated[SplitOff, Tag("part of the target")],
+    Discriminator(lambda value: "part of the target" if is_split(value) else "one pool"),
+]
+OneOrNamedTests = Annotated[
+    Annotated[OneTest, Tag("one test")] | Annotated[dict[Name, OneTest], Tag("tests by name")],
+    Discriminator(lambda value: "one test" if is_one_pool(value) else "tests by name"),
+]
 
 OneOrNamedUnlabelled = Annotated[
     Annotated[UnlabelledSpec, Tag("one pool")] | Annotated[dict[Name, UnlabelledSpec], Tag("pools by name")],
@@ -113,8 +168,10 @@ class Data(Section):
     target: OneOrNamedPools = Field(
         description="labelled images of the domain that the model is for; or several such pools by name: a run for each"
     )
-    test: OneOrNamedPools | None = Field(
-        None, description="held-out target images (by the targets' names); without it: cross-validation"
+    test: OneOrNamedTests | None = Field(
+        None,
+        description="held-out target images (by the targets' names), or a part of the target; without it:"
+        " cross-validation",
     )
     unlabelled: OneOrNamedUnlabelled | None = Field(
         None,
@@ -143,9 +200,14 @@ class Data(Section):
 
     @property
     def test_pool(self) -> PoolSpec | None:
-        """The one test, where there is any."""
+        """The one pool of the test, where there is any."""
         assert not isinstance(self.test, dict)
-        return self.test
+        return self.test if isinstance(self.test, PoolSpec) else None
+
+    @property
+    def test_split(self) -> SplitOff | None:
+        """Which part of the target is the test, where it is one."""
+        return self.test if isinstance(self.test, SplitOff) else None
 
     @property
     def unlabelled_pool(self) -> PoolSpec | None:
@@ -167,7 +229,9 @@ class Data(Section):
 class Model(Section):
     """The backbone, and how much of it is trained."""
 
-    backbone: Text = Field("resnet18", description="any timm model name")
+    backbone: Text = Field(
+        "resnet18", description="any timm model name; hf-hub:USER/MODEL of the Hugging Face hub; local-dir:FOLDER"
+    )
     weights: Text = Field(
         "pretrained",
         description="pretrained (hub), none, bundled (a pip package: tf_efficientnet_lite0), or a file or timm folder",
@@ -176,6 +240,11 @@ class Model(Section):
     trainable: Literal["all", "last_stage", "head"] = Field("all", description="which parameters are trained")
     head_init: Literal["probe", "random"] = Field(
         "probe", description="start the head from the probe fitted on scanned features, or at random"
+    )
+    keep: Literal["own", "best"] = Field(
+        "own",
+        description="what model/ is: of rates.method, or of whichever method is best on held-out folds of the target;"
+        " with data.test, best costs evaluation.folds more trainings a method",
     )
 
 
@@ -240,6 +309,11 @@ class Training(Section):
         None, description="passes over source + weighted target; 0: stop after the rates, nothing is trained"
     )
     steps: Positive | None = Field(None, description="optimizer steps, instead of epochs")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="instead of epochs or steps: what all trainings of the run may take together; the number of steps"
+        " follows from the time of the first ones, and is the same for every method",
+    )
     batch_size: Positive = Field(32, description="samples a step, over all processes")
     accumulate: Positive = Field(1, description="parts in which a step's batch goes through the model")
     optimizer: Text = Field("adamw", description="any timm optimizer name")
@@ -270,6 +344,11 @@ class Training(Section):
         description="share of the steps, at the end, whose weights are averaged, which are then judged and saved;"
         " default: 0.7 for a last_stage whose weights are given, without ema; else 0",
     )
+    branches: Annotated[int, Field(ge=1, le=16)] | None = Field(
+        None,
+        description="fine-tunings from one start, each in an order of its own, whose weights are averaged;"
+        " default: 2 for a last_stage on kept activations whose weights are given, else 1",
+    )
     views: Annotated[int, Field(ge=0, le=1000)] = Field(
         4,
         description="last_stage: augmented views of each image that go through the frozen layers"
@@ -288,7 +367,13 @@ class Evaluation(Section):
 
     baselines: tuple[MethodName, ...] = Field((), description="also trained, at the same number of steps")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
-        5, description="folds of the target that give the headline where there is no data.test"
+        5,
+        description="folds of the target that give the headline where there is no data.test, and choose the model with"
+        " model.keep: best",
+    )
+    metric: MetricName = Field(
+        "accuracy",
+        description="what methods are judged and listed by; auroc: of two classes; top5_accuracy: of more than 10",
     )
 
 
@@ -297,8 +382,14 @@ class Output(Section):
 
     checkpoint_every: Positive = Field(500, description="steps")
     keep: Annotated[int, Field(ge=1)] = Field(2, description="newest checkpoints kept")
+    models_gb: Annotated[float, Field(ge=0)] = Field(
+        4.0, description="what models/ may take, GB; the run's own model is kept in any case"
+    )
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
     trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
+    show_target: bool = Field(
+        False, description="show the target's own images and the test's with the largest loss in the report"
+    )
     license: Text | None = Field(None, description="licence named in the model card, by its name on the hub")
     cache: Text = Field(
         "user", description="where scanned features are kept for the next run: user (cache folder), none, or a folder"
@@ -347,6 +438,21 @@ class Recipe(Section):
         return self.training.epochs != 0
 
     @property
+    def averaged_share(self) -> float:
+        """Share of the last steps whose weights are averaged; by itself only where that was measured to be no loss."""
+        training, model = self.training, self.model
+        if training.average_last is not None:
+            return training.average_last
+        is_tuned = model.trainable == "last_stage" and model.weights != "none"
+        return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
+
+    @property
+    def chooses(self) -> bool:
+        """Whether folds of the target choose the model that is shipped."""
+        is_labelled = not isinstance(self.data.target, PoolSpec) or self.data.target.labels != "none"
+        return self.model.keep == "best" and is_labelled and bool({*self.evaluation.baselines} - {self.rates.method})
+
+    @property
     def learns_from_unlabelled(self) -> bool:
         """Whether anything of the run makes use of unlabelled images, where there are any."""
         learned = any(METHODS[name].plans_by == "learned" for name in (self.rates.method, *self.evaluation.baselines))
@@ -356,13 +462,16 @@ class Recipe(Section):
         """A recipe of its own for each target by name; empty where the recipe has one target without a name."""
         if isinstance(self.data.target, PoolSpec):
             return {}
-        tests = self.data.test if isinstance(self.data.test, dict) else {}
+        tests = self.data.test if isinstance(self.data.test, dict) else dict.fromkeys(self.data.target, self.data.test)
         unlabelled = self.data.unlabelled
-        recipes = {}
+        recipes, training = {}, self.training
+        if training.minutes is not None:
+            training = training.model_copy(update={"minutes": training.minutes / len(self.data.target)})
         for name, pool in self.data.target.items():
             own = unlabelled.get(name) if isinstance(unlabelled, dict) else unlabelled
             data = self.data.model_copy(update={"target": pool, "test": tests.get(name), "unlabelled": own})
-            recipes[name] = self.model_copy(update={"name": f"{self.name[:60]} {name[:39]}", "data": data})
+            update = {"name": f"{self.name[:60]} {name[:39]}", "data": data, "training": training}
+            recipes[name] = self.model_copy(update=update)
         return recipes
 
     def to_yaml(self) -> str:
@@ -372,3 +481,11 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Digest of the resolved recipe, 64 hexadecimal digits."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    def fit_sha256(self) -> str:
+        """The same of what each training follows from: other methods and the length may change while a run goes on."""
+        tree = self.model_dump(mode="json")
+        del tree["evaluation"]["baselines"]
+        for key in LENGTHS:
+            del tree["training"][key]
+        return hashlib.sha256(yaml.safe_dump(tree, allow_unicode=True).encode()).hexdigest()

@@ -17,10 +17,18 @@ def conflicts_of_task(
         tree: A recipe as a nested mapping; it need not be valid.
         pools_of: The pools that a role's value names.
     """
+    several = tree.get("task") == "multi_label"
+    evaluation = tree.get("evaluation")
+    metric = evaluation.get("metric", "accuracy") if isinstance(evaluation, dict) else "accuracy"
+    if several and metric != "accuracy":
+        yield (
+            ("evaluation", "metric"),
+            f"evaluation.metric: {metric} cannot go with task: multi_label, whose methods are judged by mean average"
+            " precision; leave it out",
+        )
     data = tree.get("data")
     if not isinstance(data, dict):
         return
-    several = tree.get("task") == "multi_label"
     for role in _ROLES:
         for pool in (pool for pool in pools_of(data.get(role)) if isinstance(pool, dict)):
             columns, labels = pool.get("label_columns"), pool.get("labels", "shared")

@@ -67,7 +67,7 @@ class Fitted:
     """A fine-tuned model, the final rates and what they cost. rates, visits: [N]; alignments: [N] or None.
 
     gradients: of single images, over all passes, target and guide among them. guessed: rates and visits of the
-    unlabelled images, [U] each; empty where the method does not train on them.
+    unlabelled images, [U] each; empty where the method does not train on them. branches: fine-tunings averaged.
     """
 
     model: nn.Module
@@ -76,6 +76,7 @@ class Fitted:
     alignments: Tensor | None
     gradients: int
     guessed: tuple[Tensor, Tensor]
+    branches: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         sets=material.label_sets,
         stop_asked=session.stop_asked,
     )
-    with session.stage(one.title, one.settings.num_steps) as advance:
+    with session.training(one.title, one.settings.num_steps, tuning.tally.told) as advance:
         tuning.run(advance)
     if split is not None:
         keep_outputs(model, split)

@@ -114,7 +114,8 @@ class FineTuning:
                     self.report()
                     self.save_if_due()
                     advance(1)
-                self.end_epoch()
+                if self.step < self.settings.num_steps:  # where it is prolonged it goes on within the epoch
+                    self.end_epoch()
             self.pool_statistics()
             if self.step > began:
                 self.save()

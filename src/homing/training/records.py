@@ -70,6 +70,10 @@ class Tally:
         """Mean losses of the last settled steps in this process, oldest first, at most 20."""
         return [round(float(loss), 4) for loss in self._recent]
 
+    def told(self) -> str:
+        """Mean loss of the last settled steps in this process, in words; nothing before the first one."""
+        return f"loss {float(sum(self._recent)) / len(self._recent):.3g}" if self._recent else ""
+
     def settle(self) -> None:
         """Count the step at hand."""
         if self._pending:

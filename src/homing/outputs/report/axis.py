@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from homing.measures import Measure
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -37,3 +39,9 @@ def axis_around(values: Iterable[float | None], step: float) -> Axis:
         return Axis(0.0, 1.0)
     low, high = math.floor(min(known) / step) * step, math.ceil(max(known) / step) * step
     return Axis(low, high) if high > low else Axis(low - step, high + step)
+
+
+def axis_of(values: Iterable[float | None], measure: Measure) -> Axis:
+    """Lay an axis around values of a figure: a share has no more than 1, and nothing has less than 0."""
+    axis = axis_around(values, 0.05)
+    return Axis(max(0.0, axis.low), axis.high if measure.falls else min(1.0, axis.high))

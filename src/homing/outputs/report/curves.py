@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,22 @@ _MAX_POINTS = 300
 _MAX_METHODS = 4
 
 
-def curves(metrics: list[dict[str, Any]], method: str) -> list[Picture]:
+def curves(metrics: list[dict[str, Any]], method: str, others: Sequence[str]) -> list[Picture]:
     """Draw loss, accuracy and effective sample size over the steps; charts without a value are left out.
 
     Args:
         metrics: Rows of kind "train".
-        method: The run's own method; every other one is a baseline.
+        method: The run's own method.
+        others: Names of the baselines in the order of the comparison; folds have rows of their own, and no line.
     """
-    methods = list(dict.fromkeys(str(row.get("method", method)) for row in metrics))
-    if method not in methods and methods:
-        method = methods[0]
+    there = dict.fromkeys(str(row.get("method", method)) for row in metrics)
+    if method not in there:
+        method = next(iter(there), method)
+    methods = [name for name in others if name in there and name != method]
     own = [row for row in metrics if str(row.get("method", method)) == method]
     found = (
         ("loss", "Loss", "loss", "{:.3g}", _loss(own)),
-        ("accuracy", "Accuracy in training", "", "{:.1%}", _accuracy(metrics, own, method, methods)),
+        ("accuracy", "Accuracy in training", "", "{:.1%}", _accuracy(metrics, own, methods)),
         ("effective", "Effective sample size", "source images", "{:,.0f}", _effective_size(own)),
     )
     drawn = [chart for chart in found if chart[-1]]
@@ -55,13 +57,12 @@ def _loss(own: list[dict[str, Any]]) -> list[Line]:
     return _known(_line(own, column, label, series) for series, (column, label) in enumerate(names))
 
 
-def _accuracy(metrics: list[dict[str, Any]], own: list[dict[str, Any]], method: str, methods: list[str]) -> list[Line]:
+def _accuracy(metrics: list[dict[str, Any]], own: list[dict[str, Any]], methods: Sequence[str]) -> list[Line]:
     lines = [
         _line(own, "source_accuracy", "homing, source images", 0),
         _line(own, "target_accuracy", "homing, target images", 1),
     ]
-    others = [name for name in methods if name != method][:_MAX_METHODS]
-    for series, name in enumerate(others, start=2):
+    for series, name in enumerate(methods[:_MAX_METHODS], start=2):
         rows = [row for row in metrics if str(row.get("method")) == name]
         lines.append(_line(rows, "target_accuracy", title_of(name), series, faint=True))
     return _known(lines)

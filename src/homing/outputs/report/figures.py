@@ -168,6 +168,31 @@ def lift_figure(key: str, curve: LiftCurve, title: str, *, is_small: bool) -> Pi
     )
 
 
+def coverage_figure(key: str, coverage: Floats, accuracy: Floats, aurc: float | None) -> Picture:
+    """Draw accuracy against the share of images that are answered.
+
+    Args:
+        key: Prefix of the ids in the drawing.
+        coverage: Share answered, the surest first, shape (points,).
+        accuracy: On these, shape (points,).
+        aurc: The area under the curve of errors; None where it is not known.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas()
+        axes.plot(100 * coverage, 100 * accuracy, color=_SERIES[0], clip_on=False)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(max(0.0, min(100 * float(accuracy.min()), 95) - 2), 100)
+        axes.set_xlabel("images answered, the surest first, in %")
+        axes.set_ylabel("right, in %")
+        svg = to_svg(figure, key)
+    half = float(accuracy[int(np.abs(coverage - 0.5).argmin())])
+    text = f"{100 * half:.1f} % right on the surer half, {100 * float(accuracy[-1]):.1f} % on all."
+    area = "" if aurc is None else f" Error averaged over all coverages (AURC): {aurc:.3f}."
+    return Picture("Accuracy by coverage", svg, text + area)
+
+
 def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, pattern: str, *, is_small: bool) -> Picture:
     """Draw lines over training steps; the key to the colours stands below the drawing, with first and last value.
 
@@ -191,6 +216,10 @@ def line_figure(key: str, title: str, lines: Sequence[Line], y_label: str, patte
         axes.set_xlabel("step")
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if "%" in pattern:
+            axes.set_ylim(max(0.0, axes.get_ylim()[0]), min(1.0, axes.get_ylim()[1]))
+            for drawn in axes.get_lines():
+                drawn.set_clip_on(False)  # a line at 100 % keeps its width
         write = (lambda value, _: f"{100 * value:g} %") if "%" in pattern else (lambda value, _: _short(value))
         axes.yaxis.set_major_formatter(FuncFormatter(write))
         svg = to_svg(figure, key)

@@ -5,24 +5,39 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from homing.errors import DataError
+from homing.measures import MEASURES
 from homing.outputs import titles
 from homing.outputs.artefact import write_whole
 from homing.outputs.ownership import is_our_report
-from homing.outputs.report.axis import Axis, axis_around
+from homing.outputs.report.axis import Axis, axis_around, axis_of
+from homing.outputs.report.certainty import certainty
 from homing.outputs.report.columns import RateColumns
 from homing.outputs.report.curves import constant_size, curves
 from homing.outputs.report.data import RunFolder, mapping, number, read_run
 from homing.outputs.report.figures import Picture, histogram, lift_figure
+from homing.outputs.report.keeping import shipped_line
+from homing.outputs.report.own import own_galleries
 from homing.outputs.report.pictures import Pictures, Shown, choose, doubtful_rows, galleries
 from homing.outputs.report.plane import density_figure, map_figures, scatter_of
 from homing.outputs.report.rates import density, group_table, lift_curve, ranked_rows, summarize
-from homing.outputs.report.tables import class_scores, confusion, cost, duration, flatten, judged, phi_rows, show
+from homing.outputs.report.tables import (
+    class_figure,
+    class_scores,
+    confusion,
+    cost,
+    duration,
+    flatten,
+    judged,
+    phi_rows,
+    show,
+)
 from homing.outputs.report.unlabelled import unlabelled
-from homing.outputs.report.verdict import headline_of, points, reference, scores, verdict
+from homing.outputs.report.verdict import columns_of, reference, scores, verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -53,12 +68,13 @@ def write_report(run: Path, shown: Pictures | Shown, *, results: dict[str, Any] 
     if path.exists() and not is_our_report(path):
         raise DataError(f"{path}: was not written by homing, which would replace it; move it away first")
     shown = shown if isinstance(shown, Shown) else Shown(shown)
-    page = _environment().get_template("report.html.j2").render(_context(read_run(run, results), shown))
+    page = environment().get_template("report.html.j2").render(_context(read_run(run, results), shown))
     write_whole(path, page.encode("utf-8", errors="xmlcharrefreplace"))
     return path
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates, with what writes values in them."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -73,8 +89,9 @@ def _environment() -> jinja2.Environment:
         "share": _share,
         "rate": _rate,
         "thousands": _thousands,
-        "points": points,
         "decimals": _decimals,
+        "written": _written,
+        "duration": duration,
         "show": show,
         "phi_title": titles.phi_title,
         "is_numeric": _is_numeric,
@@ -110,6 +127,11 @@ def _decimals(value: Any) -> str:
     return "–" if found is None else f"{found:.3f}"
 
 
+def _written(value: Any, write: Callable[[float], str]) -> str:
+    found = number(value)
+    return "–" if found is None else write(found)
+
+
 def _is_numeric(text: str) -> bool:
     try:
         return math.isfinite(float(text))
@@ -120,23 +142,33 @@ def _is_numeric(text: str) -> bool:
 def _context(run: RunFolder, shown: Shown) -> dict[str, Any]:
     """Everything the template shows, by name."""
     return {
-        **_assets(),
+        **assets(),
         **_headline(run),
         **_rate_numbers(run),
         **_galleries(run, shown),
         **_rate_model(run),
         "unlabelled": unlabelled(run.results),
         **_run_itself(run),
-        "curves": curves(run.metrics, str(run.results.get("method", ""))),
+        "curves": curves(run.metrics, str(run.results.get("method", "")), [row.name for row in scores(run.results)]),
         "constant_size": constant_size(run.metrics, str(run.results.get("method", ""))),
+        "rejection": certainty(run.results),
+        "own_galleries": own_galleries(run.results, shown),
         "class_scores": class_scores(run.results),
-        "class_figure": "Average precision" if run.recipe.get("task") == "multi_label" else "Accuracy",
+        "class_figure": class_figure(run.results),
+        "class_against": _class_against(run.results),
+        "absent_classes": [str(name) for name in run.results.get("classes_without_images") or []],
         "confusion": confusion(run.results),
         "unit_axis": Axis(0.0, 1.0),
     }
 
 
-def _assets() -> dict[str, Any]:
+def _class_against(results: dict[str, Any]) -> str:
+    """The method that the gains of classes are over, within a sentence; empty where there are none."""
+    name = results.get("per_class_against")
+    return titles.title_of(str(name)).lower() if name else ""
+
+
+def assets() -> dict[str, Any]:
     """Style and script as they stand in the page, the script with the hash that its policy allows."""
     from markupsafe import Markup
 
@@ -150,22 +182,21 @@ def _assets() -> dict[str, Any]:
 def _headline(run: RunFolder) -> dict[str, Any]:
     """What was asked, what came out, and whether it was worth it."""
     rows = scores(run.results)
+    measure = rows[0].measure if rows else MEASURES["accuracy"]
     data = mapping(run.results.get("data"))
     classes = data.get("classes")
-    headline = headline_of(mapping(run.results.get("target")))
-    is_sets = headline != "accuracy"
     present = {key for row in rows for key, value in row.values.items() if number(value) is not None}
     return {
         "name": str(run.recipe.get("name") or run.name),
         "scores": rows,
-        "score_axis": axis_around([end for row in rows for end in (row.low, row.accuracy, row.high)], 0.05),
-        "figure": titles.SCORES[headline] if is_sets else "Accuracy",
-        "figure_word": "mean average precision" if is_sets else "right",
-        "score_columns": {key: title for key, title in titles.SCORES.items() if key in present - {headline}},
+        "measure": measure,
+        "score_axis": axis_of([end for row in rows for end in (row.low, row.value, row.high)], measure),
+        "score_columns": columns_of(present, measure),
         "own": next((row for row in rows if row.is_run), None),
         "reference": reference(rows),
-        "verdict": verdict(rows),
-        "method": str(run.results.get("method", "–")),
+        "verdict": verdict(rows, mapping(run.results.get("models"))),
+        "shipped": shipped_line(run.results),
+        "method_title": titles.title_of(str(run.results.get("method", "–"))),
         "num_test": number(mapping(run.results.get("target")).get("num_test")),
         "num_target": number(mapping(data.get("target")).get("num_samples")),
         "num_classes": len(classes) if isinstance(classes, list) else None,
@@ -260,7 +291,8 @@ def _run_itself(run: RunFolder) -> dict[str, Any]:
     """What it cost and how to run it again."""
     results = run.results
     data = mapping(results.get("data"))
-    facts = [(key, results.get(key)) for key in ("version", "method", "seed", "recipe_sha256")]
+    facts = [(key, results.get(key)) for key in ("version", "seed", "recipe_sha256")]
+    facts.insert(1, ("method", titles.title_of(str(results["method"])) if results.get("method") else None))
     facts += [(f"{role}_digest", mapping(data.get(role)).get("digest")) for role in _ROLES]
     seconds = number(mapping(results.get("cost")).get("seconds"))
     return {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -18,14 +19,14 @@ from homing.pools.decoding import open_rgb
 Pictures: TypeAlias = Callable[[list[str]], list[bytes | None]]
 Sayings: TypeAlias = Callable[[list[str]], list[str | None]]
 
-THUMBNAIL_PIXELS = 96
+LARGEST_SIDE, SMALLEST_SIDE = 384, 64  # pixels of a picture's longer side
 _MAX_PIXELS = 64_000_000  # as recipes have it at first: of a larger picture no thumbnail is shown
 OVERALL_TILES = 24
 CLASS_TILES = 12
 MIN_CLASS_TILES = 4  # fewer say nothing; classes then have no choice of their own
 MAX_CLASS_TILES = 150  # per gallery; above it the classes share what there is
-MAX_INLINE_BYTES = 2_400_000  # of base64 text in the whole page
-_MAX_ENCODED_BYTES = 12_000
+MAX_INLINE_BYTES = 3_400_000  # of base64 text in the whole page
+_MAX_PICTURE_BYTES = 40_000  # of base64 text; more is hardly seen
 SHOWN_LETTERS = 240  # of a text
 
 
@@ -36,10 +37,12 @@ class Shown:
     Attributes:
         pictures: Encoded picture of each, None where it is gone; None: they are no pictures.
         texts: What each says; None: they have no text.
+        own: Pictures of target and test by role, where the page may show them.
     """
 
     pictures: Pictures | None
     texts: Sayings | None = None
+    own: Mapping[str, Pictures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Tile:
         in_class: Whether it belongs to the choice within its class.
         picture: `data:` address of the thumbnail, None where the picture is missing.
         text: The beginning of what it says, None where it says nothing.
+        num_of_class: How many of its class the gallery was chosen from.
     """
 
     sample_id: str
@@ -65,6 +69,7 @@ class Tile:
     in_class: bool
     picture: str | None
     text: str | None
+    num_of_class: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Choice:
         overall: Which of `rows` belong to the pool-wide choice.
         in_class: Which of `rows` belong to the choice within their class.
         num_found: How many rows were ranked.
+        by_class: The same by class, shape (classes,).
     """
 
     key: str
@@ -105,6 +111,7 @@ class Choice:
     overall: frozenset[int]
     in_class: frozenset[int]
     num_found: int
+    by_class: Codes
 
 
 def choose(key: str, title: str, ranked: Codes, rates: RateColumns) -> Choice:
@@ -125,7 +132,9 @@ def choose(key: str, title: str, ranked: Codes, rates: RateColumns) -> Choice:
     place = np.arange(len(ranked)) - np.searchsorted(sorted_codes, sorted_codes, side="left")
     within = ranked[np.sort(by_class[place < per_class])]
     positions = np.flatnonzero(np.isin(ranked, np.union1d(overall, within)))
-    return Choice(key, title, ranked[positions], frozenset(overall.tolist()), frozenset(within.tolist()), len(ranked))
+    shown = frozenset(overall.tolist()), frozenset(within.tolist())
+    counts = np.bincount(codes, minlength=len(rates.label.names))
+    return Choice(key, title, ranked[positions], *shown, len(ranked), counts)
 
 
 def doubtful_rows(rates: RateColumns) -> Codes:
@@ -152,11 +161,11 @@ def galleries(choices: Iterable[Choice], rates: RateColumns, shown: Shown) -> li
     rows = np.unique(np.concatenate([choice.rows for choice in kept])) if kept else np.empty(0, dtype=np.int64)
     ids = dict(zip(rows.tolist(), rates.ids(rows), strict=True))
     times_shown = Counter(row for choice in kept for row in choice.rows.tolist())
-    inline = {}
+    found: dict[str, str] = {}
     if shown.pictures is not None:
-        inline = _inline({sample_id: times_shown[row] for row, sample_id in ids.items()}, shown.pictures)
+        found = inline({sample_id: times_shown[row] for row, sample_id in ids.items()}, shown.pictures)
     texts = _beginnings(list(ids.values()), shown.texts)
-    return [_gallery(choice, rates, ids, inline, texts) for choice in kept]
+    return [_gallery(choice, rates, ids, found, texts) for choice in kept]
 
 
 def _beginnings(ids: list[str], texts: Sayings | None) -> dict[str, str]:
@@ -170,7 +179,7 @@ def _beginning(text: str) -> str:
 
 
 def _gallery(
-    choice: Choice, rates: RateColumns, ids: dict[int, str], inline: dict[str, str], texts: dict[str, str]
+    choice: Choice, rates: RateColumns, ids: dict[int, str], inlined: dict[str, str], texts: dict[str, str]
 ) -> Gallery:
     suggested = rates.suggested if choice.key == "doubtful" else None
     tiles = tuple(
@@ -181,8 +190,9 @@ def _gallery(
             suggested=suggested.names[suggested.codes[row]] if suggested else None,
             overall=row in choice.overall,
             in_class=row in choice.in_class,
-            picture=inline.get(ids[row]),
+            picture=inlined.get(ids[row]),
             text=texts.get(ids[row]),
+            num_of_class=int(choice.by_class[rates.label.codes[row]]),
         )
         for row in choice.rows.tolist()
     )
@@ -190,36 +200,50 @@ def _gallery(
     return Gallery(choice.key, choice.title, tiles, classes, choice.num_found)
 
 
-def _inline(times_shown: dict[str, int], pictures: Pictures) -> dict[str, str]:
+def inline(times_shown: dict[str, int], pictures: Pictures, max_bytes: int = MAX_INLINE_BYTES) -> dict[str, str]:
+    """Pictures of some ids as text, each as large as its share of the page allows.
+
+    Args:
+        times_shown: How often each stands on the page.
+        pictures: Gives them.
+        max_bytes: Of all of them together, as often as they are shown.
+    """
     found: dict[str, str] = {}
-    left = MAX_INLINE_BYTES
+    left, waiting = max_bytes, sum(times_shown.values())
     ids = list(times_shown)
     for sample_id, encoded in zip(ids, pictures(ids) if ids else [], strict=True):
-        address = thumbnail(encoded) if encoded is not None else None
-        size = len(address or "") * times_shown[sample_id]
-        if address is not None and size <= left:
+        share = left // waiting
+        address = thumbnail(encoded, share) if encoded is not None else None
+        waiting -= times_shown[sample_id]
+        if address is not None:
             found[sample_id] = address
-            left -= size
+            left -= len(address) * times_shown[sample_id]
     return found
 
 
-def thumbnail(encoded: bytes) -> str | None:
-    """Turn an encoded picture into a small `data:` address.
+def thumbnail(encoded: bytes, max_bytes: int = _MAX_PICTURE_BYTES) -> str | None:
+    """Turn an encoded picture into a `data:` address, as large as fits.
 
     Args:
         encoded: Bytes of a picture in any format that pools are read in.
+        max_bytes: Of the address, at most.
 
     Returns:
-        WebP of at most 96 pixels a side as a `data:` address, or None where the bytes are no picture.
+        The whole picture as WebP of at most 384 pixels a side, never enlarged; None where the bytes are no picture or
+        no size fits.
     """
     try:
-        small = open_rgb(encoded, _MAX_PIXELS, at_least=THUMBNAIL_PIXELS)
+        whole = open_rgb(encoded, _MAX_PIXELS, at_least=LARGEST_SIDE)
     except DataError:
         return None
-    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    for quality in (78, 50, 20):
+    side = min(LARGEST_SIDE, max(whole.size))
+    for quality in (80, 80, 70, 20):
+        whole.thumbnail((side, side))
         out = io.BytesIO()
-        small.save(out, format="WEBP", quality=quality, method=4)
-        if out.tell() <= _MAX_ENCODED_BYTES:
-            break
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+        whole.save(out, format="WEBP", quality=quality, method=2)
+        address = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+        too_large = len(address) / min(max_bytes, _MAX_PICTURE_BYTES)
+        if too_large <= 1:
+            return address
+        side = max(SMALLEST_SIDE, int(0.95 * side / math.sqrt(too_large)))
+    return None

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from homing.evaluation.metrics import wilson_interval
+from homing.measures import JUDGES_SETS, MEASURES, headline_of
 from homing.outputs.report.data import mapping, number
+from homing.outputs.report.verdict import scores
 from homing.outputs.titles import title_of
 
 MAX_ROWS = 200
-_MAX_CONFUSION_CLASSES = 25
-_MAX_PAIRS = 20
+_MAX_CONFUSION_CLASSES = 40
+_MAX_PAIRS = 50
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,21 @@ class Judged:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Accuracy on one class of the test; average precision, without an interval, where an image may be of several."""
+    """Accuracy on one class of the test, or its average precision, and how much that is above another method's.
+
+    None where it is not known; learned_from: images of a class that only the target has, else None.
+    """
 
     name: str
     accuracy: float
     num_test: int | None
     low: float | None
     high: float | None
+    learned_from: int | None = None
+    gain: str | None = None
+    gain_value: float | None = None
+    gain_interval: str = ""
+    is_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,9 +166,16 @@ def _judged_row(row: dict[str, Any], columns: tuple[str, ...]) -> JudgedRow:
     return JudgedRow(tuple(show(row.get(name)) for name in columns), loss, low, high, row.get("chosen") is True)
 
 
+def class_figure(results: dict[str, Any]) -> str:
+    """What each class is measured by."""
+    is_sets = headline_of(results).key == JUDGES_SETS
+    return "Average precision" if is_sets else "Accuracy"
+
+
 def class_scores(results: dict[str, Any]) -> list[ClassScore]:
     """Read the accuracy of every class, or its average precision, the worst first."""
     rows = []
+    own = mapping(mapping(results.get("data")).get("only_in_target"))
     for name, values in mapping(results.get("per_class")).items():
         precision = number(mapping(values).get("average_precision"))
         accuracy = number(mapping(values).get("accuracy")) if precision is None else precision
@@ -166,8 +183,22 @@ def class_scores(results: dict[str, Any]) -> list[ClassScore]:
         if accuracy is not None:
             known = precision is None and count is not None and count >= 1 and 0 <= accuracy <= 1
             low, high = wilson_interval(accuracy, count) if known and count is not None else (None, None)
-            rows.append(ClassScore(name, accuracy, None if count is None else int(count), low, high))
+            images = number(own.get(name))
+            learned_from = None if images is None else int(images)
+            more = _class_gain(mapping(mapping(values).get("gain")))
+            is_small = mapping(values).get("is_small") is True
+            size = None if count is None else int(count)
+            rows.append(ClassScore(name, accuracy, size, low, high, learned_from, *more, is_small=is_small))
     return sorted(rows, key=lambda row: row.accuracy)
+
+
+def _class_gain(gain: dict[str, Any]) -> tuple[str | None, float | None, str]:
+    """A gain and its interval, as text in points."""
+    mean, low, high = (number(gain.get(key)) for key in ("mean", "low", "high"))
+    if mean is None or low is None or high is None:
+        return None, None, ""
+    write = MEASURES["accuracy"].difference
+    return write(mean), mean, f"[{write(low)}, {write(high)}]"
 
 
 def confusion(results: dict[str, Any]) -> Confusion | None:
@@ -202,10 +233,16 @@ def cost(results: dict[str, Any]) -> list[tuple[str, str]]:
         title, write = _COSTS.get(key, (key.replace("_", " "), show))
         amount = number(value)
         rows.append((title, show(value) if amount is None else write(amount)))
-    for name, value in mapping(given.get("method_seconds")).items():
+    own, listed = str(results.get("method")), [row.name for row in scores(results)]
+    order = {own if name == "homing" else name: place for place, name in enumerate(listed)}
+
+    def in_order(costs: Any) -> list[tuple[str, Any]]:
+        return sorted(mapping(costs).items(), key=lambda item: order.get(item[0], len(order)))
+
+    for name, value in in_order(given.get("method_seconds")):
         seconds = number(value)
         rows += [] if seconds is None else [(f"Time of “{title_of(name)}”", duration(seconds))]
-    for name, value in mapping(given.get("method_gradients")).items():
+    for name, value in in_order(given.get("method_gradients")):
         rows.append((f"Gradients of single images in “{title_of(name)}”", f"{number(value) or 0:,.0f}"))
     return rows
 

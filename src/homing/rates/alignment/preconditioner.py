@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from homing.rates.alignment.factored import epsilon_of, factored_moment, learning_rate, relative_step
+
 _SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq", "exp_avg_var", "square_avg", "sum")
 """State entries that hold a running mean (Adagrad: sum) of squared gradients, the strictest first."""
 
@@ -22,9 +24,9 @@ _PLAIN = {"SGD", "SGDW", "SGDP", "Nesterov", "MomentumSGD", "ASGD"}
 class Preconditioner:
     """P in θ' = θ − η P g, for the optimizer's own P; relative learning rates of parameter groups count as part of it.
 
-    Adam and its relatives: 1 / (√v̂ + ε); RMSprop, Adagrad: likewise; SGD with or without momentum: the identity;
-    anything else: the identity, with a warning. A parameter that the optimizer has not stepped yet has no v̂: the mean
-    square of the gradient at hand stands for it, as it would in Adam's first step.
+    Adam and its relatives: 1 / (√v̂ + ε); RMSprop, Adagrad, Adafactor: likewise; SGD with or without momentum: the
+    identity; anything else: the identity, with a warning. A parameter that the optimizer has not stepped yet has no v̂:
+    the mean square of the gradient at hand stands for it, as it would in Adam's first step.
 
     Args:
         optimizer: The base optimizer (wrappers with an `optimizer` attribute are looked through), or None: identity.
@@ -49,7 +51,7 @@ class Preconditioner:
         """
         groups = self._optimizer.param_groups if self._optimizer is not None else []
         group_of = {id(member): group for group in groups for member in group["params"]}
-        largest = max((float(group["lr"]) for group in groups), default=0.0)
+        largest = max(map(learning_rate, groups), default=0.0)
         for parameter, gradient in gradients:
             group = group_of.get(id(parameter))
             if self._optimizer is None:
@@ -57,12 +59,13 @@ class Preconditioner:
             elif group is None:
                 yield torch.zeros_like(gradient)
             else:  # learning rates count relative to the largest; as 1 where a warm-up has them all at 0
-                yield self._scaled(parameter, gradient, group, float(group["lr"]) / largest if largest > 0 else 1.0)
+                yield self._scaled(parameter, gradient, group, learning_rate(group) / largest if largest > 0 else 1.0)
 
     def _scaled(self, parameter: Tensor, gradient: Tensor, group: Mapping[str, Any], weight: float) -> Tensor:
         state: Mapping[str, Any] = self._optimizer.state.get(parameter, {})
         moment = next((state[key] for key in _SECOND_MOMENTS if isinstance(state.get(key), Tensor)), None)
-        epsilon = float(group.get("eps") or 1e-8)
+        moment = factored_moment(state, tuple(gradient.shape)) if moment is None else moment
+        epsilon, weight = epsilon_of(group), weight * relative_step(group, state)
         if moment is None and not self._is_adaptive(state):
             return gradient if weight == 1.0 else gradient * weight
         if moment is None or moment.shape != gradient.shape:
@@ -77,7 +80,8 @@ class Preconditioner:
         if name in _PLAIN:
             return False
         others = self._optimizer.state.values()
-        if any(isinstance(other.get(key), Tensor) for other in others for key in _SECOND_MOMENTS):
+        kept = (*_SECOND_MOMENTS, "exp_avg_sq_row", "exp_avg_sq_r")
+        if any(isinstance(other.get(key), Tensor) for other in others for key in kept):
             return True
         if not state and "betas" in self._optimizer.defaults and not any(self._optimizer.state.values()):
             return name not in {"Lion"}

@@ -21,6 +21,7 @@ from homing.rates.learned.folds import directions_of_images, folds_of_images
 from homing.rates.learned.label_noise import (
     noise_of_sure_rows,
     own_class,
+    own_shares,
     right_from_clean,
     right_from_noisy,
     unmixing,
@@ -46,6 +47,7 @@ NO_MATCH = 1e-6
 WARM_CLASSES = 64
 """With more classes than this the leaning probes start from the pool's."""
 
+_NEVER = -1e4  # log-odds of a class that there is no row of
 _CELLS = 4_000_000  # of a block of scores
 
 
@@ -56,7 +58,8 @@ class Consistency:
     Attributes:
         log_probability: `[N]` out-of-fold log-probability of the row's own label.
         right: `[N]` in 0..1, probability that the label is right.
-        noise: `[C, C]` how often each given label (column) stands on each true class (row), see `label_noise`.
+        noise: `[C, C]` how often each given label (column) stands on each true class (row), see `label_noise`; zeros
+            for classes that the pool has no row of.
         best: `[N]` int32, the class that an out-of-fold probe finds likeliest.
         pool_probe: `[D + 1, C]` mean of the cross-fitted probes of the pool, for rows that none of them has seen.
         lean_probe: `[D + 1, C]` the same of the probes that lean to the target.
@@ -81,7 +84,7 @@ class Consistency:
         """Share of the pool's labels that are wrong, 0..1, classes counting alike."""
         if self.each:
             return sum(one.wrong_share for one in self.each) / len(self.each)
-        return 1 - float(self.noise.diagonal().mean())
+        return 1 - float(own_shares(self.noise).mean())
 
     def of(self, rows: Tensor) -> Consistency:
         """The same of some rows alone, `[m]` int64: what was found in the whole pool is carried, not found anew."""
@@ -93,6 +96,33 @@ class Consistency:
             fold=None if self.fold is None else self.fold[rows],
             each=tuple(one.of(rows) for one in self.each),
         )
+
+    def within(self, classes: Tensor) -> Consistency:
+        """The same in the numbering of some classes alone, int64 ascending: all that the pool has rows of."""
+        best = torch.searchsorted(classes, self.best.long()).to(torch.int32)
+        found = self._with_probes(lambda probe: probe[..., classes])
+        return replace(found, noise=self.noise[classes][:, classes], best=best)
+
+    def spread_over(self, classes: Tensor, num_classes: int) -> Consistency:
+        """The opposite: classes that the pool has no row of are never found, and say nothing of a label."""
+        if len(classes) == num_classes:
+            return self
+        noise = torch.zeros(num_classes, num_classes)
+        noise[classes[:, None], classes] = self.noise
+
+        def widened(probe: Tensor) -> Tensor:
+            wide = torch.zeros(*probe.shape[:-1], num_classes)
+            wide[..., -1, :] = _NEVER
+            wide[..., classes] = probe
+            return wide
+
+        return replace(self._with_probes(widened), noise=noise, best=classes[self.best.long()].to(torch.int32))
+
+    def _with_probes(self, change: Callable[[Tensor], Tensor]) -> Consistency:
+        pool, lean, every = (
+            None if probe is None else change(probe) for probe in (self.pool_probe, self.lean_probe, self.probes)
+        )
+        return replace(self, pool_probe=pool, lean_probe=lean, probes=every)
 
 
 def neutral_consistency(labels: Tensor, num_classes: int) -> Consistency:
@@ -161,6 +191,14 @@ def label_consistency(
     num_classes = evidence.num_classes
     if num_classes == 1 or not match.any():
         return pool
+    alone = evidence.within_source_classes()
+    if alone.num_classes < num_classes:
+        classes = evidence.source_classes
+        target_has_labels &= bool(torch.isin(evidence.target_labels, classes).any())
+        found = label_consistency(
+            alone, match, pool.within(classes), seed, target_has_labels=target_has_labels, work=work
+        )
+        return found.spread_over(classes, num_classes)
     fold = _folds(evidence, seed, work) if pool.fold is None else pool.fold
     rows, drawn = evidence.drawn(fitted_rows(num_classes), weights=1 + LEAN * match)
     sample = _Sample(drawn, fold[rows])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from homing.errors import DataError
-from homing.rates.learned.blocks import FeatureBlocks, MappedFeatures, as_blocks, check_finite, slices
+from homing.rates.learned.blocks import ArrayFeatures, FeatureBlocks, MappedFeatures, as_blocks, check_finite, slices
 from homing.rates.learned.drawing import draw_rows, fitted_rows
 from homing.rates.learned.projection import Projection, fit_projection
 
@@ -16,6 +19,8 @@ from homing.rates.learned.projection import Projection, fit_projection
 @dataclass(frozen=True)
 class Evidence:
     """Features and labels of both pools; everything that rates can be learned from before training.
+
+    Arrays of numpy are taken too; one that is mapped from a file is read in blocks.
 
     Attributes:
         source_features: `[N, D]` float32 features of the source pool, or blocks of them that need not be in memory.
@@ -48,6 +53,8 @@ class Evidence:
     target_sets: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _as_tensor(field.name, getattr(self, field.name)))
         _check_pool("source", self.source_features, self.source_labels, self.num_classes)
         _check_pool("target", self.target_features, self.target_labels, self.num_classes)
         widths = self.source_features.shape[1], self.target_features.shape[1]
@@ -108,6 +115,33 @@ class Evidence:
             return self
         return replace(self, source_sets=self.source_sets[:, labels], target_sets=self.target_sets[:, labels])
 
+    @cached_property
+    def source_classes(self) -> Tensor:
+        """`[K]` int64, ascending: classes that the source has rows of; all of them but for those only in the target."""
+        return torch.bincount(self.source_labels, minlength=self.num_classes).nonzero().flatten()
+
+    def known(self, labels: Tensor, seen: Tensor) -> Tensor:
+        """`[m]` bool, of which labels `[m]` there are source rows, or target images among those seen, `[n]` bool."""
+        return torch.isin(labels, torch.cat([self.source_classes, self.target_labels[seen]]))
+
+    def within_source_classes(self) -> Evidence:
+        """The same without classes that only the target has, and numbered anew; itself where there are none.
+
+        Where the target has no image of the source's classes, its images stay, under a class of no meaning.
+        """
+        classes = self.source_classes
+        if len(classes) == self.num_classes:
+            return self
+        shared = torch.isin(self.target_labels, classes)
+        if not shared.any():
+            shared = torch.ones_like(shared)
+        return replace(
+            self.with_target(shared),
+            source_labels=torch.searchsorted(classes, self.source_labels),
+            target_labels=torch.searchsorted(classes, self.target_labels[shared]).clamp(max=len(classes) - 1),
+            num_classes=len(classes),
+        )
+
     def with_source(self, rows: Tensor, masses: Tensor | None) -> Evidence:
         """Some source rows, in memory, beside the same target.
 
@@ -166,6 +200,22 @@ class Evidence:
             by: `[N]` the descriptor.
         """
         return self.drawn(num_rows, by=by)[1]
+
+
+def _as_tensor(name: str, given: Any) -> Any:
+    """A numpy array as a tensor: features float32, labels int64; anything else as it is."""
+    if not isinstance(given, np.ndarray):
+        return given
+    if name.endswith("labels"):
+        if given.dtype.kind not in "iu":
+            raise DataError(
+                f"{name} are {given.dtype}; give positions in the list of classes, such as np.unique(labels,"
+                " return_inverse=True)[1] makes of them"
+            )
+        return torch.from_numpy(given.astype(np.int64))
+    if name.endswith("features"):
+        return ArrayFeatures(given) if isinstance(given, np.memmap) else torch.from_numpy(given.astype(np.float32))
+    return torch.from_numpy(np.ascontiguousarray(given))
 
 
 def _check_pool(role: str, features: Tensor | FeatureBlocks, labels: Tensor, num_classes: int) -> None:

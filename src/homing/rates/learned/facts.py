@@ -117,8 +117,11 @@ def find_pool_facts(
     blocks = features[:1] if isinstance(features, Tensor) else features.rows(slice(0, 1))
     stand_in = None if sets is None else sets[:1]
     pool = Evidence(features, labels, blocks, labels[:1], num_classes, source_sets=sets, target_sets=stand_in)
-    found = pool_consistency if sets is None else pool_label_by_label
-    return PoolFacts(projection, found(pool.projected_by(projection), seed, work.part(0.05, 1)))
+    pool, part = pool.projected_by(projection), work.part(0.05, 1)
+    if sets is not None:
+        return PoolFacts(projection, pool_label_by_label(pool, seed, part))
+    found = pool_consistency(pool.within_source_classes(), seed, part)
+    return PoolFacts(projection, found.spread_over(pool.source_classes, num_classes))
 
 
 def consistency_of(facts: PoolFacts, labels: Tensor, num_classes: int) -> Consistency:

@@ -89,8 +89,8 @@ def whole(evidence: Evidence) -> Group:
 def groups_of(evidence: Evidence, weights: Tensor) -> tuple[Group, ...]:
     """The groups that a source of many classes is judged in.
 
-    Classes with most target images come first, and none further once `ENOUGH_IMAGES` have been judged. A target of
-    few classes is judged among others of the pool.
+    Classes of the source with most target images come first, and none further once `ENOUGH_IMAGES` have been judged. A
+    target of few classes is judged among others of the pool.
 
     Args:
         evidence: Both pools, the source in memory.
@@ -105,7 +105,8 @@ def groups_of(evidence: Evidence, weights: Tensor) -> tuple[Group, ...]:
     rows = torch.bincount(evidence.source_labels, minlength=evidence.num_classes)
     order = rows.argsort(descending=True, stable=True)
     order = order[images[order].argsort(descending=True, stable=True)]
-    present = int((images > 0).sum())
+    order = order[rows[order] > 0]  # classes that only the target has say least of the source
+    present = int((images[order] > 0).sum())
     reached = images[order].cumsum(0)
     number = 1
     while (

@@ -143,9 +143,11 @@ def _calibrated_probe(
         work=work,
     )
     scores = torch.zeros(num_target, drawn.num_classes)
-    for probe, fold in zip(probes[1:], held_out, strict=True):
+    asked = torch.zeros(num_target, dtype=torch.bool)
+    for probe, weights, fold in zip(probes[1:], target[1:], held_out, strict=True):
         scores[fold] = log_probabilities(with_bias(drawn.target_features[fold]), probe)
-    return probes[0], _temperature(scores, drawn.target_labels) if held_out else 1.0
+        asked[fold] = drawn.known(drawn.target_labels[fold], weights > 0)
+    return probes[0], _temperature(scores[asked], drawn.target_labels[asked]) if asked.any() else 1.0
 
 
 def _temperature(scores: Tensor, labels: Tensor) -> float:

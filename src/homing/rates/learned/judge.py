@@ -99,8 +99,9 @@ def judge(
         rates = rates_from(part)
         for number, (group, found) in enumerate(zip(groups, scores, strict=True)):
             fold.tick(number / len(groups))
-            held_out = ~seen[group.targets]
-            if held_out.all() or not held_out.any():
+            # of a class that nothing is left of no candidate can know anything: such an image is not judged
+            held_out = ~seen[group.targets] & evidence.known(evidence.target_labels[group.targets], seen)
+            if not seen[group.targets].any() or not held_out.any():
                 continue
             probes = fit_candidates(
                 *group.of(evidence, seen, rates, target_weights),

@@ -16,7 +16,9 @@ from homing.rates.learned.work import ALONE, Work
 def pool_label_by_label(evidence: Evidence, seed: int, work: Work = ALONE) -> Consistency:
     """`pool_consistency` of every label, and of whole sets."""
     each = [
-        pool_consistency(part, seed, work.part(label / total, (label + 1) / total))
+        pool_consistency(part.within_source_classes(), seed, work.part(label / total, (label + 1) / total)).spread_over(
+            part.source_classes, 2
+        )
         for label, total, part in _questions(evidence)
     ]
     return _of_sets(each, evidence)

@@ -96,7 +96,13 @@ def own_class(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def _tells(noise: Tensor) -> bool:
-    return 1 / len(noise) + _ROUNDING < float(noise.diagonal().mean()) < 1
+    own = own_shares(noise)
+    return 1 / len(own) + _ROUNDING < float(own.mean()) < 1
+
+
+def own_shares(noise: Tensor) -> Tensor:
+    """How often each class carries its own label, without classes that the pool has no row of (rows of zeros)."""
+    return noise.diagonal()[noise.any(dim=1)]
 
 
 def _labels_of_sure_rows(

@@ -51,8 +51,10 @@ def target_likeness(evidence: Evidence, seed: int, work: Work = ALONE) -> Likene
     A heavily penalised logistic regression, cross-fitted over both pools: rows that match and lie in the pool are
     labelled "source" to the classifier, and one that had seen them would have learned to deny it. Source classes
     are weighted as the target's are, so that the score tells domains, not classes. It is fitted on rows drawn from a
-    large source, and scores all of them.
+    large source, and scores all of them. Target images of classes that the source lacks would tell those classes, not
+    the domain: they are left out.
     """
+    evidence = evidence.within_source_classes()
     num_source, num_target = evidence.num_source, evidence.num_target
     if num_source < 2:
         return Likeness(torch.zeros(num_source), torch.zeros(num_source), 0.0)

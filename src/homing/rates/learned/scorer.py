@@ -44,11 +44,11 @@ class Scorer:
         pool_probe: `[D + 1, C]` logits of the class as the pool tells it; empty where labels play no part.
         lean_probe: `[D + 1, C]` the same by the probe that leans to the target; empty where nothing matches.
         class_scale: `[C]` factor that gave each class its mean rate in the learner's source; the mean one for
-            rows without a label stands behind them, so `[C + 1]`.
+            rows without a label stands behind them, so `[C + 1]`, and in the place of classes that the source lacks.
         class_base: `[C + 1]` what every row of a class has of uniform rates, see `spread_within_classes`.
         match_lift: φ, see `Setting`.
         let_go: φ, see `Setting`.
-        noise: `[C, C]` of the pool's labels, see `label_noise`.
+        noise: `[C, C]` of the pool's labels, see `label_noise`; zeros for classes that the source lacks.
     """
 
     likeness: Tensor
@@ -76,6 +76,8 @@ class Scorer:
         consistency, best = torch.full_like(rates, torch.nan), None
         if labels is not None and self.pool_probe.numel():
             consistency, right, best = self._consistency(inputs, labels, match)
+            can_tell = self.noise.any(dim=1)[labels]  # else the source has no row of the class: likeness alone decides
+            consistency, right = consistency.where(can_tell, torch.nan), right.where(can_tell, 1.0)
             rates = rates * right**self.let_go
             best = torch.where(right < 0.5, best, labels)
         group = torch.full((len(features),), -1) if labels is None else labels
@@ -143,11 +145,13 @@ def fit_scorer(
 
     raw = (1 + (match_lift - 1) * likeness.match) * consistency.right**let_go
     totals = [class_sums(values, labels, num_classes) for values in (rates, raw)]
-    counts = torch.bincount(labels, minlength=num_classes).clamp(min=1)
+    found = torch.bincount(labels, minlength=num_classes)
+    counts = found.clamp(min=1)
     _, uniform = spread_within_classes(raw, labels, num_classes)
     base = uniform * totals[0] / counts
     scale = (1 - uniform) * torch.where(totals[1] > 0, totals[0] / totals[1].clamp(min=1e-300), 1.0)
     whole = (totals[0].sum() / totals[1].sum().clamp(min=1e-300))[None]
+    base, scale = base.where(found > 0, 0.0), scale.where(found > 0, whole)
     match_at, match = _steps(likeness)
     return Scorer(
         likeness=unfolded(torch.zeros(projection[0].shape[1] + 1) if likeness.probe is None else likeness.probe),

@@ -61,13 +61,32 @@
       const wanted = picker.selectedIndex === 0 ? null : picker.value;
       for (const gallery of document.querySelectorAll(".gallery")) {
         let shown = 0;
+        let found = null;
         for (const tile of gallery.querySelectorAll("li")) {
           const fits = wanted === null ? "overall" in tile.dataset : "inClass" in tile.dataset && tile.dataset.label === wanted;
           tile.hidden = !fits;
           shown += fits ? 1 : 0;
+          if (fits && wanted !== null) found = tile.dataset.inClass;
         }
+        const count = gallery.querySelector(".count");
+        count.dataset.all ??= count.textContent;
+        count.textContent = wanted === null ? count.dataset.all : found ?? "0";
         gallery.querySelector(".empty").hidden = shown > 0;
       }
+    });
+  }
+
+  const large = document.getElementById("large");
+  large?.addEventListener("click", () => large.close());
+  for (const frame of document.querySelectorAll("button.frame")) {
+    frame.addEventListener("click", () => {
+      const small = frame.querySelector("img");
+      const picture = large.querySelector("img") ?? large.querySelector("figure").insertBefore(new Image(), large.querySelector("figcaption"));
+      picture.src = small.src;
+      picture.alt = small.alt;
+      const words = [...frame.parentElement.querySelectorAll(".label > *")].map((word) => word.textContent.trim());
+      large.querySelector("figcaption").textContent = [...words, frame.parentElement.title].join(" · ");
+      if (!large.open) large.showModal();
     });
   }
 

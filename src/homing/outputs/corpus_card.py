@@ -1,0 +1,133 @@
+"""The dataset card of a corpus: what the rates mean, for which target, by which numbers, and how to train with them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from homing.outputs.corpus_target import CorpusTarget, target_weight_of
+from homing.outputs.titles import phi_title
+
+_OPEN = {
+    "parquet": 'corpus = datasets.load_dataset("{place}", split="train")',
+    "folder": 'corpus = datasets.load_dataset("imagefolder", data_dir="{where}", split="train")',
+    "metadata": 'corpus = pandas.read_csv("{where}/metadata.csv")',
+    "webdataset": 'corpus = datasets.load_dataset("webdataset", data_files="{place}/train-*.tar", split="train")',
+    "lance": 'corpus = lance.dataset("{place}/train.lance").to_table(columns=["sample_id", "rate"])',
+}
+_MODULE = {"metadata": "pandas", "lance": "lance"}
+
+
+def corpus_card(
+    results: dict[str, Any],
+    form: str,
+    counts: npt.NDArray[np.int32],
+    target: CorpusTarget | None,
+    scale: float | None,
+    *,
+    drawn: bool,
+    place: str,
+) -> str:
+    """Text of a corpus's README.md, with the front matter that the Hugging Face hub reads.
+
+    Args:
+        results: The content of `results.json` of the run.
+        form: Of the corpus.
+        counts: How often each source sample is in it, int32 [N].
+        target: Where its images are in it too.
+        scale: Mean rate of all that is in it, where it has weights of losses.
+        drawn: Whether its rows were drawn by rate.
+        place: Name of its folder.
+    """
+    name = _plain(str(results.get("name", "corpus")))
+    parts = [
+        f"---\n{yaml.safe_dump(_front_matter(form, target), sort_keys=False)}---",
+        f"# {name}: a source pool with rates\n\n{_what_it_is(results, counts, target)}",
+        f"## What the rates mean\n\n{_MEANING}",
+        f"## Where they come from\n\n{_origin(results)}",
+        f"## How to train with them\n\n{_training(results, form, target, scale, place, drawn=drawn)}",
+        "## Licence\n\nThe images have licences of their own; look at them before you pass this corpus on.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_MEANING = """`rate` says how much a sample counts in a training for the target below: 0 is left out, 1 counts as
+much as the average sample of its class, 3 as much as three of them. Rates have the mean 1 within each class, over the
+whole pool. `target_likeness` is a log density ratio: above 0 the sample looks more like the target than like the pool.
+`label_consistency` is the log-probability of the sample's own label; where it is far below 0 the label is probably
+wrong, and `suggested_label` is the class that fits better. All of it holds for this target alone."""
+
+
+def _front_matter(form: str, target: CorpusTarget | None) -> dict[str, Any]:
+    splits = ["train", *(["target"] if target is not None else [])]
+    files = {"parquet": "data/{}-*.parquet", "webdataset": "{}-*.tar"}.get(form)
+    listed = [{"split": split, "path": files.format(split)} for split in splits] if files else []
+    return {
+        "license": "unknown",
+        "task_categories": ["image-classification"],
+        "tags": ["homing", "sample-weights"],
+        **({"configs": [{"config_name": "default", "data_files": listed}]} if listed else {}),
+    }
+
+
+def _what_it_is(results: dict[str, Any], counts: npt.NDArray[np.int32], target: CorpusTarget | None) -> str:
+    different, rows = int(np.count_nonzero(counts)), int(counts.sum())
+    text = f"{different:,} of {len(counts):,} samples of the source pool"
+    text += f", {rows:,} rows with copies, drawn by rate" if rows != different else ""
+    if target is not None:
+        text += f"; and {len(target):,} labelled images of the target"
+    return f"{text}. Written by homing {results.get('version', '')}".rstrip() + "."
+
+
+def _origin(results: dict[str, Any]) -> str:
+    data = results.get("data", {})
+    lines = [
+        f"- {role}: `{_plain(str(pool['name']))}`, {pool['num_samples']:,} samples, digest `{pool['digest']}`"
+        for role in ("source", "target")
+        if (pool := data.get(role))
+    ]
+    numbers = (results.get("rates") or {}).get("phi", {})
+    lines += [f"- {phi_title(name)} (`{name}`): {value:.4g}" for name, value in numbers.items()]
+    size = (results.get("rates") or {}).get("effective_sample_size")
+    lines += [f"- effective sample size: {size:,.0f}"] if size is not None else []
+    how = "Learned from the target by its likeness and by the pool's labels, judged on held-out folds."
+    return f"{how}\n\n" + "\n".join(lines)
+
+
+def _training(
+    results: dict[str, Any], form: str, target: CorpusTarget | None, scale: float | None, place: str, *, drawn: bool
+) -> str:
+    weight = target_weight_of(results) if target is None else target.weight
+    where = place if target is None else f"{place}/train"
+    samples = not drawn and form not in ("webdataset", "lance")
+    lines = [f"import {_MODULE.get(form, 'datasets')}", "", *(["from homing.rates import RateSampler", ""] * samples)]
+    lines += [_OPEN[form].format(place=place, where=where)]
+    if form == "parquet" and target is not None:
+        lines += [f'target = datasets.load_dataset("{place}", split="target")']
+        lines += ["corpus = datasets.concatenate_datasets([corpus, target])"]
+    lines += ['sampler = RateSampler(corpus["rate"])  # of a torch.utils.data.DataLoader'] * samples
+    does = "Rows were drawn by rate already; train on them all" if drawn else "Draw rows in proportion to `rate`"
+    parts = [f"{does}:\n\n```python\n" + "\n".join(lines) + "\n```"]
+    if weight is not None:
+        own = "add them with that weight" if target is None else "their `rate` says so, and they are in this corpus"
+        parts.append(
+            f"The rates are meant beside the target's own labelled images, each of which counts {weight:.3g} times"
+            f" (`target_weight`): {own}."
+        )
+    if scale is not None:
+        parts.append(
+            "Or weight losses instead, with every row once an epoch: multiply the loss of each row by `loss_weight`."
+            " Its mean over all that is here is 1, so the learning rate stays what it was."
+        )
+    elif not drawn:
+        parts.append("Or weight losses instead: multiply the loss of each row by its rate. Do one of both, never both.")
+    return "\n\n".join(parts)
+
+
+def _plain(text: str) -> str:
+    """A name on one line, with nothing in it that Markdown or HTML would act on."""
+    return re.sub(r"\s+", " ", re.sub(r"[`|<>\[\]\\]", " ", text)).strip()

@@ -1,0 +1,80 @@
+"""The target's own images in a corpus: each with the rate that homing trains it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from homing.errors import DataError
+from homing.outputs.corpus_forms import CorpusRow
+from homing.pools.pool import Pool
+from homing.pools.reading import read_pool
+
+if TYPE_CHECKING:
+    from homing.recipe.schema import PoolSpec
+
+
+@dataclass(frozen=True)
+class CorpusTarget:
+    """The labelled target of a run.
+
+    Attributes:
+        spec: Of its pool.
+        weight: How often each of its images counts, beside source samples of mean rate 1.
+        left_out: Ids of those that could not be read.
+    """
+
+    spec: PoolSpec
+    weight: float
+    left_out: frozenset[str]
+
+    @classmethod
+    def of(cls, spec: PoolSpec | None, results: dict[str, Any], left_out: frozenset[str], share: float) -> CorpusTarget:
+        """The target of a run.
+
+        Args:
+            spec: Of its pool.
+            results: Of the run.
+            left_out: Ids of those that could not be read.
+            share: Rows of the source in the corpus for each of the pool.
+
+        Raises:
+            DataError: It has no labels, or the run says no weight of it.
+        """
+        if spec is None or spec.labels == "none":
+            raise DataError("--with-target: the target of this run has no labels to train with; leave it out")
+        weight = target_weight_of(results)
+        if weight is None:
+            raise DataError("--with-target: results.json says no weight of the target; run the recipe again")
+        return cls(spec, weight * share, left_out)
+
+    @cached_property
+    def _pool(self) -> Pool:
+        pool = read_pool(self.spec)
+        return pool.select([row for row, name in enumerate(pool.ids) if name not in self.left_out])
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def rows(self, columns: Sequence[str], scale: float | None) -> Iterator[CorpusRow]:
+        """One for each image; of columns that are about the source alone nothing is known.
+
+        Args:
+            columns: Of the corpus.
+            scale: What a rate is divided by to be a weight of a loss.
+        """
+        pool = self._pool
+        known: dict[str, Any] = {"rate": self.weight, "visits": 0}
+        if scale is not None:
+            known["loss_weight"] = self.weight / scale
+        for row, (sample_id, label) in enumerate(zip(pool.ids, pool.labels, strict=True)):
+            own = {"sample_id": sample_id, "source": pool.sources[row], "label": label, **known}
+            yield CorpusRow(row, 1, dict.fromkeys(columns) | own)
+
+
+def target_weight_of(results: dict[str, Any]) -> float | None:
+    """How often each target image counts beside source samples, as a run found it."""
+    weight = (results.get("rates") or {}).get("phi", {}).get("target_weight")
+    return None if weight is None else float(weight)

@@ -1,0 +1,62 @@
+"""What kind of run a folder holds, where a verb needs another kind: one sentence that says which."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from homing.errors import DataError
+
+
+def targets_of(run: Path) -> tuple[str, ...]:
+    """Names of the targets of a run over several of them; none for a run of one target."""
+    return tuple(_results(run).get("targets", ()))
+
+
+def check_one_target(run: Path) -> None:
+    """Whether a run is one of a single target.
+
+    Raises:
+        DataError: It is one over several; says where each of them lies.
+    """
+    if names := targets_of(run):
+        places = ", ".join(str(run / name) for name in names)
+        raise DataError(f"{run}: is a run over several targets, each in a folder of its own; give one of {places}")
+
+
+def check_has_scorer(run: Path) -> None:
+    """Whether a run can rate pictures that it never saw; one that is not finished yet is not asked.
+
+    Raises:
+        DataError: It is one over several targets, or rated the rows of tables.
+    """
+    check_one_target(run)
+    if "asked" in _results(run):
+        raise DataError(
+            f"{run}: holds rates of tables whose rows brought their features along, and knows no backbone to look at"
+            " pictures with; rate new rows with `homing rate`, or in Python with RateLearner.score_samples"
+        )
+
+
+def check_has_model(run: Path) -> None:
+    """Whether a run is one that leaves a model behind; one that is not finished yet is.
+
+    Raises:
+        DataError: It is one over several targets, or stopped after its rates.
+    """
+    check_one_target(run)
+    if _results(run).get("headline") == "none" and not (run / "model").exists():
+        raise DataError(
+            f"{run}: holds rates only, no model: nothing was trained; `homing corpus` and `homing score` use its rates,"
+            " `homing run` with training.epochs above 0 trains a model"
+        )
+
+
+def _results(run: Path) -> dict[str, Any]:
+    """What `results.json` says; nothing where there is none, or it cannot be read: others tell that better."""
+    try:
+        found = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
