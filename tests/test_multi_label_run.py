@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
-from homing.compare import predictions_of, side_by_side
+from homing.compare import as_text, predictions_of, side_by_side
 from homing.errors import DataError, RecipeError
 from homing.flow import run
 from homing.models.saved import open_model
 from homing.outputs.export import export_model
 from homing.outputs.facts import Asked
 from homing.outputs.model_card import model_card
+from homing.outputs.table import score_lines, summary
 from homing.predict import evaluate, predict
 from homing.progress import Progress
 from homing.recipe.reading import recipe_of_run
@@ -47,9 +48,13 @@ def test_figures_are_of_sets_and_hold_against_the_predictions(finished):
     assert own["mean_average_precision"] == pytest.approx(wanted, abs=1e-6)
     assert set(finished.results["per_class"]) == set(CLASSES)
     assert finished.results["confusion"] is None
-    gain = finished.results["baselines"]["pooled_oversampled"]["ours_minus_this"]
-    other = finished.results["baselines"]["pooled_oversampled"]["mean_average_precision"]
+    baseline = finished.results["baselines"]["pooled_oversampled"]
+    gain, other = baseline["gains"]["mean_average_precision"], baseline["mean_average_precision"]
     assert gain["mean"] == pytest.approx(own["mean_average_precision"] - other)
+    assert finished.results["metric"] == "mean_average_precision"
+    assert "several classes" in finished.results["calibration"]["reason"]
+    assert "mean average precision" in summary(finished.folder, finished.results)
+    assert "mean average precision" in repr(finished)
 
 
 def test_rates_say_the_set_of_each_row(finished):
@@ -62,7 +67,7 @@ def test_rates_say_the_set_of_each_row(finished):
 
 
 def test_a_run_that_is_cut_goes_on_bit_for_bit(folder, tmp_path, monkeypatch):
-    recipe = set_recipe(folder, "rates.method=uniform", "training.target_weight=3")
+    recipe = set_recipe(folder, "rates.method=uniform", "training.target_weight=3", "training.steps=20")
     whole = run(recipe, tmp_path / "whole", quiet=True)
     with monkeypatch.context() as patched:
         patched.setattr(FineTuning, "end_epoch", _cut)
@@ -100,19 +105,40 @@ def test_evaluation_comes_to_the_runs_own_figures(finished, folder):
     for name in ("mean_average_precision", "micro_f1", "nll"):
         assert found[name] == pytest.approx(finished.results["target"][name], abs=1e-5)
     columns = PoolSpec(path=str(folder / "target"), label_columns=CLASSES)
-    assert evaluate(finished.folder, columns, Progress(quiet=True))["num_test"] == 20
+    other = evaluate(finished.folder, columns, Progress(quiet=True), method="pooled_oversampled")
+    assert other["num_test"] == 20
+    assert "mean average precision" in score_lines(other)[1]
 
 
-def test_exports_say_what_the_outputs_are(finished, tmp_path):
+def test_exports_say_what_the_outputs_are(finished, folder, tmp_path):
     export_model(finished.folder, "timm", tmp_path / "timm")
     assert json.loads((tmp_path / "timm" / "config.json").read_text())["problem_type"] == "multi_label_classification"
     assert open_model(tmp_path / "timm").is_multi_label
     card = (tmp_path / "timm" / "README.md").read_text()
+    assert _first(tmp_path / "timm", folder) == _first(finished.folder, folder)
     assert "of which an image may have any number" in card
+    assert "sigmoid" in card
     assert "mean average precision" in card
     assert json.loads((tmp_path / "timm" / "preprocessing.json").read_text())["task"] == "multi_label"
     asked = Asked.of(recipe_of_run(finished.folder))
     assert "if logit > 0" in model_card(finished.results, asked, form="onnx")
+
+
+def _first(model, folder):
+    """What a model says of one picture, out of a table."""
+    file = io.BytesIO()
+    predict(model, [next((folder / "test").glob("*.png"))], file, "parquet", Progress(quiet=True))
+    return pq.read_table(file).to_pylist()
+
+
+def test_an_exported_graph_gives_the_same_sets(finished, folder, tmp_path):
+    export_model(finished.folder, "onnx", tmp_path / "onnx")
+    (ours,), (theirs,) = _first(finished.folder, folder), _first(tmp_path / "onnx", folder)
+    assert isinstance(ours["predicted"], list)
+    assert theirs["predicted"] == ours["predicted"]
+    assert [theirs[f"p({name})"] for name in CLASSES] == pytest.approx(
+        [ours[f"p({name})"] for name in CLASSES], abs=1e-5
+    )
 
 
 def test_the_report_shows_average_precision_class_by_class(finished):
@@ -124,6 +150,7 @@ def test_the_report_shows_average_precision_class_by_class(finished):
 
 def test_methods_are_compared_by_their_sets(finished):
     table = side_by_side([finished.results], [predictions_of(finished.folder)])
+    assert "mean average precision" in as_text(table)
     gain = {row["method"]: row.get("gain") for row in table["methods"]}["hierarchical"]
     assert "mean_average_precision" in gain
 
@@ -150,6 +177,7 @@ def test_what_a_pool_holds_is_told_by_class(folder):
         ("data.target.label_column=bar", "label_column and label_columns both name labels"),
         ("data.source.labels=other", "data.source.labels: other cannot go with task: multi_label"),
         ("data.unlabelled.path=x", "data.unlabelled cannot go with task: multi_label"),
+        ("evaluation.metric=nll", "evaluation.metric: nll cannot go with task: multi_label"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(folder, override, told):

@@ -4,9 +4,11 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
-from homing.evaluation.metrics import confusion, metrics, per_class
+from homing.evaluation.choice import choose
+from homing.evaluation.metrics import metrics
 from homing.evaluation.multi_label import _Answers
 from homing.evaluation.paired import paired_intervals
+from homing.evaluation.per_class import absent_classes, per_class
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,24 @@ def test_each_class_has_its_figures_and_those_without_images_have_none(answers):
     assert list(found) == ["a", "b", "c"]
     assert found["b"]["num_test"] == int(sets[:, 1].sum())
     assert found["b"]["f1"] == pytest.approx(f1_score(sets[:, 1], logits[:, 1] > 0))
-    assert confusion(logits, sets, 4) is None
+    assert absent_classes(sets, ("a", "b", "c", "d")) == ["d"]
+
+
+def test_each_class_has_its_gain_over_another_model(answers):
+    logits, sets = answers
+    worse = logits.clone()
+    worse[:, 0] = -logits[:, 0]
+    found = per_class(logits, sets, ("a", "b", "c", "d"), against=worse)
+    assert found["a"]["gain"]["low"] > 0
+    assert found["b"]["gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_the_model_to_ship_is_chosen_by_mean_average_precision(answers):
+    logits, sets = answers
+    found = choose("ours", {"ours": logits, "other": logits + 4 * sets}, sets, folds=2, seed=0)
+    assert found["shipped"] == "other"
+    assert found["chosen_on"]["metric"] == "mean_average_precision"
+    assert found["chosen_on"]["gain"]["low"] > 0
 
 
 def test_a_model_against_itself_gains_nothing_and_a_better_one_does(answers):

@@ -13,7 +13,9 @@ from pyarrow import parquet
 from homing.errors import DataError
 from homing.pools.label_sets import class_counts, match_sets, sets_in
 from homing.pools.reading import read_pool
+from homing.pools.split_off import rows_of_test
 from homing.recipe.schema import PoolSpec
+from packed_pools import write_tar
 
 SETS = [["dog", "cat"], [], ["cat"]]
 TEXTS = ('["cat", "dog"]', "[]", '["cat"]')
@@ -73,6 +75,40 @@ def test_texts_of_a_csv(tmp_path, cells):
 def test_lists_of_a_jsonl(tmp_path):
     lines = [json.dumps({"file_name": f"{number}.png", "label": labels}) for number, labels in enumerate(SETS)]
     assert read(folder_with(tmp_path / "p", "metadata.jsonl", "\n".join(lines))).labels == TEXTS
+
+
+def test_a_table_of_paths(tmp_path):
+    folder = folder_with(tmp_path / "p", "labels.tsv", "image\tlabel\n0.png\tdog|cat\n1.png\t[]\n2.png\tcat\n")
+    assert read(folder / "labels.tsv").labels == TEXTS
+    lines = [json.dumps({"image": f"{number}.png", "label": labels}) for number, labels in enumerate(SETS)]
+    (folder / "labels.jsonl").write_text("\n".join(lines))
+    assert read(folder / "labels.jsonl").labels == TEXTS
+
+
+def test_the_json_members_of_tar_shards(tmp_path):
+    members = {}
+    for number, (data, labels) in enumerate(zip(PICTURES, SETS, strict=True)):
+        about = {"label": labels, "cat": int("cat" in labels), "dog": "dog" in labels}
+        members |= {f"{number}.png": data, f"{number}.json": json.dumps(about).encode()}
+    shard = write_tar(tmp_path / "pool.tar", members)
+    assert read(shard).labels == TEXTS
+    assert read(shard, label_columns=("cat", "dog")).labels == TEXTS
+
+
+def test_names_of_classes_are_changed_within_sets(tmp_path):
+    path = table_with(tmp_path / "p.parquet", pa.array(SETS))
+    assert read(path, rename={"dog": "cat"}).labels == ('["cat"]', "[]", '["cat"]')
+    with pytest.raises(DataError, match=r"no class 'dogs'; classes are 'cat', 'dog'; did you mean 'dog'"):
+        read(path, rename={"dogs": "cat"})
+
+
+def test_a_test_is_split_off_by_the_rarest_label(tmp_path):
+    labels = [["cat", "dog"] if number % 5 == 0 else ["cat"] for number in range(20)]
+    pictures = [picture(10 * number) for number in range(20)]
+    parquet.write_table(pa.table({"image": pa.array(pictures), "label": labels}), tmp_path / "p.parquet")
+    pool = read(tmp_path / "p.parquet")
+    tested = rows_of_test(pool, (0.0, 0.5), ())
+    assert sorted(class_counts(pool.select(np.flatnonzero(tested))).values()) == [2, 10]
 
 
 def test_a_column_for_each_class(tmp_path):

@@ -103,7 +103,7 @@ def _fields(rows: Sequence[tuple[str, int, int, bytes | None]]) -> list[str]:
 def _is_read(value: Any) -> bool:
     """A text, a number, or a list of names: labels of an image that has several."""
     if isinstance(value, list):
-        return all(isinstance(item, str | int) for item in value)
+        return all(isinstance(item, str) for item in value)
     return not isinstance(value, dict)
 
 
