@@ -141,9 +141,11 @@ class _Answers:
         """`[B, C]` area under precision over recall, images of the same logit counting at once; NaN without any."""
         images, found = images.float(), []  # counts: exact, at half the time
         for own, order, ends in zip(self.sets.T, self.order, self.ends, strict=True):
-            weights = images[:, order]
-            hits = weights * own[order].to(images)
-            precision = hits.cumsum(1)[:, ends] / weights.cumsum(1)[:, ends].clamp(min=1)
+            places = own[order].nonzero().flatten()
+            last = ends[places]
+            last_own = torch.searchsorted(places, last, right=True) - 1
+            hits = images[:, order[places]]
+            precision = hits.cumsum(1)[:, last_own] / images[:, order].cumsum(1)[:, last].clamp(min=1)
             found.append((hits * precision).sum(dim=1).double() / hits.sum(dim=1).double())
         return torch.stack(found, dim=1)
 

@@ -373,7 +373,8 @@ class Evaluation(Section):
     )
     metric: MetricName = Field(
         "accuracy",
-        description="what methods are judged and listed by; auroc: of two classes; top5_accuracy: of more than 10",
+        description="what methods are judged and listed by; auroc: of two classes; top5_accuracy: of more than 10;"
+        " with multi_label always mean average precision",
     )
 
 
