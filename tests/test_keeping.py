@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from homing.errors import CheckpointError, RecipeError
 from homing.evaluation.choice import choose
 from homing.flow import run
+from homing.measures import MEASURES
 from homing.outputs.export import export_model
 from homing.outputs.going_on import why_not
 from homing.outputs.report.verdict import scores, verdict
@@ -74,12 +75,16 @@ def test_a_method_that_was_not_kept_is_named_with_those_that_were(finished_run, 
         export_model(tmp_path / "old", "timm", tmp_path / "other", method="pooled_oversampled")
 
 
+def written(accuracy):
+    return MEASURES["accuracy"].write(accuracy)
+
+
 def test_an_exported_baseline_comes_with_its_own_figures(finished_run, tmp_path):
     export_model(finished_run, "timm", tmp_path / "out", method="pooled_oversampled")
     card, results = (tmp_path / "out" / "README.md").read_text(), read(finished_run)
     assert "by the method “Pooled, target oversampled” (`pooled_oversampled`" in card
-    assert f"| **this model** | {results['baselines']['pooled_oversampled']['accuracy']:.1%} |" in card
-    assert f"| homing | {results['target']['accuracy']:.1%} |" in card
+    assert f"| **this model** | {written(results['baselines']['pooled_oversampled']['accuracy'])} |" in card
+    assert f"| homing | {written(results['target']['accuracy'])} |" in card
     ours, kept = (
         load_file(f / "model.safetensors") for f in (tmp_path / "out", finished_run / "models/pooled_oversampled")
     )

@@ -126,10 +126,10 @@ def test_the_cache_command_shows_and_clears(problem, tmp_path):
     arguments = ["cache", "--folder", str(tmp_path / "cache"), "--json"]
     shown = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert {kind: of_kind["entries"] for kind, of_kind in shown["kinds"].items()} == {
-        "facts of pools": 1,
+        "facts of pools": 2,  # what the pool tells of its labels, and how its pictures look
         "features": 1,
     }
-    assert (shown["entries"], shown["removed"]) == (2, 0)
+    assert (shown["entries"], shown["removed"]) == (3, 0)
     assert shown["bytes"] > 0
-    assert json.loads(CliRunner().invoke(app, [*arguments, "--clear"]).stdout)["removed"] == 2
+    assert json.loads(CliRunner().invoke(app, [*arguments, "--clear"]).stdout)["removed"] == 3
     assert json.loads(CliRunner().invoke(app, arguments).stdout)["entries"] == 0

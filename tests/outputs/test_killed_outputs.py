@@ -99,7 +99,7 @@ def test_what_a_run_is_complete_without_costs_a_warning_where_it_fails(tmp_path)
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"targets": {"a": {}, "b": {}}}, "several targets, each with a report of its own"),
+        ({"targets": {"a": {}, "b": {}}}, "run/a: holds no recipe.yaml"),
         (None, "not the folder of a finished run"),
     ],
 )

@@ -174,10 +174,10 @@ def test_too_few_images_are_an_error(tmp_path):
     ("test", "told"),
     [
         ({"split_off": 0.5, "fold": 1}, "give either split_off"),
-        ({"split_off": 1.0}, "data.test.split_off: input should be less than 1"),
-        ({"split_off": 0}, "data.test.split_off: input should be greater than 0"),
+        ({"split_off": 1.0}, "data.test.split_off: less than 1 is wanted"),
+        ({"split_off": 0}, "data.test.split_off: more than 0 is wanted"),
         ({"fold": 6}, "data.test.fold: 6 is more than the 5 folds; allowed are 1 to 5"),
-        ({"fold": 0}, "data.test.fold: input should be greater than or equal to 1"),
+        ({"fold": 0}, "data.test.fold: at least 1 is wanted"),
         ({"split_of": 0.5}, "data.test.path: is missing"),
     ],
 )

@@ -64,8 +64,8 @@ wrong, and `suggested_label` is the class that fits better. All of it holds for 
 
 def _front_matter(form: str, target: CorpusTarget | None) -> dict[str, Any]:
     splits = ["train", *(["target"] if target is not None else [])]
-    files = {"parquet": "data/{}-*.parquet", "webdataset": "{}-*.tar"}.get(form)
-    listed = [{"split": split, "path": files.format(split)} for split in splits] if files else []
+    # not of parquet, whose names say as much: `datasets` keeps old rows of a configuration with the same words and path
+    listed = [{"split": split, "path": f"{split}-*.tar"} for split in splits] if form == "webdataset" else []
     return {
         "license": "unknown",
         "task_categories": ["image-classification"],

@@ -65,12 +65,12 @@ def write_pieces(path: Path, schema: Any, pieces: Iterable[Any]) -> None:
 
 
 def check_new_file(path: Path, *, overwrite: bool = False) -> None:
-    """Whether a file can be made.
+    """Whether a file can be made; one whose name ends in nothing is parquet.
 
     Raises:
         RecipeError: Its name asks for another format, it is there, or its folder is not.
     """
-    if not is_table_name(path):
+    if path.suffix and not is_table_name(path):
         raise RecipeError(f"{path}: give a file whose name ends in {' or '.join(SUFFIXES)}")
     if path.exists() and not (overwrite and path.is_file()):
         raise RecipeError(f"{path}: exists already; give another --output, or replace a file with --overwrite")
