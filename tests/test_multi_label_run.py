@@ -14,10 +14,13 @@ from homing.compare import as_text, predictions_of, side_by_side
 from homing.errors import DataError, RecipeError
 from homing.flow import run
 from homing.models.saved import open_model
+from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.export import export_model
 from homing.outputs.facts import Asked
 from homing.outputs.model_card import model_card
 from homing.outputs.table import score_lines, summary
+from homing.pools.label_sets import classes_of
+from homing.pools.reading import read_pool
 from homing.predict import evaluate, predict
 from homing.progress import Progress
 from homing.recipe.reading import recipe_of_run
@@ -148,6 +151,18 @@ def test_the_report_shows_average_precision_class_by_class(finished):
     assert "Which was taken for which" not in page
 
 
+def test_a_corpus_holds_the_sets_and_nothing_that_was_held_out(folder, tmp_path):
+    recipe = set_recipe(folder, "rates.method=uniform", "training.steps=1", "data.test={split_off: 0.5}")
+    results = run(recipe, tmp_path / "run", quiet=True).results
+    target = recipe.data.target_pool
+    wanted = Wanted(form="webdataset", with_target=True)
+    found = write_corpus(tmp_path / "run", recipe.data.sources, tmp_path / "corpus", wanted, target=target)
+    assert found["target"] == results["data"]["target"]["num_samples"] == 20 - results["data"]["test"]["num_samples"]
+    pool = read_pool(PoolSpec(path=str(tmp_path / "corpus")), sets=True)
+    assert len(pool) == 60 + found["target"]
+    assert classes_of(pool) == CLASSES
+
+
 def test_methods_are_compared_by_their_sets(finished):
     table = side_by_side([finished.results], [predictions_of(finished.folder)])
     assert "mean average precision" in as_text(table)
@@ -197,7 +212,7 @@ def test_two_processes_give_the_run_of_one(folder, tmp_path):
         "model.backbone=test_vit",
         "training.optimizer=momentum",  # Adam would blow up the rounding of gradients that are zero
         "training.learning_rate=0.02",
-        "training.steps=6",
+        "training.steps=4",
         "training.target_weight=3",
         "rates.residuals=true",
         "rates.observe_every=2",

@@ -73,13 +73,14 @@ def write_corpus(
     own = None
     if wanted.with_target:
         share = 1.0 if wanted.draw is None else wanted.draw / len(rates)  # each row that was drawn weighs alike
-        own = CorpusTarget.of(target, results, _left_out(results, "target"), share)
+        own = CorpusTarget.of(run_folder, target, results, _left_out(results, "target"), share)
     scale = _mean_weight(rates, counts, own) if wanted.loss_weights else None
     if is_file or wanted.column_only:
         write_table(output if is_file else None, output, rates, counts, wanted, scale, advance)
     else:
         with folder_whole(output) as folder:
-            write_parts(folder, rates, counts, names, sources, own, wanted, scale, advance)
+            classes = names if own is None else own.with_classes(names)
+            write_parts(folder, rates, counts, classes, sources, own, wanted, scale, advance)
             card = corpus_card(
                 results, wanted.form, counts, own, scale, drawn=wanted.draw is not None, place=output.name
             )

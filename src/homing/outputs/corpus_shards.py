@@ -33,7 +33,7 @@ class WebDataset:
     def write(self, folder: Path, rows: Iterable[CorpusRow], part: str) -> None:
         """A sample for each copy of each row; a new shard after each 500 MB."""
         shards = (folder / f"{part}-{number:06d}.tar" for number in itertools.count())
-        samples = self._samples(rows)
+        samples = self._samples(rows, part)
         sample = next(samples, None)
         while True:
             written = 0
@@ -48,14 +48,14 @@ class WebDataset:
             if sample is None:
                 return
 
-    def _samples(self, rows: Iterable[CorpusRow]) -> Iterator[list[tuple[str, bytes]]]:
+    def _samples(self, rows: Iterable[CorpusRow], part: str) -> Iterator[list[tuple[str, bytes]]]:
         for row in rows:
             data, suffix = encoded(self.images, row)
             label = str(row.values["label"])
             about = {"sample_id": row.sample_id, "label": label, "label_index": self._index[label]}
             about |= {name: _number(row.values[name]) for name in self.columns if name != "label"}
             for copy in range(row.count):
-                key = f"{row.row:09d}-{copy}"
+                key = f"{part}-{row.row:09d}-{copy}"  # one pool, where all shards are read together
                 text = json.dumps({**about, "copy": copy}).encode()
                 yield [(f"{key}{suffix}", data), (f"{key}.json", text)]
 

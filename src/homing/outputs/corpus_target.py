@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from homing.errors import DataError
 from homing.outputs.corpus_forms import CorpusRow
 from homing.pools.pool import Pool
 from homing.pools.reading import read_pool
+from homing.pools.split_off import split_off
+from homing.recipe.reading import recipe_of_run
 
 if TYPE_CHECKING:
     from homing.recipe.schema import PoolSpec
@@ -21,20 +24,25 @@ class CorpusTarget:
     """The labelled target of a run.
 
     Attributes:
+        run: Folder of the run.
         spec: Of its pool.
         weight: How often each of its images counts, beside source samples of mean rate 1.
         left_out: Ids of those that could not be read.
     """
 
+    run: Path
     spec: PoolSpec
     weight: float
     left_out: frozenset[str]
 
     @classmethod
-    def of(cls, spec: PoolSpec | None, results: dict[str, Any], left_out: frozenset[str], share: float) -> CorpusTarget:
+    def of(
+        cls, run: Path, spec: PoolSpec | None, results: dict[str, Any], left_out: frozenset[str], share: float
+    ) -> CorpusTarget:
         """The target of a run.
 
         Args:
+            run: Its folder.
             spec: Of its pool.
             results: Of the run.
             left_out: Ids of those that could not be read.
@@ -48,15 +56,19 @@ class CorpusTarget:
         weight = target_weight_of(results)
         if weight is None:
             raise DataError("--with-target: results.json says no weight of the target; run the recipe again")
-        return cls(spec, weight * share, left_out)
+        return cls(run, spec, weight * share, left_out)
 
     @cached_property
     def _pool(self) -> Pool:
-        pool = read_pool(self.spec)
+        pool = _as_trained(self.run, self.spec)
         return pool.select([row for row, name in enumerate(pool.ids) if name not in self.left_out])
 
     def __len__(self) -> int:
         return len(self._pool)
+
+    def with_classes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Labels of the source's samples, and behind them those that only the target has."""
+        return (*names, *sorted(set(self._pool.classes) - set(names)))
 
     def rows(self, columns: Sequence[str], scale: float | None) -> Iterator[CorpusRow]:
         """One for each image; of columns that are about the source alone nothing is known.
@@ -72,6 +84,15 @@ class CorpusTarget:
         for row, (sample_id, label) in enumerate(zip(pool.ids, pool.labels, strict=True)):
             own = {"sample_id": sample_id, "source": pool.sources[row], "label": label, **known}
             yield CorpusRow(row, 1, dict.fromkeys(columns) | own)
+
+
+def _as_trained(run: Path, spec: PoolSpec) -> Pool:
+    """The target without what was held out of it as a test."""
+    if not (run / "recipe.yaml").exists():  # of `homing rate`
+        return read_pool(spec)
+    recipe = recipe_of_run(run)
+    pool, held_out = read_pool(spec, sets=recipe.is_multi_label), recipe.data.test_split
+    return pool if held_out is None else split_off(pool, held_out.stretch, recipe.data.max_pixels)[0]
 
 
 def target_weight_of(results: dict[str, Any]) -> float | None:

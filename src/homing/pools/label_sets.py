@@ -93,6 +93,11 @@ def as_told(pool: Pool, spec: PoolSpec, *, sets: bool | None) -> Pool:
     """
     if sets is None or spec.labels == "none":
         return pool
+    if spec.label_columns and not sets:
+        raise DataError(
+            f"{spec.path}: label_columns gives an image several classes, and here each is of one; name its column with"
+            " label_column"
+        )
     if spec.label_columns and sets:
         return labels_from_columns(pool, spec.label_columns)
     if sets:
