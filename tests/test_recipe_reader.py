@@ -124,7 +124,7 @@ def test_a_list_index_beyond_its_end_is_told():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "r.yaml:1: a recipe is a mapping with the keys name, seed, data, "),
+        ("", "r.yaml:1: a recipe is a mapping with the keys name, seed, task, data, "),
         ("- a\n- b", "a recipe is a mapping"),
         ("seed: 1\nname: a\nseed: 2", "r.yaml:3: seed is given twice"),
         ("data:\n  source: {path: a, path: b}", "r.yaml:2: data.source.path is given twice"),
