@@ -350,3 +350,12 @@ def test_keys_and_names_that_say_nothing_of_a_tar_are_refused(shards):
     assert "root means nothing for tar shard; leave it out" in refusal(shards / "0001.tar", root=str(shards))
     assert "shards/{0000..0127}.tar" in refusal(shards / "*.tar")
     assert "no images; tar shard" in refusal(write_tar(shards / "empty.tar", {}))
+
+
+def test_a_picture_that_was_replaced_in_a_shard_makes_another_pool(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples(0, 4))
+    before = pool_at(path).identity()
+    write_tar(path, {**samples(0, 4), "000001.png": png(9, size=40)})
+    assert pool_at(path).identity() != before
+    write_tar(path, samples(0, 4))
+    assert pool_at(path).identity() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -81,9 +82,10 @@ def read_shards(name: str, shards: Sequence[StoredFile], spec: PoolSpec) -> Pool
         column(columns, spec.group_column, where, "group")
         used["group"] = spec.group_column
     kind = f"tar shards ({len(shards):,})" if len(shards) > 1 else "tar shard"
-    read_as = ReadAs(name, kind, used, _unread(parts), tuple(warnings))
-    sources = Texts.constant(name, len(keys))
-    return Pool(name, ids, labels, _images(parts), sources, columns, np.arange(len(keys)), (read_as,))
+    images, sources = _images(parts), Texts.constant(name, len(keys))
+    version = hashlib.sha256(images.sizes.tobytes()).hexdigest()[:12]  # another picture has another size, mostly
+    read_as = ReadAs(name, kind, used, _unread(parts), tuple(warnings), version)
+    return Pool(name, ids, labels, images, sources, columns, np.arange(len(keys)), (read_as,))
 
 
 def _samples(index: TarIndex) -> _Samples:
