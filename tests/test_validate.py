@@ -257,3 +257,10 @@ def test_unlabelled_images_of_which_none_is_new_are_an_error_as_in_a_run(root, r
     assert findings_of(root, *overrides).errors == [told]
     draw_pool(root / "unlabelled", {"new": 1}, seed=99)
     assert findings_of(root, *overrides).errors == []
+
+
+def test_that_every_pool_is_missing_is_told(root):
+    for role in ("source", "target", "test"):
+        shutil.rmtree(root / role)
+    errors = findings_of(root).errors
+    assert [error.partition(":")[0] for error in errors] == ["source", "target", "test"]

@@ -77,3 +77,11 @@ def test_numbers_are_compared_exactly():
     table = Columns.of({"id": Texts(["12345678901234567890", "12345678901234567891", "nan", "1_0"])})
     assert chosen_rows(table, "id == 12345678901234567890", "t").tolist() == [0]
     assert chosen_rows(table, "id in [nan, 10]", "t").tolist() == [2]
+
+
+def test_what_a_column_holds_is_told_where_nothing_is_as_wanted():
+    columns = {"night": Texts(["True", "False"]), "n": Texts(["1", "2"])}
+    with pytest.raises(DataError, match=r"none of the 2 rows \('night' holds 'False', 'True'\); widen it"):
+        chosen_rows(columns, "n > 0 and night == true", "t.csv")
+    with pytest.raises(DataError, match="none of the 2 rows; widen it"):
+        chosen_rows(columns, "n == 1 and night == False", "t.csv")

@@ -1,6 +1,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -304,3 +305,57 @@ def test_a_folder_of_images_beside_a_tar_stays_one(tmp_path):
     pool = pool_at(folder)
     assert pool.read_as[0].kind == "image folder"
     assert "1 .tar (first: 'old.tar')" in pool.read_as[0].warnings[0]
+
+
+def test_the_folder_that_was_packed_whole_is_no_class(tmp_path):
+    members = {f"./pool/{name}.png": png(number) for number, name in enumerate(["cat/a", "cat/b\nc", "dog/in/a"])}
+    pool = pool_at(write_tar(tmp_path / "a.tar", members))
+    assert (pool.ids, pool.labels) == (("pool/cat/a", "pool/cat/b\nc", "pool/dog/in/a"), ("cat", "cat", "dog"))
+    assert pool.read_as[0].columns["label"] == "the folder directly in its folder 'pool/'"
+
+
+def test_folders_that_are_splits_are_refused_as_in_an_image_folder(tmp_path):
+    members = {f"{name}.png": png(number) for number, name in enumerate(["train/cat/a", "train/dog/a", "val/cat/b"])}
+    message = refusal(write_tar(tmp_path / "a.tar", members))
+    assert "'train', 'val' are named for splits, not classes" in message
+    assert message.endswith("pack each into a tar of its own")
+
+
+def test_split_chooses_among_named_shards_too(shards):
+    assert "no tar file is called for the split 'train'" in refusal(shards / "0001.tar", split="train")
+    (shards / "0001.tar").rename(shards / "train-1.tar")
+    assert len(pool_at(shards / "{0000,train-1}.tar", split="train")) == 4
+
+
+def test_a_suffix_of_its_own_for_each_sample_takes_no_square_of_memory(tmp_path):
+    members = {f"c/{number:05d}.{number}.{kind}": b"x" for number in range(1_500) for kind in ("png", "txt")}
+    path = write_tar(tmp_path / "a.tar", members)
+    tracemalloc.start()
+    pool = pool_at(path, labels="none")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pool) == 1_500
+    assert peak < 9e6  # a number for each pair of suffix and sample takes 18 MB
+
+
+def test_tars_that_were_joined_are_told(tmp_path):
+    first, second = (write_tar(tmp_path / f"{name}.tar", {f"{name}/a.png": png(1)}) for name in "ab")
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    pool = pool_at(first)
+    assert pool.ids == ("a/a",)
+    assert "what lies behind the mark of the tar's end (1)" in pool.read_as[0].warnings[0]
+
+
+def test_keys_and_names_that_say_nothing_of_a_tar_are_refused(shards):
+    assert "root means nothing for tar shard; leave it out" in refusal(shards / "0001.tar", root=str(shards))
+    assert "shards/{0000..0127}.tar" in refusal(shards / "*.tar")
+    assert "no images; tar shard" in refusal(write_tar(shards / "empty.tar", {}))
+
+
+def test_a_picture_that_was_replaced_in_a_shard_makes_another_pool(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples(0, 4))
+    before = pool_at(path).identity()
+    write_tar(path, {**samples(0, 4), "000001.png": png(9, size=40)})
+    assert pool_at(path).identity() != before
+    write_tar(path, samples(0, 4))
+    assert pool_at(path).identity() == before

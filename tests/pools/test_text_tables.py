@@ -180,8 +180,8 @@ def test_a_byte_order_mark_quoted_breaks_and_typed_texts(folder):
         ("path,file,label\ncat/000.png,b,cat\n", {}, "several columns may hold paths of images: 'path', 'file'"),
         ("x,label\ncat/000.png,cat\n", {}, "no image column; set image_column"),
         ("path,class\ncat/000.png,cat\n", {}, "there is no column 'label'; columns: 'path', 'class'"),
-        ("path,label\ncat/000.png,cat\n", {"split": "train"}, "(split 'train')"),
-        ("path,label\ncat/000.png,cat\n", {"revision": "main"}, "revision mean nothing for csv"),
+        ("path,label\ncat/000.png,cat\n", {"split": "train"}, "split 'train' chooses nothing of one file"),
+        ("path,label\ncat/000.png,cat\n", {"revision": "main"}, "revision means nothing for csv"),
     ],
 )
 def test_a_csv_that_is_no_pool_is_refused_in_a_sentence(folder, text, settings, told):
@@ -233,3 +233,26 @@ def test_many_rows_open_in_seconds_and_bounded_memory(folder):
     assert len(pool) == 200_000
     assert time.monotonic() - start < 30
     assert peak_rss_mb() - before < 300
+
+
+def test_a_root_that_is_not_there_a_split_and_no_rows_are_told_as_such(folder):
+    table = write_rows(folder / "a.csv", rows_of())
+    assert f"root: there is no folder '{folder}/in'" in refusal(table, root=f"{folder}/in")
+    assert "split 'train' chooses nothing of one file; choose rows by a column, with where" in refusal(
+        table, split="train"
+    )
+    assert "config means nothing for csv separated by ,; leave it out" in refusal(table, config="x")
+    assert "no images; csv separated by ," in refusal(write_rows(folder / "b.csv", rows_of([])))
+    (folder / "c.csv").write_text("path,label")
+    assert "no images; csv separated by ," in refusal(folder / "c.csv")
+
+
+def test_bytes_of_arrows_null_type_are_no_bytes(photos, tmp_path):
+    rows = [{"image": {"bytes": None, "path": file}, "label": file[:3]} for file in FILES]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    pool = pool_at(tmp_path / "a.parquet", root=str(photos))
+    assert read_all(pool) == [(photos / file).read_bytes() for file in FILES]
+
+
+def test_pictures_as_text_make_no_long_message(folder):
+    assert len(refusal(write_rows(folder / "a.csv", rows_of(["x" * 100_000])))) < 600

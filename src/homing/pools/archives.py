@@ -58,8 +58,9 @@ def find_shards(path: str, split: str | None) -> Sequence[StoredFile] | None:
         paths = [path] if not is_url(path) and Path(path).exists() else expanded(path)
         _check_plain(paths)
         with ThreadPoolExecutor(_ASKED_AT_ONCE, "list") as threads:
-            return [file for found in threads.map(_files, paths) for file in found]
-    files = _in_folder(path)
+            files: Sequence[StoredFile] = [file for found in threads.map(_files, paths) for file in found]
+    else:
+        files = _in_folder(path)
     if not files or split is None:
         return files or None
     if of_split := [file for file in files if is_of_split(file.name, split)]:
@@ -95,7 +96,8 @@ def _files(path: str) -> Sequence[StoredFile]:
     if is_url(path):
         return list_objects(path)
     if not Path(path).exists():
-        raise DataError(f"{path}: no such file; correct the path or pattern, or put the shard there")
+        stars = "; several shards are written shards/{0000..0127}.tar, or as their folder" if "*" in path else ""
+        raise DataError(f"{path}: no such file; correct the path or pattern, or put the shard there{stars}")
     return [LocalFile(Path(path))]
 
 

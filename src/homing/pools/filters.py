@@ -89,13 +89,16 @@ def chosen_rows(columns: Mapping[str, Texts], where: str, place: object) -> npt.
             meets them.
     """
     mask: npt.NDArray[np.bool_] | None = None
+    unmet = ""
     for condition in parse_where(where, place):
         mine = _meets(columns, condition, f"{place}: where: {where!r}")
         mask = mine if mask is None else mask & mine
+        if not mine.any() and not unmet:
+            unmet = f" ({condition.column!r} holds {quoted(columns[condition.column].unique())})"
     assert mask is not None
     if not mask.any():
         raise DataError(
-            f"{place}: where: {where!r} is met by none of the {len(mask):,} rows; widen it, or leave it out"
+            f"{place}: where: {where!r} is met by none of the {len(mask):,} rows{unmet}; widen it, or leave it out"
         )
     return np.flatnonzero(mask)
 

@@ -78,6 +78,8 @@ def _by_folders(name: str, root: Path, spec: PoolSpec) -> Pool:
     files, warnings = listing.files, listing.doubts()
     if (tables := listing.unread_tables()) is not None:
         if not files:
+            if inside := [name for name in listing.folders if name.endswith(".lance")]:
+                raise DataError(f"{root}: no images; it holds a Lance table: give the path {root}/{inside[0]}")
             raise DataError(
                 f"{root}: no images; {tables}; give the path of a parquet file, or of the folder it lies in"
             )

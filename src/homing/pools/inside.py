@@ -13,6 +13,7 @@ from homing.errors import DataError
 from homing.pools.files import leads_out
 from homing.pools.texts import Texts
 
+_SHOWN = 200  # letters of a cell in a message: it may hold a whole picture as text
 _ODD_PATH = r"^$|^/|\x00|//|/$|(^|/)\.\.?(/|$)"  # what is more than names with a slash between them
 
 
@@ -71,4 +72,5 @@ def _wrong(file: str, root: Path, column: str) -> str:
         return f"{column} {file!r} points outside its folder ({root}); only paths inside are read: {remedy} correct it"
     hint = "; write / between folders" if "\\" in file else ""
     begin = "" if column == "file_name" else ", set root to the folder where paths begin"
-    return f"{column} {file!r} names no file in {root}; correct it{begin}, or leave the row out{hint}"
+    shown = file if len(file) <= _SHOWN else f"{file[:_SHOWN]}..."
+    return f"{column} {shown!r} names no file in {root}; correct it{begin}, or leave the row out{hint}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def open_lance(path: str, split: str | None = None) -> Table:
     try:
         part = LancePart(path, lance.dataset(path))
     except Exception as error:  # of many kinds, from Rust
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = re.sub(r",? \S+\.rs:\d+:\d+", "", str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as a Lance table: {reason}") from error
     if blobs := [field.name for field in part.schema if _BLOB in (field.metadata or {})]:
         raise DataError(

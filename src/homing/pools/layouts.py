@@ -30,8 +30,13 @@ def split_in(file: str) -> str | None:
     return found.group(1) if found else None
 
 
-def check_layout(listing: Listing, root: Path | str) -> None:
+def check_layout(listing: Listing, root: Path | str, remedy: str | None = None) -> None:
     """Refuse folders in which splits would become classes.
+
+    Args:
+        listing: Of the folder.
+        root: What to call it.
+        remedy: What to do, where neither `split` nor another path helps.
 
     Raises:
         DataError: Every folder is named for a split and one of them holds classes; or one that is named for a split
@@ -48,13 +53,14 @@ def check_layout(listing: Listing, root: Path | str) -> None:
         return
     found = sorted(set().union(*(inside[name] for name in again)) - {""})
     if classes:
+        remedy = remedy or "move it out of the pool, or read it alone with split"
         raise DataError(
             f"{root}: the folder {quoted(again)} is named for a split and holds classes that lie beside it"
-            f" ({quoted(sorted(set(found) & classes))}); move it out of the pool, or read it alone with split"
+            f" ({quoted(sorted(set(found) & classes))}); {remedy}"
         )
     raise DataError(
         f"{root}: the folders {quoted(splits)} are named for splits, not classes, and hold folders themselves"
-        f" ({quoted(found)}); name the one to read with split: {again[0]}, or give its path"
+        f" ({quoted(found)}); {remedy or f'name the one to read with split: {again[0]}, or give its path'}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -90,9 +91,10 @@ def twin_lines(pools: Mapping[str, Pool], looks: Looks, max_pixels: int, at_most
         max_pixels: A larger picture is not looked at.
         at_most: Sentences a pair of roles.
     """
-    ends = np.cumsum([len(pool) for pool in pools.values()])[:-1]
+    ends = np.cumsum([0, *(len(pool) for pool in pools.values())])
+    parts = {role: looks[start:end] for role, (start, end) in zip(pools, pairwise(ends.tolist()), strict=True)}
     found = []
-    for one in twins(pools, dict(zip(pools, np.split(looks, ends), strict=True)), max_pixels):
+    for one in twins(pools, parts, max_pixels):
         named = one.pairs[:at_most]
         if one.first == one.second:
             found += [f"{one.first}: {theirs} and {ours} are the same picture" for ours, theirs in named]

@@ -67,7 +67,9 @@ def read_pool(spec: PoolSpec, *, sets: bool | None = False) -> Pool:
         raise _told(error, spec) from error
     _check_keys(spec, pool)
     if not len(pool):
-        raise DataError(f"{spec.path}: no images; expected one sub-folder of images for each class, or a table")
+        (read_as,) = pool.read_as
+        what = "expected one sub-folder of images for each class, or a table" if is_image_folder(spec) else read_as.kind
+        raise DataError("; ".join([f"{spec.path}: no images", what, *read_as.warnings]))
     pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
     told = _composed(_told_of_splits(as_told(pool, spec, sets=sets), spec))
@@ -178,10 +180,11 @@ def _check_keys(spec: PoolSpec, pool: Pool) -> None:
     wrong += ["where"] if spec.where and not read_as.selection else []
     is_csv = "separated by" in read_as.kind or read_as.kind.endswith("metadata.csv")
     wrong += ["separator"] if spec.separator and not is_csv else []
-    wrong += ["root"] if spec.root and is_image_folder(spec) else []
+    wrong += ["root"] if spec.root and (is_image_folder(spec) or read_as.kind.startswith(("tar", "zip"))) else []
     wrong += ["image_column"] if spec.image_column and read_as.columns.get("image") != spec.image_column else []
     if wrong:
-        raise DataError(f"{spec.path}: {' and '.join(wrong)} mean nothing for {read_as.kind}; leave them out")
+        verb, them = ("mean", "them") if len(wrong) > 1 else ("means", "it")
+        raise DataError(f"{spec.path}: {' and '.join(wrong)} {verb} nothing for {read_as.kind}; leave {them} out")
 
 
 def _without_blank_labels(pool: Pool) -> Pool:

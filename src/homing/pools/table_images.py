@@ -185,6 +185,7 @@ class TableImages:
     def _digests(self, chunk: pa.Array, part: int, start: int, wrong: dict[int, str]) -> Iterator[bytes]:
         """sha256 of each image of a chunk, out of Arrow's own memory where it lies there; zeros where unreadable."""
         held = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
+        held = held.cast(pa.binary()) if pa.types.is_null(held.type) else held
         wide = pa.types.is_large_binary(held.type)
         offsets = np.frombuffer(held.buffers()[1], np.int64 if wide else np.int32)[held.offset :]
         data = memoryview(held.buffers()[2] or b"")

@@ -35,6 +35,8 @@ def read_table(table: Table, name: str, spec: PoolSpec) -> Pool:
         DataError: A column is missing or cannot be read, no row is as `where` says, or no image can be read.
     """
     root, image = Path(spec.path), table.image_column(spec.image_column)
+    if spec.root and not Path(spec.root).is_dir():
+        raise DataError(f"{root}: root: there is no folder {spec.root!r}; name the one where the paths of images begin")
     columns, rows, selection = columns_of(table), np.arange(len(table)), ""
     if spec.where:
         rows = chosen_rows(columns, spec.where, root)

@@ -168,6 +168,8 @@ def open_table(root: Path, split: str | None = None, separator: str | None = Non
         return _open_saved(root, split)
     files = _parquet_files(root) if root.is_dir() else [root]
     warnings = []
+    if split is not None and root.suffix.lower() in (*CSV, *JSONL):
+        raise DataError(f"{root}: split {split!r} chooses nothing of one file; choose rows by a column, with where")
     if split is not None:
         files = [file for file in files if is_of_split(file.name, split)]
     elif len(kinds := sorted({kind for file in files if (kind := split_in(file.name))})) > 1:

@@ -18,6 +18,7 @@ from homing.pools.suffixes import is_junk
 _BLOCK = 512
 _MOST_HEADER = 1 << 20  # bytes of a long name or of extended headers
 _MOST_NAME = 4_096
+_MOST_FILLED = 1 << 16  # bytes of zeros at the end of a tar
 _LINKS = {b"1": "links", b"2": "links", b"3": "devices", b"4": "devices", b"6": "pipes"}
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar.zst")
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -62,6 +63,8 @@ def members_of(file: BinaryIO, size: int, where: str, left: Left) -> Iterator[Me
         header = _read(file, at, _BLOCK, size, where)
         if header == bytes(_BLOCK):
             left.has_end = True
+            if any(_rest(file, at, size)):
+                left.skipped["what lies behind the mark of the tar's end"] += 1
             return
         _check(header, at, where)
         kind, length = header[156:157], _number(header[124:136])
@@ -116,6 +119,12 @@ def _why_not(kind: bytes, name: str, is_sparse: bool) -> str | None:
     except UnicodeEncodeError:
         return "names that are not UTF-8"
     return None
+
+
+def _rest(file: BinaryIO, at: int, size: int) -> bytes:
+    """What is behind the mark of the end, as far as a writer fills it up: where tars were joined, the next begins."""
+    file.seek(at)
+    return file.read(min(size - at, _MOST_FILLED))
 
 
 def _read(file: BinaryIO, at: int, length: int, size: int, where: str) -> bytes:

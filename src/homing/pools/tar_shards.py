@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,9 +17,10 @@ from homing.errors import DataError
 from homing.pools.archive_images import NONE, ArchiveImages
 from homing.pools.class_names import quoted
 from homing.pools.columns import Columns
-from homing.pools.folder import UNLABELLED, column, labels_of_folders
+from homing.pools.folder import UNLABELLED, column
 from homing.pools.formats import SUFFIXES
 from homing.pools.layouts import split_in
+from homing.pools.packed_folders import classes_by_folder
 from homing.pools.pool import Pool, ReadAs
 from homing.pools.stored_files import StoredFile
 from homing.pools.tar_index import TarIndex, indices_of, no_doubles
@@ -36,13 +38,14 @@ class _Samples:
         index: Of the shard.
         keys: Name of each sample up to the first dot, with its folder.
         image: Row of the index for each sample's image, int64; -1 where it has none.
-        others: Suffix (without the first dot) → row of the index for each sample, -1 where it has none.
+        others: Suffix (without the first dot) → number of each sample that has one → its row of the index. There may
+            be as many suffixes as samples.
     """
 
     index: TarIndex
     keys: pa.Array
     image: npt.NDArray[np.int64]
-    others: dict[str, npt.NDArray[np.int64]]
+    others: dict[str, dict[int, int]]
 
 
 def read_shards(name: str, shards: Sequence[StoredFile], spec: PoolSpec) -> Pool:
@@ -61,14 +64,15 @@ def read_shards(name: str, shards: Sequence[StoredFile], spec: PoolSpec) -> Pool
     no_doubles([part.index for part in parts], [part.keys for part in parts])
     keys = Texts(pa.chunked_array([part.keys for part in parts], pa.large_string()))
     columns = Columns({key: _reader(parts, key) for key in _column_names(parts)})
-    where = spec.path
+    where, warnings = spec.path, _warnings(parts, spec)
     used = {"image": ", ".join(sorted({_suffix(part, row) for part in parts for row in part.image[:1]}) or "none")}
     if spec.labels == "none" or spec.label_columns:
         labels = Texts.constant(UNLABELLED, len(keys))
     elif (wanted := spec.label_column or _label_column(parts, columns)) is not None:
         labels, used["label"] = column(columns, wanted, where, "label"), wanted
     elif all("/" in key for key in keys):
-        labels, used["label"] = labels_of_folders(keys, where), "the folder directly in the shard"
+        labels, used["label"], doubts = classes_by_folder(keys, where)
+        warnings += doubts
     else:
         labels = Texts.constant("", len(keys))
     ids, used["id"] = keys, "the key: the name up to its first dot"
@@ -78,9 +82,10 @@ def read_shards(name: str, shards: Sequence[StoredFile], spec: PoolSpec) -> Pool
         column(columns, spec.group_column, where, "group")
         used["group"] = spec.group_column
     kind = f"tar shards ({len(shards):,})" if len(shards) > 1 else "tar shard"
-    read_as = ReadAs(name, kind, used, _unread(parts), tuple(_warnings(parts, spec)))
-    sources = Texts.constant(name, len(keys))
-    return Pool(name, ids, labels, _images(parts), sources, columns, np.arange(len(keys)), (read_as,))
+    images, sources = _images(parts), Texts.constant(name, len(keys))
+    version = hashlib.sha256(images.sizes.tobytes()).hexdigest()[:12]  # another picture has another size, mostly
+    read_as = ReadAs(name, kind, used, _unread(parts), tuple(warnings), version)
+    return Pool(name, ids, labels, images, sources, columns, np.arange(len(keys)), (read_as,))
 
 
 def _samples(index: TarIndex) -> _Samples:
@@ -94,37 +99,25 @@ def _samples(index: TarIndex) -> _Samples:
         number = numbers.setdefault(f"{folder}{slash}{stem}", len(numbers))
         if found.setdefault(suffix.lower(), {}).setdefault(number, row) != row:
             raise DataError(f"{index.file.where}: the member {name!r} is there twice; write the shard again")
-    arrays = {}
-    for suffix, rows in found.items():
-        arrays[suffix] = np.full(len(numbers), -1, np.int64)
-        arrays[suffix][list(rows)] = list(rows.values())
     keys = pa.array(list(numbers), pa.large_string())
-    pictures = [suffix for suffix in arrays if f".{_last(suffix)}" in SUFFIXES]
-    return _Samples(
-        index,
-        keys,
-        _one_image(index, keys, arrays, pictures),
-        {suffix: rows for suffix, rows in arrays.items() if suffix not in pictures},
-    )
+    pictures = {suffix: found.pop(suffix) for suffix in [*found] if f".{_last(suffix)}" in SUFFIXES}
+    return _Samples(index, keys, _one_image(index, keys, pictures), found)
 
 
-def _one_image(
-    index: TarIndex, keys: pa.Array, arrays: dict[str, npt.NDArray[np.int64]], pictures: list[str]
-) -> npt.NDArray[np.int64]:
+def _one_image(index: TarIndex, keys: pa.Array, pictures: dict[str, dict[int, int]]) -> npt.NDArray[np.int64]:
     """The image of each sample: `jpg` before `mask.jpg`, and never one of two alike."""
-    image = np.full(len(keys), -1, np.int64)
-    for parts in sorted({suffix.count(".") for suffix in pictures}):
-        alike = [suffix for suffix in pictures if suffix.count(".") == parts]
-        free = image < 0
-        count = np.sum([arrays[suffix] >= 0 for suffix in alike], axis=0)
-        if (several := np.flatnonzero(free & (count > 1))).size:
-            key = keys[int(several[0])].as_py()
-            raise DataError(
-                f"{index.file.where}: the sample {key!r} has several images ({quoted(sorted(alike))}); leave all but"
-                " one out, or call the others mask.png and the like"
-            )
-        for suffix in alike:
-            image = np.where(free & (arrays[suffix] >= 0), arrays[suffix], image)
+    image, depth = np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.int64)
+    for suffix in sorted(pictures, key=lambda suffix: suffix.count(".")):
+        for number, row in pictures[suffix].items():
+            if image[number] < 0:
+                image[number], depth[number] = row, suffix.count(".")
+            elif depth[number] == suffix.count("."):
+                alike = [one for one in pictures if number in pictures[one] and one.count(".") == depth[number]]
+                raise DataError(
+                    f"{index.file.where}: the sample {keys[number].as_py()!r} has several images"
+                    f" ({quoted(sorted(alike))}); a sample is what shares a name up to its first dot: rename, leave all"
+                    " but one out, or call the others mask.png and the like"
+                )
     return image
 
 
@@ -194,7 +187,8 @@ def _held(part: _Samples, suffix: str) -> list[bytes]:
     rows = part.others.get(suffix)
     if rows is None:
         return [b""] * len(part.keys)
-    taken = part.index.members["text"].take(pa.array(rows, mask=rows < 0))
+    places = pa.array([rows.get(number) for number in range(len(part.keys))], pa.int64())
+    taken = part.index.members["text"].take(places)
     return [text or b"" for text in taken.to_pylist()]
 
 
@@ -223,7 +217,7 @@ def _unread(parts: Sequence[_Samples]) -> dict[str, int]:
     for part in parts:
         for suffix, rows in part.others.items():
             if _last(suffix) not in ("cls", "txt", "json"):
-                found[f".{suffix}" if suffix else ""] += int(np.count_nonzero(rows >= 0))
+                found[f".{suffix}" if suffix else ""] += len(rows)
     return dict(found)
 
 

@@ -81,6 +81,7 @@ class CsvPart(_TextPart):
             self.separator = separator or _sniffed(path)
             with path.open(encoding="utf-8-sig", newline="") as file:
                 raw = next(csv.reader(file, delimiter=self.separator), [])
+                self._is_bare = not file.read(1)  # a first line and no more, perhaps without its end
         if not raw:
             raise DataError(f"{path}: cannot be read as a table: it is empty; the first line names the columns")
         self._is_ours = all(name in raw for name in _OURS) and ("copy" in raw or "copies" in raw)
@@ -106,6 +107,8 @@ class CsvPart(_TextPart):
 
         # every cell as text: a class called 01, a null or a true stays what was written
         kinds = dict.fromkeys(names, pa.string())
+        if self._is_bare:
+            return pa.table({name: pa.array([], pa.string()) for name in names})
         with _telling(self.path):
             return arrow_csv.read_csv(
                 self.path,

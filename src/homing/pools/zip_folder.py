@@ -19,6 +19,7 @@ from homing.pools.files import MAX_FILE_BYTES, leads_out, states_within, unreada
 from homing.pools.folder import UNLABELLED, check_classes, column, labels_of_folders
 from homing.pools.formats import SUFFIXES
 from homing.pools.layouts import check_layout, layout_doubts
+from homing.pools.packed_folders import only_folder
 from homing.pools.pool import STATE_BYTES, Pool, ReadAs
 from homing.pools.rows import StoreRows
 from homing.pools.stored_files import StoredFile
@@ -54,7 +55,7 @@ def read_zip(name: str, file: StoredFile, spec: PoolSpec) -> Pool:
     if spec.label_columns:
         column({}, spec.label_columns[0], file.where, "label")
     members, left = _members(file)
-    top = _only_folder(list(members))
+    top = only_folder({name[: name.rfind("/") + 1] for name in members if suffix_of(name) in SUFFIXES})
     if spec.split is not None:
         top = f"{top}{spec.split}/"
     inside = {member.removeprefix(top): info for member, info in members.items() if member.startswith(top)}
@@ -108,15 +109,6 @@ def _members(zipped: StoredFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]
             found[info.filename] = info
     kinds = ", ".join(f"{kind} ({count:,})" for kind, count in sorted(left.items()))
     return found, [f"members that are no plain files inside were left out: {kinds}"] if kinds else []
-
-
-def _only_folder(members: list[str]) -> str:
-    """The folder that was packed whole: the only one at the top, where it holds folders of images and no images."""
-    images = [member.split("/") for member in members if suffix_of(member) in SUFFIXES]
-    tops = {parts[0] for parts in images}
-    if len(tops) != 1 or any(len(parts) < 3 for parts in images):
-        return ""
-    return f"{tops.pop()}/"
 
 
 def _listed(inside: dict[str, zipfile.ZipInfo]) -> Listing:
