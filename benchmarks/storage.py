@@ -34,7 +34,7 @@ from rows import add_row
 
 from homing.pools.pool import Pool
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 COUNT, SIDE, ROUNDS, SHARDS = 2_000, 256, 5, 4
 BUCKET = "s3://storage"

@@ -20,7 +20,7 @@ all mistakes are reported at once. Any key can be replaced on the command line:
 `homing run my.yaml training.epochs=1 data.source.limit=500`. Paths are relative to the folder in which the command
 runs; `~` and `$NAME` are filled in. Nothing in a recipe is ever executed.
 
-This page is written by `python docs/recipe_reference.py` out of the schema in `src/homing/recipe/schema.py`.
+This page is written by `python docs/recipe_reference.py` out of the schema in `src/homing/recipe/`.
 """
 _BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 _KINDS = {"integer": "whole number", "string": "text", "boolean": "true or false", "null": "nothing"}

@@ -39,8 +39,8 @@ from homing.outputs.report.pictures import thumbnail
 from homing.pools.decoding import ALLOWED_FORMATS, decode
 from homing.pools.reading import read_pool
 from homing.rates import RateTable
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe, read_recipe, shipped_recipes
-from homing.recipe.schema import PoolSpec
 from homing.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SLOW = 5.0

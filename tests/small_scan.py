@@ -20,7 +20,7 @@ from homing.models.backbone import build_model
 from homing.models.inputs import ImageInputs
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 
 @dataclass

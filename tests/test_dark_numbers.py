@@ -11,8 +11,8 @@ from PIL import Image
 
 from homing.predict import evaluate, predict
 from homing.progress import Progress
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
-from homing.recipe.schema import PoolSpec
 from homing.validate import validate_data
 from small_run import draw_folder
 from small_scan import SmallScan

@@ -15,8 +15,8 @@ from homing.outputs.report.page import write_report
 from homing.outputs.thumbnails import thumbnails_of
 from homing.predict import predict
 from homing.progress import Progress
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
-from homing.recipe.schema import PoolSpec
 from homing.validate import validate_data
 from small_run import draw_problem, small_recipe
 

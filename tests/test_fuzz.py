@@ -12,7 +12,7 @@ import fuzz
 from drawn_pools import draw_picture
 from homing.errors import HomingError
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from long_runs import often
 
 fuzzed = settings(

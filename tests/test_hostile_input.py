@@ -27,8 +27,8 @@ from homing.pools.reading import read_pool
 from homing.predict import predict
 from homing.progress import Progress
 from homing.rates import RateTable
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import read_recipe
-from homing.recipe.schema import PoolSpec
 from homing.validate import validate_data
 from small_run import draw_problem, small_recipe
 

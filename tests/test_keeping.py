@@ -18,8 +18,8 @@ from homing.outputs.going_on import why_not
 from homing.outputs.report.verdict import scores, verdict
 from homing.predict import evaluate
 from homing.progress import Progress
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import read_recipe
-from homing.recipe.schema import PoolSpec
 from small_run import draw_problem, small_recipe
 
 QUIET = Progress(quiet=True)

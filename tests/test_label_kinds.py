@@ -15,8 +15,8 @@ from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.progress import Progress
 from homing.quickstart import handwritten, printed
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
-from homing.recipe.schema import PoolSpec
 from homing.score import score
 from homing.validate import validate_data
 

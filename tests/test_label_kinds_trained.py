@@ -23,8 +23,8 @@ from homing.outputs.export import export_model
 from homing.predict import evaluate, predict
 from homing.progress import Progress
 from homing.quickstart import handwritten, printed
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe, read_recipe
-from homing.recipe.schema import PoolSpec
 from homing.training.head import of_own_side
 from homing.validate import validate_data
 

@@ -10,7 +10,7 @@ from homing.flow import run
 from homing.models.activations import Activations
 from homing.predict import evaluate
 from homing.progress import Progress
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from small_run import draw_problem, small_recipe
 
 RECIPE = (

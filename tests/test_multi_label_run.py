@@ -23,8 +23,8 @@ from homing.pools.label_sets import classes_of
 from homing.pools.reading import read_pool
 from homing.predict import evaluate, predict
 from homing.progress import Progress
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import recipe_of_run
-from homing.recipe.schema import PoolSpec
 from homing.training.loop import FineTuning
 from homing.validate import validate_data
 from processes import together

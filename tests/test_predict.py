@@ -16,7 +16,7 @@ from homing.cli.models import _rows_to
 from homing.errors import DataError
 from homing.predict import evaluate, predict
 from homing.progress import Progress
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 QUIET = Progress(quiet=True)
 

@@ -18,7 +18,7 @@ from homing.quickstart import (
     num_pictures,
     printed,
 )
-from homing.recipe.schema import Data, PoolSpec
+from homing.recipe.data import Data, PoolSpec
 
 
 @pytest.fixture(scope="module")

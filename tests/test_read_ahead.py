@@ -22,7 +22,7 @@ from homing.pools.images import Images
 from homing.pools.reading import read_pool
 from homing.predict import evaluate, predict
 from homing.progress import Progress
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from homing.score import score
 from homing.training.guide import Guide
 from small_run import CLASSES

@@ -27,8 +27,8 @@ from homing.rates.learned.consistency import neutral_consistency
 from homing.rates.learned.likeness import Likeness
 from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.scorer import fit_scorer
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
-from homing.recipe.schema import PoolSpec
 from homing.score import score
 from homing.training.learned import remembered
 

@@ -11,7 +11,7 @@ from homing.errors import HomingError
 from homing.flow import run
 from homing.predict import evaluate
 from homing.progress import Progress
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from small_run import CLASSES, draw_problem, small_recipe
 
 OTHERS = ["source_only", "target_only", "sequential", "meta_weight_net"]

@@ -172,7 +172,7 @@ def run_score(folder: Path, rows: int) -> float:
     """Rates for pictures in a table."""
     from homing.memory import peak_rss_mb
     from homing.progress import Progress
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
     from homing.score import score
 
     before = peak_rss_mb()

@@ -100,7 +100,7 @@ def read_ahead(folder: Path, rows: np.ndarray, preprocessing: Any) -> Iterator[A
     from homing.models.inputs import ImageInputs, batches_of
     from homing.pools.images import Images
     from homing.pools.reading import read_pool
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
     pool = read_pool(PoolSpec(path=str(folder / "source")))
     images = Images(pool.store, pool.rows, pool.ids, canvas=preprocessing.canvas, cache_gb=0.0, workers=None)

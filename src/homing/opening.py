@@ -12,8 +12,9 @@ from homing.models.onnx_model import OnnxModel, open_onnx
 from homing.models.saved import SavedModel, open_model
 from homing.outputs.kept_models import model_of
 from homing.outputs.run_kinds import check_has_model
+from homing.recipe.data import Data
 from homing.recipe.reading import recipe_of_run
-from homing.recipe.schema import Data, Training
+from homing.recipe.schema import Training
 
 Predictor = SavedModel | OnnxModel
 

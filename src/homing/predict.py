@@ -30,7 +30,7 @@ from homing.pools.pool import ImageStore, Pool
 from homing.pools.reading import read_pool
 from homing.pools.unlabelled import find_images
 from homing.progress import Progress
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from homing.terminal import counted, in_a_line
 
 Format = Literal["csv", "jsonl", "parquet"]

@@ -27,7 +27,7 @@ from homing.rates.learned.blocks import ArrayFeatures
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.judge import FOLDS
 from homing.rates.learned.learner import learn_rates
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from homing.pools.reading import read_pool
 from homing.progress import Progress
 from homing.rates.learned.scorer import Scores
 from homing.rates.rates_writer import ROW_GROUP, RatesWriter
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import recipe_of_run
-from homing.recipe.schema import PoolSpec
 
 _BATCH = 64
 

@@ -22,7 +22,7 @@ from homing.errors import RecipeError
 from homing.evaluation.metrics import check_metric, confusion, metrics, wilson_interval
 from homing.evaluation.per_class import absent_classes, per_class
 from homing.pools.problem import open_problem
-from homing.recipe.schema import Data, PoolSpec
+from homing.recipe.data import Data, PoolSpec
 from small_run import draw_folder
 
 

@@ -27,8 +27,8 @@ from homing.outputs.safe_names import safe_cell, safe_name
 from homing.outputs.selection import keep_best, resample
 from homing.pools.reading import read_pool
 from homing.rates.rates_writer import ROW_GROUP
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import read_recipe
-from homing.recipe.schema import PoolSpec
 from small_run import draw_problem, small_recipe
 
 CLASSES = ["bar", "disk", "ring"]

@@ -11,7 +11,7 @@ from homing.outputs.report.data import read_run
 from homing.outputs.report.page import write_report
 from homing.outputs.report.tables import phi_rows
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from report_run import Page, pictures, write_run
 
 

@@ -11,7 +11,7 @@ from homing.outputs.pool_warnings import label_warnings, mixed_up_warnings, over
 from homing.pools.problem import open_problem
 from homing.rates.learned.learner import learn_rates
 from homing.rates.learned.plan import RatePlan
-from homing.recipe.schema import Data, PoolSpec
+from homing.recipe.data import Data, PoolSpec
 
 
 def problem_of(root, target, test):

@@ -14,7 +14,7 @@ from homing.errors import DataError
 from homing.outputs.report.page import write_report
 from homing.outputs.thumbnails import pictures_of
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from report_run import (
     BREAKOUT,
     HOSTILE,

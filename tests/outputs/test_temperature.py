@@ -17,7 +17,7 @@ from homing.models.saved import open_model
 from homing.outputs.export import export_model
 from homing.predict import evaluate, predict
 from homing.progress import Progress
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 QUIET = Progress(quiet=True)
 

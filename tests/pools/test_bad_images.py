@@ -20,7 +20,7 @@ from homing.models.inputs import ImageInputs, Visit
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
 from homing.pools.tables import open_table
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from processes import start
 
 

@@ -12,7 +12,7 @@ from homing.errors import DataError
 from homing.pools.decoding import decode
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from processes import start
 
 WORST = 640  # MB: 10 bytes for each of the 64,000,000 pixels that data.max_pixels allows at first

@@ -13,7 +13,7 @@ from homing.errors import DataError
 from homing.outputs.report.pictures import thumbnail
 from homing.pools.decoding import decode, format_of
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 pytestmark = pytest.mark.heic
 

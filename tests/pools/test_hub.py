@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from drawn_pools import draw_pool
 from homing.errors import DataError, RecipeError
 from homing.pools.reading import name_of, read_pool
+from homing.recipe.data import PoolSpec
 from homing.recipe.hub_names import hub_name
-from homing.recipe.schema import PoolSpec
 from hub_server import serve_dataset
 
 COMMIT, OLDER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
@@ -163,7 +163,7 @@ READ = """
 import sys
 from homing.errors import DataError
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 for path, revision in (("tester/pets", None), ("tester/pets", "gone"), ("tester/none", None)):
     try:
         pool = read_pool(PoolSpec(path=path, revision=revision))

@@ -5,7 +5,7 @@ from drawn_pools import draw_picture, draw_pool
 from homing.errors import DataError
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 CANVAS = 16
 BAD = {"cat/001.png": b"no picture", "dog/002.png": b"", "emu/000.png": None}

@@ -14,7 +14,7 @@ from homing.errors import DataError
 from homing.pools.label_sets import class_counts, match_sets, sets_in
 from homing.pools.reading import read_pool
 from homing.pools.split_off import rows_of_test
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from packed_pools import write_tar
 
 SETS = [["dog", "cat"], [], ["cat"]]

@@ -7,7 +7,7 @@ import pytest
 
 from homing.errors import DataError
 from homing.pools.reading import files_are_ids, read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from packed_pools import png
 
 

@@ -14,7 +14,7 @@ from homing.pools.ambiguities import ambiguities
 from homing.pools.images import Images
 from homing.pools.layouts import is_split_name
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 TWO = {"cat": 2, "dog": 2}
 

@@ -11,7 +11,7 @@ from homing.features.kept_looks import KeptLooks, kept_looks
 from homing.outputs.pool_warnings import overlap_warnings, twin_warnings
 from homing.pools.near_duplicates import looks_of_pool, twin_lines, twins
 from homing.pools.problem import open_problem
-from homing.recipe.schema import Data, PoolSpec
+from homing.recipe.data import Data, PoolSpec
 
 MOST = 64_000_000
 

@@ -12,8 +12,8 @@ from pyarrow import parquet
 from homing.errors import DataError, RecipeError
 from homing.pools.object_store import RemoteFile, file_system
 from homing.pools.reading import files_are_ids, read_pool
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
-from homing.recipe.schema import PoolSpec
 from packed_pools import png, samples, write_tar, zip_folder
 from s3_server import upload
 

@@ -6,7 +6,7 @@ import pytest
 from drawn_pools import draw_pool
 from homing.errors import DataError
 from homing.pools.problem import open_problem, overlaps
-from homing.recipe.schema import Data, PoolSpec
+from homing.recipe.data import Data, PoolSpec
 
 
 @pytest.fixture

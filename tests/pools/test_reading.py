@@ -18,7 +18,7 @@ from homing.pools.files import FolderImages
 from homing.pools.pool import Pool, join
 from homing.pools.reading import read_pool
 from homing.pools.texts import Texts
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 
 def pool_at(path, **settings):

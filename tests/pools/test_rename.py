@@ -6,8 +6,8 @@ import yaml
 from drawn_pools import draw_pool
 from homing.errors import DataError, RecipeError
 from homing.pools.reading import read_pool
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
-from homing.recipe.schema import PoolSpec
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from homing.pools.problem import open_problem
 from homing.pools.reading import read_pool
 from homing.pools.split_off import rows_of_test, split_off
 from homing.pools.texts import Texts
+from homing.recipe.data import Data, PoolSpec
 from homing.recipe.reading import parse_recipe
-from homing.recipe.schema import Data, PoolSpec
 
 HALF = (0.0, 0.5)
 MOST = 64_000_000

@@ -21,7 +21,7 @@ from homing.memory import peak_rss_mb
 from homing.pools import table_images, table_parts
 from homing.pools.reading import read_pool
 from homing.pools.tables import open_table
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from long_runs import often
 from processes import start
 

@@ -10,7 +10,7 @@ from drawn_pools import draw_pool
 from homing.errors import DataError
 from homing.features.cache import FeatureCache
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from packed_pools import png, samples, tar_folder, told_by, write_tar
 
 

@@ -13,7 +13,7 @@ from drawn_pools import draw_pool
 from homing.errors import DataError
 from homing.memory import peak_rss_mb
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 FILES = ["cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png"]
 SENDERS = ["181", "7", "181", "07"]

@@ -12,7 +12,7 @@ from drawn_pools import draw_pool
 from homing.errors import DataError
 from homing.pools.problem import open_problem, overlaps
 from homing.pools.repeated import repeated_rows
-from homing.recipe.schema import Data
+from homing.recipe.data import Data
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from homing.pools.files import FolderImages
 from homing.pools.reading import read_pool
 from homing.pools.unlabelled import find_images
 from homing.pools.walking import list_images
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 
 
 def test_folders_that_link_to_each_other_list_each_file_once(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from drawn_pools import draw_pool
 from homing.errors import DataError
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from packed_pools import png, told_by, zip_folder
 
 

@@ -16,7 +16,7 @@ from homing.models.inputs import ImageInputs
 from homing.pools.augmentation import CropFlipColor
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from homing.training.guide import Guide, Observer
 from homing.training.loop import FineTuning
 from homing.training.online import OnlineRates, OnlineSettings

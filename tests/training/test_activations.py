@@ -20,7 +20,7 @@ from homing.pools.augmentation import CropFlipColor
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
 from homing.progress import Progress
-from homing.recipe.schema import PoolSpec
+from homing.recipe.data import PoolSpec
 from homing.session import Session
 from homing.training.activations import Keeping, keep_activations
 from homing.training.guide import Guide, Observer

@@ -17,7 +17,7 @@ from homing.terminal import counted
 
 if TYPE_CHECKING:
     from homing.features.cache import Entry
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
 
@@ -72,7 +72,7 @@ def pools_of(run_folder: Path) -> tuple[Sequence[PoolSpec], PoolSpec]:
     Raises:
         DataError: It is no run.
     """
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
     with suppress(OSError, ValueError, TypeError, KeyError):
         asked = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))["asked"]

@@ -16,7 +16,7 @@ from homing.recipe.reading import shipped_recipes
 from homing.terminal import in_lines
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 
 def shipped_names(incomplete: str) -> list[str]:
@@ -56,7 +56,7 @@ def pool_of(path: str, **settings: str | tuple[str, ...] | None) -> PoolSpec:
     """
     from pydantic import ValidationError
 
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
     try:
         return PoolSpec.model_validate({"path": path, **settings})

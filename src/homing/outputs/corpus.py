@@ -23,7 +23,7 @@ from homing.outputs.selection import keep_best, resample
 __all__ = ["Wanted", "check_new_folder", "write_corpus"]
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 
 def write_corpus(

@@ -16,7 +16,7 @@ from homing.pools.split_off import split_off
 from homing.recipe.reading import recipe_of_run
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 
 @dataclass(frozen=True)

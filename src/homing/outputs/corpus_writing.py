@@ -21,7 +21,7 @@ from homing.pools.lookup import ImagesById
 from homing.pools.reading import files_are_ids
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 FORMS = ("parquet", "folder", "metadata", "webdataset", "lance")
 

@@ -12,8 +12,9 @@ from homing.outputs.going_on import is_prolonged, why_not
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import FEATURES, LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, note, remove_run
 from homing.outputs.pool_paths import check_output
+from homing.recipe.data import PoolSpec
 from homing.recipe.reading import read_recipe
-from homing.recipe.schema import PoolSpec, Recipe
+from homing.recipe.schema import Recipe
 
 
 def pools_of(recipe: Recipe) -> list[str]:

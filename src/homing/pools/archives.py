@@ -20,7 +20,7 @@ from homing.pools.zip_folder import read_zip
 from homing.recipe.urls import is_url
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 _TAR = (".tar", *COMPRESSED)
 _BESIDE = frozenset({".json", ".txt", ".md", ".idx", ".yaml", ".yml", ".sha256", ".md5"})

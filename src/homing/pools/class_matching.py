@@ -13,7 +13,7 @@ from homing.pools.label_sets import as_text, classes_of, holds_sets
 from homing.pools.pool import Pool
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 _FIRST = 3  # pairs in a message
 SINGLE = "has the single class {!r}; there is nothing to tell apart"

@@ -23,7 +23,7 @@ from homing.pools.texts import Texts
 from homing.pools.walking import Listing, list_images
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 UNLABELLED = "unlabelled"
 """Class of every row of a pool without labels."""

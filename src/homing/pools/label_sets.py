@@ -22,7 +22,7 @@ from homing.pools.rows import ProblemRows
 from homing.pools.texts import Texts
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 SEPARATOR = "|"
 """Between the labels of a cell that is no JSON list."""

@@ -18,7 +18,7 @@ from homing.pools.reading import files_are_ids, folder_of, name_of, read_pool
 from homing.pools.texts import Texts
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from homing.pools.rows import ProblemRows, StoreRows
 from homing.pools.split_off import split_off
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import Data, PoolSpec
+    from homing.recipe.data import Data, PoolSpec
 
 ROLES = ("source", "target", "test", "unlabelled")
 _Result = TypeVar("_Result")

@@ -36,7 +36,7 @@ from homing.recipe.hub_names import hub_name
 from homing.recipe.urls import checked_url, is_url
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 
 _SPLIT_COLUMNS = frozenset({"split", "splits", "subset", "partition", "set", "phase", "usage"})

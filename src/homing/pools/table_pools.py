@@ -20,7 +20,7 @@ from homing.pools.tables import Table
 from homing.pools.texts import Texts
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 
 def read_table(table: Table, name: str, spec: PoolSpec) -> Pool:

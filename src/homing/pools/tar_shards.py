@@ -27,7 +27,7 @@ from homing.pools.tar_index import TarIndex, indices_of, no_doubles
 from homing.pools.texts import Texts
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from homing.pools.texts import Texts
 from homing.pools.walking import Listing
 
 if TYPE_CHECKING:
-    from homing.recipe.schema import PoolSpec
+    from homing.recipe.data import PoolSpec
 
 _HEADER = struct.Struct("<26s2H")  # in front of each member; ends in the lengths of its name and of what follows that
 _DAMAGED = "the zip file is damaged here; copy or write it again"

@@ -1,5 +1,6 @@
 """What a run is: the schema, its conflicts, and how a YAML file becomes one."""
 
-from homing.recipe.schema import PoolSpec, Recipe
+from homing.recipe.data import PoolSpec
+from homing.recipe.schema import Recipe
 
 __all__ = ["PoolSpec", "Recipe"]

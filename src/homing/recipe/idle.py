@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from homing.recipe.schema import PoolSpec, Recipe, Section, SplitOff
+from homing.recipe.data import PoolSpec, SplitOff
+from homing.recipe.schema import Recipe
+from homing.recipe.section import Section
 
 
 def settings_without_effect(recipe: Recipe) -> list[str]:
