@@ -174,6 +174,7 @@ def test_too_few_images_are_an_error(tmp_path):
     ("test", "told"),
     [
         ({"split_off": 0.5, "fold": 1}, "give either split_off"),
+        ({"folds": 3}, "give either split_off"),
         ({"split_off": 1.0}, "data.test.split_off: less than 1 is wanted"),
         ({"split_off": 0}, "data.test.split_off: more than 0 is wanted"),
         ({"fold": 6}, "data.test.fold: 6 is more than the 5 folds; allowed are 1 to 5"),

@@ -33,7 +33,7 @@ def is_one_pool(value: Any) -> bool:
 def is_split(value: Any) -> bool:
     """Whether a test is a part of the target: it says which, and no path."""
     keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, BaseModel) else {}
-    return "path" not in keys and not {"split_off", "fold"}.isdisjoint(keys)
+    return "path" not in keys and not {"split_off", "fold", "folds"}.isdisjoint(keys)
 
 
 def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:

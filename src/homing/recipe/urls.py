@@ -29,8 +29,9 @@ def checked_url(url: str) -> str:
         raise RecipeError(f"a path begins with {scheme}://; pools are read from {', '.join(SCHEMES)}, or a local path")
     if "@" in parts.netloc or ":" in parts.netloc or parts.query or parts.fragment:
         raise RecipeError(
-            f"a {scheme}:// path holds a user, a password or a query, which do not belong in a recipe; give credentials"
-            " as fsspec takes them, by the environment or by configuration files, and the path without them"
+            f"a {scheme}:// path holds a user, a password or a query (what is behind ? or #), which do not belong in a"
+            " recipe; give credentials as fsspec takes them, by the environment or by configuration files, and the path"
+            " without them"
         )
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):
