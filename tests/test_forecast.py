@@ -67,6 +67,11 @@ def test_a_log_has_a_line_every_few_seconds_with_loss_and_what_is_left(capsys, m
     assert lines[1] == "homing: 9 of 100, about 55 s left, loss 0.5, run: 2 min left"
     assert 8 <= len(lines) <= 14
     assert lines[-1] == "homing: done in 60.0 s"
+    with progress.training("Target only", 100, lambda: "loss 0.5") as advance:
+        for _ in range(100):
+            clock.now += 0.9
+            advance(1)
+    assert "run:" not in capsys.readouterr().err  # the last training: two numbers for one thing could differ
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,9 @@ from homing.flow import run
 from homing.measures import MEASURES
 from homing.outputs.export import export_model
 from homing.outputs.going_on import why_not
+from homing.outputs.kept_models import left_out_warnings
+from homing.outputs.report.keeping import shipped_line
+from homing.outputs.report.page import environment
 from homing.outputs.report.verdict import scores, verdict
 from homing.predict import evaluate
 from homing.progress import Progress
@@ -211,8 +214,10 @@ def test_folds_of_the_target_choose_the_model_where_that_is_asked_for(problem, t
     assert "2 folds prefer" in (folder / "report.html").read_text()
     # what there was no room for is not there, and said
     assert set(results["models"]["kept"]) == {"uniform", shipped}
-    assert any(text.startswith("There was no room for the models of") for text in results["warnings"])
-    (left_out, *_) = results["models"]["left_out"]
+    (left_out, *_) = names = results["models"]["left_out"]
+    told = f"Models that were not kept: {', '.join(names)}; "
+    assert f"{told}there was no room (output.models_gb is 0)." in results["warnings"]
+    assert left_out_warnings(folder, results["models"], most_gb=4) == [f"{told}an earlier version trained them."]
     with pytest.raises(RecipeError, match=f"no model of {left_out!r} is kept"):
         evaluate(folder, test, QUIET, method=left_out)
 
@@ -244,3 +249,25 @@ def test_a_better_method_is_named_with_the_way_to_its_model(models, told):
     text = verdict(scores(rows), models).text
     assert "which is better here; " in text
     assert text.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("gain", "told"),
+    [
+        ((0.0, 0.0, 0.0), "prefer: as often right as “homing” on 1 image, at a lower loss."),
+        ((0.25, 0.0, 0.5), "prefer: +25.0 points of accuracy [0.0, +50.0] against “homing”, on 1 image."),
+    ],
+)
+def test_why_the_folds_prefer_a_model_is_said_in_numbers_that_differ(gain, told):
+    chosen = {
+        "folds": 2,
+        "num_target": 1,
+        "against": "hierarchical",
+        "gain": dict(zip(("mean", "low", "high"), gain, strict=True)),
+    }
+    assert shipped_line({"models": {"shipped": "pooled", "chosen_on": chosen}}).endswith(told)
+
+
+def test_keys_in_a_sentence_of_the_report_are_code_and_names_stay_text():
+    page = environment().from_string("{{ text | prose }}").render(text="`model/` has 9 % of <b>")
+    assert page == "<code>model/</code> has 9\u00a0% of &lt;b&gt;"

@@ -1,6 +1,7 @@
 """What Python users are given: recipes by path and as dicts, results at a glance, bars in notebooks, numpy arrays."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -44,11 +45,14 @@ def test_a_result_is_short_and_a_notebook_shows_its_figures(finished_run):
     result = homing.RunResult(finished_run, read_results(finished_run))
     score = result.results["target"]
     assert repr(result).startswith(f"RunResult({str(finished_run)!r}: homing, ")
-    assert f"accuracy {score['accuracy']:.1%}" in repr(result)
+    assert f"accuracy {100 * score['accuracy']:.1f} % [" in repr(result)
     assert len(repr(result)) < 250
     page = result._repr_html_()
     assert page.count("<tr>") == 3  # a head, its own method, a baseline
     assert f"{score['nll']:.3f}" in page
+    judged = replace(result, results={**result.results, "metric": "macro_f1"})
+    assert f"macro F1 {score['macro_f1']:.3f} [" in repr(judged)
+    assert "<th>macro F1</th>" in judged._repr_html_()
 
 
 def test_results_without_figures_say_what_there_is(tmp_path):

@@ -50,6 +50,10 @@ class Forecast:
             self._timed, self._seconds = self._timed + steps, self._seconds + now - self._last
         self._last = now
 
+    def goes_beyond(self, steps: int) -> bool:
+        """Whether more is left than so many steps."""
+        return self._left > steps
+
     def seconds_left(self) -> float | None:
         """Of all trainings; None where too few steps were timed."""
         return self._left * self._seconds / self._timed if self._timed >= _ENOUGH else None

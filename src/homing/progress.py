@@ -68,9 +68,10 @@ class Progress:
         """A stage of the steps of a training, which tells of the whole run too."""
         forecast = self.forecast or Forecast([steps])
         forecast.begin()
+        is_last = not forecast.goes_beyond(steps)  # what is left of it is what is left of the run, and told once
 
         def beside() -> str:
-            left = forecast.seconds_left() if len(forecast.lengths) > 1 else None
+            left = None if is_last else forecast.seconds_left()
             return ", ".join(filter(None, [note(), "" if left is None else f"run: {duration(left)} left"]))
 
         with self.stage(title, steps, beside) as advance:

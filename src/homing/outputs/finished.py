@@ -18,7 +18,7 @@ from homing.methods import METHODS
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.facts import RunFacts
 from homing.outputs.feature_map import write_map
-from homing.outputs.kept_models import keep_models
+from homing.outputs.kept_models import LEFT_OUT, keep_models, left_out_warnings
 from homing.outputs.ownership import marked, note, remove_checkpoints
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import write_report
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from homing.rates.learned.plan import RatePlan
 
 RESULTS, REPORT = "results.json", "report.html"
-_LEFT_OUT = "There was no room for the models of"
 
 
 def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: float) -> dict[str, Any]:
@@ -82,9 +81,8 @@ def finish(
         results["models"] = choose(asked.method, logits, folds["labels"], folds=asked.folds, seed=asked.seed)
     trained = {item.method.name: item.fitted.model for item in outcomes}
     results["models"] |= keep_models(facts, trained, results, most_gb=asked.models_gb)
-    results["warnings"] = [text for text in results["warnings"] if not text.startswith(_LEFT_OUT)]
-    if left_out := results["models"]["left_out"]:
-        results["warnings"].append(f"{_LEFT_OUT} {', '.join(left_out)}: output.models_gb is {asked.models_gb:g}.")
+    results["warnings"] = [text for text in results["warnings"] if not text.startswith(LEFT_OUT)]
+    results["warnings"] += left_out_warnings(folder, results["models"], most_gb=asked.models_gb)
     shown = shown_of_problem(facts.problem, show_target=asked.show_target)
     results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, shown, results=results))
     plans_by = METHODS[asked.method].plans_by

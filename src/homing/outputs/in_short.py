@@ -20,9 +20,8 @@ def in_short(results: dict[str, Any]) -> str:
     score = results.get("target")
     if score is not None:
         measure = headline_of(results)
-        value, low, high = _written(score, measure)
-        on = counted(score["num_test"], "image")
-        return f"{title_of(results['method'])}, {measure.word} {value} [{low}, {high}] on {on}"
+        figures = f"{measure.word} {measure.write(score[measure.key])} [{_interval(measure, score)}]"
+        return f"{title_of(results['method'])}, {figures} on {counted(score['num_test'], 'image')}"
     source = results.get("data", {}).get("source", {}).get("num_samples")
     what = "rates only" if results.get("headline") == "none" else "not measured"
     return what if source is None else f"{what}, {counted(source, 'source sample')}"
@@ -32,11 +31,12 @@ def as_html(folder: Path, results: dict[str, Any]) -> str:
     """The same with a row for each method, and where the report lies."""
     score = results.get("target") if "targets" not in results else None
     rows = {results["method"]: score, **results.get("baselines", {})} if score else {}
-    measure, body = headline_of(results), ""
-    for name, row in rows.items():
-        value, low, high = _written(row, measure)
-        cells = f"<td>{value}</td><td>{low} to {high}</td><td>{row['nll']:.3f}</td>"
-        body += f"<tr><td>{escape(title_of(name))}</td>{cells}</tr>"
+    measure = headline_of(results)
+    body = "".join(
+        f"<tr><td>{escape(title_of(name))}</td><td>{measure.write(row[measure.key])}</td>"
+        f"<td>{_interval(measure, row)}</td><td>{row['nll']:.3f}</td></tr>"
+        for name, row in rows.items()
+    )
     head = f"<tr><th>method</th><th>{measure.word}</th><th>95 % interval</th><th>NLL</th></tr>"
     table = f"<table>{head}{body}</table>" if rows else ""
     notes = "".join(f"<li>{escape(str(text))}</li>" for text in results.get("warnings", []))
@@ -45,7 +45,5 @@ def as_html(folder: Path, results: dict[str, Any]) -> str:
     )
 
 
-def _written(score: dict[str, Any], measure: Measure) -> list[str]:
-    """The value and both ends of its interval."""
-    values = (score[measure.key], *score[f"{measure.key}_interval"])
-    return [f"{value:.1%}" if measure.is_percent else f"{value:.3f}" for value in values]
+def _interval(measure: Measure, score: dict[str, Any]) -> str:
+    return ", ".join(measure.plain(end) for end in score[f"{measure.key}_interval"])

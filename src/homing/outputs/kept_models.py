@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homing.outputs.facts import Asked, RunFacts
 
 MODEL, MODELS = "model", "models"
+LEFT_OUT = "Models that were not kept:"
 
 
 def keep_models(
@@ -58,6 +59,22 @@ def keep_models(
         "kept": [name for name in names if name in kept],
         "left_out": [name for name in names if name not in kept],
     }
+
+
+def left_out_warnings(run: Path, models: Mapping[str, Any], *, most_gb: float) -> list[str]:
+    """What to say of models that are not there: all of a run are of one size, so one more fits or it does not.
+
+    Args:
+        run: Its folder.
+        models: What `keep_models` returned.
+        most_gb: What it was given.
+    """
+    if not models["left_out"]:
+        return []
+    sizes = [(run / MODELS / name / PARTS[1]).stat().st_size for name in models["kept"]]
+    no_room = sum(sizes) + max(sizes) > most_gb * 1e9
+    reason = f"there was no room (output.models_gb is {most_gb:g})" if no_room else "an earlier version trained them"
+    return [f"{LEFT_OUT} {', '.join(models['left_out'])}; {reason}."]
 
 
 def card_of(

@@ -75,7 +75,7 @@ def mixed_up_warnings(plan: RatePlan, classes: Sequence[str]) -> list[str]:
         return []
     pairs.sort(key=lambda pair: -float(wrong[pair[0], pair[1]]))
     listed = ", ".join(
-        f"about {float(wrong[true, given]):.0%} of {classes[true]} under {classes[given]}"
+        f"about {100 * float(wrong[true, given]):.0f} % of {classes[true]} under {classes[given]}"
         for true, given in pairs[:LISTED]
     )
     return [

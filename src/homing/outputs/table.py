@@ -48,7 +48,7 @@ def rates_table(results: dict[str, Any]) -> str:
     """What a run found that stopped after the rates: how many samples count, and the numbers behind the rates."""
     total, phi = results["data"]["source"]["num_samples"], results["rates"]["phi"]
     size = results["rates"]["effective_sample_size"]
-    lines = [f"{total:,} source samples rated; effective sample size {size:,.0f} ({size / total:.0%})"]
+    lines = [f"{total:,} source samples rated; effective sample size {size:,.0f} ({100 * size / total:.0f} %)"]
     lines += [f"  {phi_title(name):28}{value:10.4g}" for name, value in phi.items()]
     return "\n".join(lines)
 
@@ -102,5 +102,6 @@ def score_lines(score: dict[str, Any]) -> list[str]:
     dropped = [in_a_line(f"left out: {item['image']}: {item['reason']}") for item in score["dropped"]]
     figure = "average_precision" if "mean_average_precision" in score else "accuracy"
     classes = sorted(score["per_class"].items(), key=lambda item: item[1][figure])
-    rows = [f"  {in_a_line(name):28}{row[figure]:7.1%} of {row['num_test']:,}" for name, row in classes]
+    write = MEASURES["accuracy"].write
+    rows = [f"  {in_a_line(name):28}{write(row[figure]):>8} of {row['num_test']:,}" for name, row in classes]
     return [*head, *dropped, *rows]

@@ -107,8 +107,9 @@ def guess_warnings(plan: RatePlan) -> list[str]:
         return []
     match, right = _shares(guesses)
     return [
-        f"Unlabelled images ({len(guesses.rates):,}) count for less than a single source sample: {match:.0%} of them"
-        f" look like the target's domain, and {right:.0%} of their guesses are right, as far as labelled images tell."
+        f"Unlabelled images ({len(guesses.rates):,}) count for less than a single source sample: {100 * match:.0f} % of"
+        f" them look like the target's domain, and {100 * right:.0f} % of their guesses are right, as far as labelled"
+        " images tell."
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from homing.measures import MEASURES
 from homing.outputs.report.data import mapping, number
 from homing.outputs.titles import title_of
+from homing.terminal import counted
 
 
 def how_to_use(name: str, models: Mapping[str, Any]) -> str:
@@ -32,11 +33,14 @@ def shipped_line(results: dict[str, Any]) -> str:
         return ""
     shipped, against, gain = str(models.get("shipped")), chosen.get("against"), mapping(chosen.get("gain"))
     mean, low, high = (number(gain.get(end)) for end in ("mean", "low", "high"))
-    text = f"model/ holds “{title_of(shipped)}”, which the target's {chosen.get('folds')} folds prefer"
+    text = f"`model/` holds “{title_of(shipped)}”, which the target's {chosen.get('folds')} folds prefer"
     if results.get("headline") == "cross_validated":
         text += " (chosen and measured on the same images, so its figure is a little too good)"
     if against is None or mean is None or low is None or high is None:
         return f"{text}."
-    word = MEASURES.get(str(chosen.get("metric")), MEASURES["accuracy"]).word
-    span = f"{100 * mean:+.1f} points of {word} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"{text}: {span} against “{title_of(str(against))}”, on {chosen.get('num_target')} images.".replace("-", "−")
+    other, images = f"“{title_of(str(against))}”", counted(int(number(chosen.get("num_target")) or 0), "image")
+    if mean == 0:
+        return f"{text}: as often right as {other} on {images}, at a lower loss."
+    measure = MEASURES.get(str(chosen.get("metric")), MEASURES["accuracy"])
+    gained = f"{measure.difference(mean)} points of {measure.word}"
+    return f"{text}: {gained} [{measure.difference(low)}, {measure.difference(high)}] against {other}, on {images}."

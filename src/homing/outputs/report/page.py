@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,7 @@ def environment() -> jinja2.Environment:
         "decimals": _decimals,
         "written": _written,
         "duration": duration,
+        "prose": _prose,
         "show": show,
         "phi_title": titles.phi_title,
         "is_numeric": _is_numeric,
@@ -207,6 +209,14 @@ def _headline(run: RunFolder) -> dict[str, Any]:
         "backbone": str(mapping(run.recipe.get("model")).get("backbone") or ""),
         "warnings": _warnings(run),
     }
+
+
+def _prose(text: str) -> str:
+    """A sentence of ours as HTML: `names` of keys and files as code, a number and its % on one line."""
+    from markupsafe import Markup, escape
+
+    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(safe.replace(" %", "\u00a0%"))  # escaped above
 
 
 def _warnings(run: RunFolder) -> list[str]:
