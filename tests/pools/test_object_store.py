@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import socket
@@ -14,7 +15,7 @@ from homing.pools.object_store import RemoteFile, file_system
 from homing.pools.reading import files_are_ids, read_pool
 from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
-from packed_pools import png, samples, write_tar, zip_folder
+from packed_pools import png, samples, told_by, write_tar, zip_folder
 from s3_server import upload
 
 
@@ -144,6 +145,113 @@ def test_what_lies_in_a_bucket_and_is_no_pool_is_refused(bucket, tmp_path):
     assert "holds no .parquet and no .tar file; from object storage these are read" in refusal(f"{bucket}/pool")
     assert refusal(f"{bucket}/nothing").startswith(f"{bucket}/nothing: there is no such object, bucket or folder")
     assert "there is no such object" in refusal(f"{bucket}/{{0..1}}.tar")
+
+
+# ---- tables that name images ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of six pictures in two sub-folders and one beside them, and tables of their paths."""
+    files = [f"{name}/{n}.png" for name in ("cat", "dog") for n in range(3)] + ["é #1.png"]
+    for n, file in enumerate(files):
+        (tmp_path / "photos" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / file).write_bytes(png(5, n))
+    rows = [(file, file[:3], n % 2) for n, file in enumerate(files)]
+    cells = "\n".join(f"{file};{label};{sender}" for file, label, sender in [("path", "label", "sender"), *rows])
+    lines = [json.dumps({"path": file, "label": label, "sender": sender}) for file, label, sender in rows]
+    (tmp_path / "photos" / "pool.csv").write_text(f"{cells}\n", encoding="utf-8-sig")
+    (tmp_path / "photos" / "pool.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    parquet.write_table(pa.Table.from_pylist(list(map(json.loads, lines))), tmp_path / "photos" / "pool.parquet")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("pool.csv", "csv in object storage, separated by ;"),
+        ("pool.jsonl", "jsonl in object storage"),
+        ("pool.parquet", "parquet in object storage (1)"),
+    ],
+)
+def test_a_table_of_paths_in_a_bucket_is_read_as_one_of_this_machine(bucket, photos, caplog, name, kind):
+    url = upload(photos, f"{bucket}/photos")
+    pool, local = pool_at(f"{url}/{name}"), pool_at(photos / name)
+    assert (pool.name, pool.ids, pool.labels) == ("pool", local.ids, local.labels)
+    assert pool.read_as[0].kind == kind
+    asked = requests_of(caplog, lambda: [pool.read(row) for row in range(7)])
+    assert len(asked) == 7
+    assert not [record for record in caplog.records if "HEAD" in record.getMessage()]
+    assert [pool.read(row) for row in (6, 0)] == [local.read(row) for row in (6, 0)]
+    assert [pool.size(row) for row in range(7)] == [local.size(row) for row in range(7)]
+    assert len({state.tobytes() for state in pool.store.states(np.arange(7))}) == 7
+
+
+def test_where_and_root_choose_rows_and_objects(bucket, photos):
+    upload(photos, f"{bucket}/elsewhere")
+    url = upload(photos / "pool.csv", f"{bucket}/tables/pool.csv")
+    wanted = {"where": "sender == 1", "separator": ";"}
+    local = pool_at(photos / "pool.csv", **wanted)
+    for path, root in ((url, f"{bucket}/elsewhere"), (url, str(photos)), (photos / "pool.csv", f"{bucket}/elsewhere")):
+        pool = pool_at(path, root=root, **wanted)
+        assert (pool.ids, [pool.read(row) for row in range(3)]) == (local.ids, [local.read(row) for row in range(3)])
+    assert refusal(url).startswith(f"{url}: none of its 7 rows names an image; row 0: path 'cat/0.png' names no file")
+    with pytest.raises(RecipeError, match="do not belong in a recipe"):
+        pool_at(url, root="s3://AKIA:secret@bucket/photos")
+
+
+def test_an_object_that_is_lost_or_lies_outside_is_a_bad_image(bucket, photos):
+    upload(photos, f"{bucket}/photos")
+    upload(photos / "cat" / "0.png", f"{bucket}/secret.png")
+    cells = ["path,label", "cat/0.png,a", "cat/lost.png,a", "gone/0.png,a", "../secret.png,a", "/secret.png,a"]
+    cells += [f"{bucket}/secret.png,a", "file:///etc/passwd,a", f"{bucket}/photos/dog/0.png,a", ",a"]
+    (photos / "few.csv").write_text("\n".join(cells))
+    pool = pool_at(upload(photos / "few.csv", f"{bucket}/photos/few.csv"))
+    told = [told_by(lambda row=row: pool.read(row)) for row in range(9)]
+    assert [bool(text) for text in told] == [row not in (0, 7) for row in range(9)]
+    assert told[1:3] == [
+        f"{bucket}/photos: the path {p!r}: there is no such object" for p in (cells[2][:-2], cells[3][:-2])
+    ]
+    assert all("points outside of it; only objects inside are read" in text for text in told[3:7])
+    assert pool.ids[7:] == ("dog/0.png", "row-8")
+    states = pool.store.states(pool.rows)
+    assert states.any(1).tolist() == [pool.store.state(row) is not None for row in range(9)]
+    assert states.any(1).tolist() == [row in (0, 7) for row in range(9)]
+
+
+def test_an_object_that_is_replaced_is_noticed_by_who_reads_it(bucket, photos):
+    url = upload(photos, f"{bucket}/photos")
+    pool = pool_at(f"{url}/pool.csv")
+    (photos / "cat" / "1.png").write_bytes(png(6, 1)[:-1])
+    client = file_system("s3")  # a writer elsewhere: what is listed here stays as it is
+    client.call_s3(
+        "put_object", Bucket=bucket[5:], Key="photos/cat/1.png", Body=(photos / "cat" / "1.png").read_bytes()
+    )
+    with pytest.raises(OSError, match=r"cat/1\.png:? was changed since its rows were listed; start again"):
+        pool.read(1)
+    again = pool_at(f"{url}/pool.csv")
+    assert again.read(1) == (photos / "cat" / "1.png").read_bytes()
+    same = (again.store.states(again.rows) == pool.store.states(pool.rows)).all(1)
+    assert same.tolist() == [row != 1 for row in range(7)]
+
+
+def test_a_text_in_a_bucket_that_is_no_pool_is_refused_as_one_of_this_machine(bucket, photos, monkeypatch):
+    def refused(text: str, **settings) -> str:
+        (photos / "odd.csv").write_text(text)
+        url = upload(photos / "odd.csv", f"{bucket}/odd.csv")
+        local, told = refusal(photos / "odd.csv", **settings), refusal(url, **settings)
+        assert told == local.replace(str(photos / "odd.csv"), url)
+        return told
+
+    assert "no image column; set image_column to the one" in refused("a,b\n1,2\n")
+    assert "it is empty; the first line names the columns" in refused("")
+    assert "split 'train' chooses nothing of one file" in refused("path,label\n", split="train")
+    assert "there is no such object" in refusal(f"{bucket}/none.csv")
+    upload(photos / "pool.csv", f"{bucket}/folder.csv/0.csv")
+    assert "is a folder; of tables of text one file is read" in refusal(f"{bucket}/folder.csv")
+    monkeypatch.setattr("homing.pools.remote_text._MOST", 100)
+    large = upload(photos / "pool.csv", f"{bucket}/large.csv")
+    assert "bytes of text; from object storage at most 100 are read: write it as parquet" in refusal(large)
 
 
 # ---- connections and secrets ---------------------------------------------------------------------------------------

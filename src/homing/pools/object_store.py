@@ -32,6 +32,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 1}}},
     "gs": {"requests_timeout": 30},
 }
+_KEPT_OBJECTS = 100_000  # of a folder, listed: an object that is opened is then not asked for its etag once more
 _MARKS = ("ETag", "etag", "md5Hash", "crc32c", "generation", "blob_id", "LastModified", "last_modified", "mtime")
 
 
@@ -61,7 +62,7 @@ def list_objects(url: str) -> list[RemoteFile]:
     scheme = url.partition("://")[0]
     system = file_system(scheme)
     with _in_a_sentence(url):
-        system.invalidate_cache()
+        system.invalidate_cache(url)
         found = system.info(url)
         if found["type"] == "directory":
             listed = [one for one in system.ls(found["name"], detail=True) if one["type"] == "file"]
@@ -69,6 +70,25 @@ def list_objects(url: str) -> list[RemoteFile]:
             listed = [found]
     files = [RemoteFile(f"{scheme}://{one['name']}", int(one["size"] or 0), _mark_of(one)) for one in listed]
     return sorted(files, key=lambda file: file.where)
+
+
+def objects_in(folder: str) -> dict[str, tuple[int, str]]:
+    """Size and mark of each object that lies directly in a folder, by its name; none where there is no such folder.
+
+    Raises:
+        OSError: It may not be read.
+    """
+    scheme = folder.partition("://")[0]
+    system = file_system(scheme)
+    with _in_a_sentence(folder):
+        try:
+            listed = system.ls(folder, detail=True, refresh=True)
+        except FileNotFoundError:
+            return {}
+        if scheme != "s3" or len(listed) > _KEPT_OBJECTS:  # others do not read under the condition of an etag
+            system.invalidate_cache(folder)
+    files = [one for one in listed if one["type"] == "file"]
+    return {one["name"].rpartition("/")[2]: (int(one["size"] or 0), _mark_of(one)) for one in files}
 
 
 class RemoteFile:

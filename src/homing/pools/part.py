@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from homing.pools.object_store import RemoteFile
+from homing.pools.remote_text import RemoteText
 
 
 class Part(Protocol):
@@ -24,7 +25,7 @@ class Part(Protocol):
     num_rows: int
 
     @property
-    def path(self) -> Path | RemoteFile:
+    def path(self) -> Path | RemoteFile | RemoteText:
         """Where it lies."""
         ...
 

@@ -98,7 +98,7 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
     except OSError as error:
         raise _told(error, spec) from error
     store: ImageStore = NoImages(len(table))
-    with contextlib.suppress(DataError):  # pictures are shown where there are some, and nothing else is done with them
+    with contextlib.suppress(DataError, OSError):  # pictures are shown where there are some, and nothing else done
         store = table.images(spec.image_column)
     name = name_of(spec)
     pool = Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)))
@@ -151,8 +151,10 @@ def files_are_ids(spec: PoolSpec) -> bool:
 
 
 def _resolved(spec: PoolSpec) -> PoolSpec:
-    """The same, with a URL that may be read, or the path of a file://."""
-    return spec.model_copy(update={"path": checked_url(spec.path)}) if is_url(spec.path) else spec
+    """The same, with URLs that may be read, or the path of a file://."""
+    places = {"path": spec.path, "root": spec.root}
+    urls = {key: checked_url(place) for key, place in places.items() if place is not None and is_url(place)}
+    return spec.model_copy(update=urls) if urls else spec
 
 
 def _open(spec: PoolSpec) -> Table:
@@ -163,7 +165,7 @@ def _open(spec: PoolSpec) -> Table:
     if is_lance(path):
         return open_lance(path, spec.split)
     if is_url(path):
-        return open_remote(path, spec.split)
+        return open_remote(path, spec.split, spec.separator)
     if not Path(path).exists():
         raise DataError(
             f"{spec.path}: no such file or folder; give an image folder, a folder with metadata.csv, a table (parquet,"

@@ -17,6 +17,7 @@ from homing.errors import DataError
 from homing.pools.files import check_regular, file_state, unreadable
 from homing.pools.object_store import RemoteFile
 from homing.pools.part import Part
+from homing.pools.remote_text import RemoteText
 
 BLOCK_BYTES = 32_000_000
 """Of one column that are held at a time, about: a larger row group is read in several blocks."""
@@ -273,7 +274,7 @@ def _check_names(field: pa.Field) -> None:
         _check_names(field.type.field(number))
 
 
-_Place = TypeVar("_Place", Path, RemoteFile)
+_Place = TypeVar("_Place", Path, RemoteFile, Path | RemoteText)
 
 
 def open_parts(paths: Sequence[_Place], kind: Callable[[_Place], Part], root: Path | str, what: str) -> list[Part]:

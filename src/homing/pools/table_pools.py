@@ -14,10 +14,12 @@ from homing.pools.folder import UNLABELLED, column
 from homing.pools.inside import numbered
 from homing.pools.metadata import columns_of
 from homing.pools.pool import Pool, ReadAs
+from homing.pools.remote_images import RemoteImages
 from homing.pools.rows import StoreRows
 from homing.pools.table_images import REMEDY, TableImages
 from homing.pools.tables import Table
 from homing.pools.texts import Texts
+from homing.recipe.urls import is_url
 
 if TYPE_CHECKING:
     from homing.recipe.data import PoolSpec
@@ -34,15 +36,15 @@ def read_table(table: Table, name: str, spec: PoolSpec) -> Pool:
     Raises:
         DataError: A column is missing or cannot be read, no row is as `where` says, or no image can be read.
     """
-    root, image = Path(spec.path), table.image_column(spec.image_column)
-    if spec.root and not Path(spec.root).is_dir():
+    root, image = spec.path, table.image_column(spec.image_column)
+    if spec.root and not is_url(spec.root) and not Path(spec.root).is_dir():
         raise DataError(f"{root}: root: there is no folder {spec.root!r}; name the one where the paths of images begin")
     columns, rows, selection = columns_of(table), np.arange(len(table)), ""
     if spec.where:
         rows = chosen_rows(columns, spec.where, root)
         columns, selection = columns.take(rows), f"{len(rows):,} of {len(table):,} rows where {spec.where}"
-    store = table.images(image, Path(spec.root) if spec.root else None, rows)
-    if isinstance(store, FolderImages):
+    store = table.images(image, _root_of(spec), rows)
+    if not isinstance(store, TableImages):
         rows = np.arange(len(rows))
     used = {"image": image}
     if spec.labels == "none" or spec.label_columns:
@@ -61,9 +63,13 @@ def read_table(table: Table, name: str, spec: PoolSpec) -> Pool:
     return Pool(name, ids, labels, store, Texts.constant(name, len(rows)), columns, rows, (read_as,))
 
 
-def _ids(store: TableImages | FolderImages, rows: StoreRows, image: str, root: Path) -> tuple[Texts, str]:
+def _root_of(spec: PoolSpec) -> Path | str | None:
+    return Path(spec.root) if spec.root and not is_url(spec.root) else spec.root
+
+
+def _ids(store: TableImages | FolderImages | RemoteImages, rows: StoreRows, image: str, root: str) -> tuple[Texts, str]:
     """Of some rows, and where they come from."""
-    if isinstance(store, FolderImages):
+    if not isinstance(store, TableImages):
         return numbered(store.names), image
     ids, wrong = store.content_ids(rows)
     if wrong and len(wrong) == len(ids):

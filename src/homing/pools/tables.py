@@ -18,6 +18,8 @@ from homing.pools.inside import paths_inside
 from homing.pools.layouts import is_of_split, split_in
 from homing.pools.object_store import list_objects
 from homing.pools.part import Part
+from homing.pools.remote_images import RemoteImages, remote_images
+from homing.pools.remote_text import RemoteText, read_text
 from homing.pools.rows import StoreRows
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
@@ -25,6 +27,7 @@ from homing.pools.table_parts import ArrowPart, ParquetPart, open_parts
 from homing.pools.table_texts import texts_of
 from homing.pools.text_parts import CSV, JSONL, SEPARATORS, CsvPart, JsonlPart
 from homing.pools.texts import Texts
+from homing.recipe.urls import is_url
 
 TABLES = (".parquet", *CSV, *JSONL)
 """Suffixes of files that are tables."""
@@ -99,33 +102,37 @@ class Table:
         return image_column_of(self.parts[0].schema, self.features, self.root, chosen)
 
     def images(
-        self, chosen: str | None = None, root: Path | None = None, rows: StoreRows | None = None
-    ) -> TableImages | FolderImages:
+        self, chosen: str | None = None, root: Path | str | None = None, rows: StoreRows | None = None
+    ) -> TableImages | FolderImages | RemoteImages:
         """The images of all rows, or where the table holds paths alone, of some.
 
         Args:
             chosen: Their column; default: the one that looks like it.
-            root: Folder in which files that the table names have to lie; default: the table's own.
+            root: Folder, or URL of one, in which files that the table names have to lie; default: the table's own.
             rows: Those that are wanted.
 
         Raises:
             DataError: As `image_column`; or the column names files, none of which is there.
+            OSError: A folder in object storage may not be listed.
         """
         name, folder = self.image_column(chosen), root or self.folder
         if holds_bytes(self.parts[0].schema.field(name).type):
-            return TableImages(self.parts, name, folder)
+            return TableImages(self.parts, name, folder if isinstance(folder, Path) else None)
         if folder is None:
-            raise DataError(
-                f"{self.root}: {name!r} holds paths; set root to the folder on this machine where they begin"
-            )
+            raise DataError(f"{self.root}: {name!r} holds paths; set root to the folder where they begin")
         texts = self.texts(name) if rows is None else self.texts(name).take(rows)
+        if isinstance(folder, str):
+            return remote_images(folder, texts, self.root, name)
         return FolderImages(folder, paths_inside(folder, texts, self.root, name))
 
     @property
-    def folder(self) -> Path | None:
-        """Where paths that it names begin, unless the user says otherwise; None for one in object storage."""
-        if self.files_in is not None or not isinstance(self.root, Path):
+    def folder(self) -> Path | str | None:
+        """Where paths that it names begin, unless the user says otherwise: a folder, or the URL of one."""
+        if self.files_in is not None:
             return self.files_in
+        if isinstance(self.root, str):
+            is_file = self.root.lower().endswith((*TABLES, ".lance"))
+            return (self.root.rpartition("/")[0] if is_file else self.root) if is_url(self.root) else None
         return self.root if self.root.is_dir() else self.root.parent
 
     def _image_columns(self) -> list[str]:
@@ -168,8 +175,8 @@ def open_table(root: Path, split: str | None = None, separator: str | None = Non
         return _open_saved(root, split)
     files = _parquet_files(root) if root.is_dir() else [root]
     warnings = []
-    if split is not None and root.suffix.lower() in (*CSV, *JSONL):
-        raise DataError(f"{root}: split {split!r} chooses nothing of one file; choose rows by a column, with where")
+    if root.suffix.lower() in (*CSV, *JSONL):
+        _check_unsplit(root, split)
     if split is not None:
         files = [file for file in files if is_of_split(file.name, split)]
     elif len(kinds := sorted({kind for file in files if (kind := split_in(file.name))})) > 1:
@@ -187,9 +194,14 @@ def open_table(root: Path, split: str | None = None, separator: str | None = Non
     return open_files(files, root, tuple(warnings), separator)
 
 
+def _check_unsplit(root: Path | str, split: str | None) -> None:
+    if split is not None:
+        raise DataError(f"{root}: split {split!r} chooses nothing of one file; choose rows by a column, with where")
+
+
 def open_files(
-    files: Sequence[Path],
-    root: Path,
+    files: Sequence[Path | RemoteText],
+    root: Path | str,
     warnings: tuple[str, ...] = (),
     separator: str | None = None,
     what: str | None = None,
@@ -207,32 +219,39 @@ def open_files(
         DataError: One cannot be read, or their columns differ.
     """
     suffix = files[0].suffix.lower()
+    place = "" if isinstance(files[0], Path) else " in object storage"
     if separator is not None and suffix not in CSV:
         raise DataError(f"{root}: has no cells that separator {separator!r} separates; leave it out")
     if suffix in JSONL:
-        return table_of(root, suffix[1:], open_parts(files, JsonlPart, root, what or "a table"), {}, warnings)
+        return table_of(
+            root, f"{suffix[1:]}{place}", open_parts(files, JsonlPart, root, what or "a table"), {}, warnings
+        )
     if suffix in CSV:
         parts = [CsvPart(file, SEPARATORS[separator] if separator else None) for file in files]
         between = next(word for word, sign in SEPARATORS.items() if sign == parts[0].separator)
-        return table_of(root, f"{suffix[1:]} separated by {between}", parts, {}, warnings)
-    return table_of(root, "parquet", open_parts(files, ParquetPart, root, what or "parquet"), {}, warnings)
+        return table_of(root, f"{suffix[1:]}{place and place + ','} separated by {between}", parts, {}, warnings)
+    local = [file for file in files if isinstance(file, Path)]
+    return table_of(root, "parquet", open_parts(local, ParquetPart, root, what or "parquet"), {}, warnings)
 
 
-def open_remote(url: str, split: str | None = None) -> Table:
-    """Parquet files in object storage: one, or those directly in a folder.
+def open_remote(url: str, split: str | None = None, separator: str | None = None) -> Table:
+    """A table of text in object storage, or parquet files: one, or those directly in a folder.
 
     Raises:
         DataError: There are none, or they cannot be read, or their columns differ.
         OSError: The store cannot be asked.
     """
+    if url.lower().endswith((*CSV, *JSONL)):
+        _check_unsplit(url, split)
+        return open_files([read_text(url)], url, separator=separator)
     files = [file for file in list_objects(url) if file.name.endswith(".parquet") and not is_junk(file.name)]
     if split is not None:
         files = [file for file in files if is_of_split(file.name, split)]
     if not files:
         of_split = "" if split is None else f" of the split {split!r}"
         raise DataError(
-            f"{url}: holds no .parquet and no .tar file{of_split}; from object storage these are read, and .zip and"
-            " .lance: pack images into one of them"
+            f"{url}: holds no .parquet and no .tar file{of_split}; from object storage these are read,"
+            " .zip and .lance, and .csv, .tsv and .jsonl that name images"
         )
     kinds = sorted({kind for file in files if split is None and (kind := split_in(file.name))})
     splits = f"the files are named for the splits {', '.join(kinds)}; all were read: name one with split"

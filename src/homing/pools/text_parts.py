@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from homing.errors import DataError
 from homing.pools.class_names import quoted
 from homing.pools.files import check_regular
+from homing.pools.remote_text import RemoteText
 from homing.pools.table_parts import Opened
 from homing.pools.texts import Texts
 
@@ -36,10 +37,10 @@ _OURS = ("sample_id", "rate")  # and copy or copies: columns of a CSV that `homi
 class _TextPart:
     """A file whose columns are texts; images are never in it, only named."""
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
+    def __init__(self, path: Path | RemoteText, names: Sequence[str]) -> None:
         if len(set(names)) < len(names):
             raise DataError(f"{path}: a column occurs twice; columns: {quoted(names)}")
-        self.path, self._state = path, Opened(path)
+        self.path, self._state = path, Opened(path) if isinstance(path, Path) else path
         self.check, self.state = self._state.check, self._state.state
         self.schema = pa.schema([(name, pa.large_string()) for name in names])
 
@@ -76,7 +77,7 @@ class CsvPart(_TextPart):
         separator: Between cells; default: found out.
     """
 
-    def __init__(self, path: Path, separator: str | None = None) -> None:
+    def __init__(self, path: Path | RemoteText, separator: str | None = None) -> None:
         with _telling(path):
             self.separator = separator or _sniffed(path)
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -88,8 +89,10 @@ class CsvPart(_TextPart):
         names = [re.sub(_ESCAPED, r"\1", name) for name in raw] if self._is_ours else raw
         super().__init__(path, names)
         self._raw = dict(zip(names, raw, strict=True))
-        is_small = path.stat().st_size <= _WHOLE
+        is_small = (path.stat().st_size if isinstance(path, Path) else len(path.data)) <= _WHOLE
         self._held = self._read(raw if is_small else raw[:1])
+        if is_small and isinstance(path, RemoteText):
+            path.let_go()
         self.num_rows = int(self._held.num_rows)
 
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
@@ -111,7 +114,7 @@ class CsvPart(_TextPart):
             return pa.table({name: pa.array([], pa.string()) for name in names})
         with _telling(self.path):
             return arrow_csv.read_csv(
-                self.path,
+                self.path if isinstance(self.path, Path) else pa.BufferReader(self.path.data),
                 read_options=arrow_csv.ReadOptions(block_size=_BLOCK, use_threads=False),  # so rows have numbers
                 parse_options=arrow_csv.ParseOptions(newlines_in_values=True, delimiter=self.separator),
                 convert_options=arrow_csv.ConvertOptions(
@@ -120,7 +123,7 @@ class CsvPart(_TextPart):
             )
 
 
-def _sniffed(path: Path) -> str:
+def _sniffed(path: Path | RemoteText) -> str:
     """What separates cells: that by which the first rows have the same, and the most, cells."""
     counts = {}
     for separator in "\t,;|" if path.suffix.lower() == ".tsv" else ",;\t|":
@@ -146,10 +149,12 @@ class JsonlPart(_TextPart):
         path: The file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | RemoteText) -> None:
         self._nested: dict[str, DataError] = {}
         with _telling(path):
             self._cells = _read_jsonl(path, self._nested)
+        if isinstance(path, RemoteText):
+            path.let_go()
         super().__init__(path, list(self._cells))
         self.num_rows = len(next(iter(self._cells.values())))
 
@@ -160,7 +165,7 @@ class JsonlPart(_TextPart):
         return pa.chunked_array([self._cells[name].plain()])
 
 
-def _read_jsonl(path: Path, nested: dict[str, DataError]) -> dict[str, Texts]:
+def _read_jsonl(path: Path | RemoteText, nested: dict[str, DataError]) -> dict[str, Texts]:
     parts: list[tuple[int, dict[str, pa.Array]]] = []
     with path.open(encoding="utf-8-sig") as file:
         numbered = enumerate(file, start=1)
@@ -180,7 +185,7 @@ def _read_jsonl(path: Path, nested: dict[str, DataError]) -> dict[str, Texts]:
     }
 
 
-def _object(line: str, number: int, path: Path, nested: dict[str, DataError]) -> dict[str, str]:
+def _object(line: str, number: int, path: Path | RemoteText, nested: dict[str, DataError]) -> dict[str, str]:
     where = f"{path}: cannot be read as a table: line {number}"
     try:
         pairs = json.loads(line, parse_int=_Typed, parse_float=_Typed, object_pairs_hook=_Pairs)
@@ -225,10 +230,11 @@ def _cell(value: Any, name: str, where: str) -> str:
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _telling(path: Path | RemoteText) -> Iterator[None]:
     """What damaged files raise, as one sentence; what is no file at all is not opened."""
     try:
-        check_regular(path)
+        if isinstance(path, Path):
+            check_regular(path)
         yield
     except DataError:
         raise

@@ -28,7 +28,7 @@ class Place(Section):
         None, description="column with the images, or their paths; default: the one that looks like it"
     )
     root: Text | None = Field(
-        None, description="folder where paths of images in a table begin; default: the table's own"
+        None, description="folder, or its URL, where paths of images in a table begin; default: the table's own"
     )
     where: Text | None = Field(
         None, description="rows of a table to read: sender == 181 and split in [train, extra]; also !=, <, >=, not in"
