@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,22 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from homing.errors import DataError, RecipeError
+from homing.errors import DataError
 from homing.evaluation.metrics import check_metric
 from homing.evaluation.planning import stop_if_not_finite
-from homing.features.cache import FeatureCache, open_first, user_cache
-from homing.features.fill import Witness
-from homing.features.forward import feature_width
 from homing.features.kept_looks import kept_looks
-from homing.features.key import canvas_facts, feature_facts
-from homing.features.scan import Scan, scan
+from homing.features.scan import Scan
 from homing.features.store import Store
-from homing.models.activations import Activations
 from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms
 from homing.outputs.facts import Asked, RunFacts
-from homing.outputs.ownership import FEATURES, check_pools
+from homing.outputs.ownership import check_pools
 from homing.pools.class_matching import union_warnings
 from homing.pools.images import BadImage, Images
 from homing.pools.looks import Looks
@@ -37,15 +31,14 @@ from homing.pools.repeated import repeated_rows
 from homing.recipe.idle import settings_without_effect
 from homing.recipe.schema import Recipe
 from homing.session import Session
+from homing.stored import keep_canvases, scan_rows
 from homing.terminal import counted, in_a_line
-from homing.training.activations import keep_activations
 from homing.training.distributed import agree, on_main
 from homing.training.material import FeatureBlocks, Material
 from homing.training.rehearsal import rehearse_scan, rehearse_step
 from homing.unpacking import (
     augmentation_of,
     forecast_of,
-    keeping_of,
     methods_of,
     needs_features,
     observes,
@@ -54,7 +47,6 @@ from homing.unpacking import (
 
 _LISTED = 20
 _BLOCK = 8_192  # rows
-_UNBOUNDED = 2**62  # bytes of features in a run's own folder, which go when it is complete
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ class Prepared:
         material = self.material
         model, _, _ = build_backbone(recipe, material.problem.num_outputs, session.device)
         adapt_to(model, material.pictures, target)
-        found, store, activations = _scan(recipe, session, model, material.pictures)
+        found, store, activations = scan_rows(recipe, session, model, material.pictures)
         features = found.features if needs_features(recipe) else None
         changed = replace(material, model=model, features=features, kept=store.folder, activations=activations)
         return replace(self, material=changed, stores=(store,))
@@ -152,7 +144,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     if recipe.training.batch_norm == "adapt":
         adapt_to(model, pictures, problem.target_rows)
     canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
-    found, store, activations = _scan(recipe, session, model, pictures)
+    found, store, activations = scan_rows(recipe, session, model, pictures)
     repeated = repeated_rows(problem, found.digests, (item.row for item in found.bad))
     gone = sorted({*(item.row for item in found.bad), *np.concatenate([[], *repeated.values()]).astype(int).tolist()})
     kept, dropped = leave_out(problem, found, gone, pictures, session, drop=recipe.data.on_bad_image == "drop")
@@ -285,123 +277,3 @@ def open_pictures(
         workers=recipe.training.workers,
     )
     return ImageInputs(images, preprocessing, augmentation_of(recipe), seed=recipe.seed, device=session.device)
-
-
-def keep_canvases(
-    recipe: Recipe, session: Session, preprocessing: Preprocessing, pictures: ImageInputs
-) -> tuple[Store, ...]:
-    """Decode every picture once and keep it on disk, where the recipe asks for it."""
-    if recipe.data.cache != "disk":
-        return ()
-    shape = (preprocessing.canvas, preprocessing.canvas, 3)
-    facts = canvas_facts(preprocessing, max_pixels=recipe.data.max_pixels)
-
-    def opened(caches: Sequence[FeatureCache]) -> Store:
-        return open_first(caches, facts, shape=shape, dtype="uint8", say=session.progress.say)
-
-    kept, store = _scan_into(caches_of(recipe, session.shared or session.folder), opened, session, pictures, "decode")
-    pictures.images.attach(kept.features, kept.digests)
-    return (store,)
-
-
-def caches_of(recipe: Recipe, folder: Path | None) -> tuple[FeatureCache, ...]:
-    """Where features may be kept, the best place first; those of a backbone adapted to one target serve no other.
-
-    Args:
-        recipe: Says where.
-        folder: Of the run, which takes what no cache can; None: nowhere else.
-    """
-    wanted, size = recipe.output.cache, int(recipe.output.cache_gb * 1e9)
-    own = () if folder is None else (FeatureCache(folder / FEATURES, _UNBOUNDED),)
-    if wanted == "none" or recipe.training.batch_norm == "adapt":
-        return own
-    place = user_cache() if wanted == "user" else Path(wanted)
-    return own if place is None else (FeatureCache(place, size), *own)
-
-
-def open_store(
-    recipe: Recipe,
-    session: Session,
-    model: nn.Module | None,
-    pictures: ImageInputs,
-    caches: Sequence[FeatureCache],
-) -> Store:
-    """The store of what a model makes of pictures; without one, of whether each can be read.
-
-    Raises:
-        RecipeError: Features take more than every cache may hold: they would be evicted as soon as they are scanned.
-    """
-    precision, max_pixels = recipe.training.precision, recipe.data.max_pixels
-    preprocessing, say = pictures.preprocessing, session.progress.say
-    if model is None:
-        return open_first(caches, canvas_facts(preprocessing, max_pixels=max_pixels), shape=(0,), say=say)
-    width = feature_width(model, preprocessing, session.device, precision)
-    facts = feature_facts(model, preprocessing, precision=precision, max_pixels=max_pixels, device=session.device.type)
-    dtype = recipe.output.features
-    size = len(pictures.images) * width * np.dtype(dtype).itemsize
-    fitting = [cache for cache in caches if cache.max_bytes >= size]
-    if len(fitting) < len(caches):
-        about = f"features of {len(pictures.images):,} images take {size / 1e9:.3g} GB, more than output.cache_gb"
-        if not fitting:
-            raise RecipeError(f"{about} ({recipe.output.cache_gb:g}); set it to {1.1 * size / 1e9:.3g} or more")
-        say(f"{about}: they are kept in the run's folder, and only until it is complete")
-    return open_first(fitting, facts, shape=(width,), dtype=dtype, say=say)
-
-
-def _scan(
-    recipe: Recipe, session: Session, model: nn.Module, pictures: ImageInputs
-) -> tuple[Scan, Store, Activations | None]:
-    """Features of every row, or where nothing looks at them only whether each picture can be read.
-
-    On the way the activations in front of the last stage are kept, where it is trained on them.
-    """
-    wanted = model if needs_features(recipe) else None
-    kept: list[Activations] = []
-
-    def opened(caches: Sequence[FeatureCache]) -> Store:
-        return open_store(recipe, session, wanted, pictures, caches)
-
-    def witness(store: Store) -> Activations | None:
-        activations = keep_activations(session, model, pictures, store.folder, keeping_of(recipe))
-        kept[:] = [] if activations is None else [activations]
-        return None if wanted is None else activations
-
-    caches, precision = caches_of(recipe, session.shared or session.folder), recipe.training.precision
-    found, store = _scan_into(caches, opened, session, pictures, "scan", wanted, precision, witness)
-    return found, store, kept[0] if kept else None
-
-
-def _scan_into(
-    caches: Sequence[FeatureCache],
-    opened: Callable[[Sequence[FeatureCache]], Store],
-    session: Session,
-    pictures: ImageInputs,
-    title: str,
-    model: nn.Module | None = None,
-    precision: str = "fp32",
-    witness: Callable[[Store], Witness | None] = lambda store: None,
-) -> tuple[Scan, Store]:
-    """A scan of every row into the first cache that takes it; one whose disk is full takes nothing."""
-    store = opened(caches)
-    places = [cache.folder for cache in caches]
-    others = caches[places.index(store.folder.parent) + 1 :]
-    try:
-        found = scan(
-            pictures,
-            np.arange(len(pictures.images)),
-            store,
-            session.accelerator,
-            model=model,
-            precision=precision,
-            progress=session.progress,
-            stop_asked=session.stop_asked,
-            title=title,
-            witness=witness(store),
-        )
-    except OSError as error:
-        store.close()
-        if not others or session.accelerator.num_processes > 1:
-            raise
-        session.progress.say(f"warning: {store.folder} cannot be written to ({error.strerror or error})")
-        return _scan_into(others, opened, session, pictures, title, model, precision, witness)
-    return found, store

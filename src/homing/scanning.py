@@ -12,10 +12,11 @@ from homing.errors import Interrupted, RecipeError
 from homing.features.scan import scan, scan_part
 from homing.interrupts import StopOnSignal
 from homing.pools.problem import open_problem
-from homing.preparing import build_backbone, caches_of, digests_of, open_pictures, open_store
+from homing.preparing import build_backbone, digests_of, open_pictures
 from homing.progress import Progress
 from homing.recipe.schema import Recipe
 from homing.session import Session
+from homing.stored import caches_of, open_store
 from homing.training.distributed import agree
 from homing.training.liveness import watching
 from homing.training.rehearsal import rehearse_scan
