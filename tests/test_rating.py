@@ -241,6 +241,10 @@ BAD = {
         ("mine", with_column("label", lambda labels: pa.array(["Ant", *labels[1:]]))),
         "give the target rename: {'Ant': 'ant'}",
     ),
+    "lists of labels": (
+        ("pool", with_column("label", lambda labels: pa.array([[str(label), "fly"] for label in labels]))),
+        "a label is a list",
+    ),
     "no target": (("mine", lambda table: table.slice(0, 0)), "mine.parquet: has no rows"),
     "a small target": (("mine", lambda table: table.slice(0, 3)), "3 labelled images, fewer than the 5 folds"),
     "no such column": (

@@ -104,7 +104,7 @@ def read_rows(spec: PoolSpec) -> tuple[Pool, Table]:
     pool = Pool(name, ids, labels, store, Texts.constant(name, len(ids)), columns, np.arange(len(ids)))
     pool = _without_blank_labels(pool)
     _check_texts(pool, spec)
-    return _composed(pool), table
+    return _composed(as_told(pool, spec, sets=False)), table
 
 
 def _told(error: OSError, spec: PoolSpec) -> DataError:
