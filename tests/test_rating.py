@@ -211,11 +211,11 @@ BAD = {
     ),
     "a missing number": (
         ("pool", embedding(lambda number, row: [None, *row[1:]] if number == 7 else row)),
-        "1 rows of the source features are not finite (first: row 7): look at those samples",
+        "features of 1 source row are not finite (first: row 7): look at those samples",
     ),
     "infinite": (
         ("mine", embedding(lambda number, row: [float("inf"), *row[1:]] if number == 3 else row)),
-        "1 rows of the target features are not finite (first: row 3)",
+        "features of 1 target row are not finite (first: row 3)",
     ),
     "texts": (
         ("pool", with_column("embedding", lambda rows: pa.array([["a"]] * len(rows)))),

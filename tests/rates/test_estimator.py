@@ -198,5 +198,5 @@ def test_rows_of_a_file_that_are_not_finite_are_named(tmp_path):
     broken = SOURCE_X.copy()
     broken[7, 2] = np.inf
     np.save(tmp_path / "source.npy", broken)
-    with pytest.raises(HomingError, match=r"1 rows of the source features are not finite \(first: row 7\)"):
+    with pytest.raises(HomingError, match=r"features of 1 source row are not finite \(first: row 7\)"):
         RateLearner().fit(np.load(tmp_path / "source.npy", mmap_mode="r"), SOURCE_Y, TARGET_X, TARGET_Y)

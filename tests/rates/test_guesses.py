@@ -97,7 +97,7 @@ def test_a_few_images_are_guessed_too(known, count):
 def test_features_that_are_not_finite_are_told(known):
     broken = known[3].clone()
     broken[7, 3] = torch.nan
-    with pytest.raises(DataError, match=r"unlabelled features are not finite \(first: row 7\)"):
+    with pytest.raises(DataError, match=r"unlabelled rows? are not finite \(first: row 7\)"):
         guesses_of(known, broken)
 
 

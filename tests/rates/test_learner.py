@@ -184,7 +184,7 @@ def test_features_that_are_not_finite_are_refused(role):
     evidence = hidden_matches(seed=11)
     broken = getattr(evidence, f"{role}_features").clone()
     broken[3, 2] = torch.nan
-    with pytest.raises(DataError, match=f"1 rows of the {role} features are not finite .first: row 3."):
+    with pytest.raises(DataError, match=f"features of 1 {role} row are not finite .first: row 3."):
         replace(evidence, **{f"{role}_features": broken})
 
 

@@ -125,7 +125,5 @@ def check_finite(features: Tensor, role: str, first_row: int = 0, rows: Tensor |
     broken = (~torch.isfinite(features).all(dim=1)).nonzero().flatten()
     if len(broken):
         row = first_row + int(broken[0]) if rows is None else int(rows[broken[0]])
-        raise DataError(
-            f"{len(broken)} rows of the {role} features are not finite (first: row {row}): "
-            "look at those samples, or compute their features in fp32."
-        )
+        what = f"features of {len(broken):,} {role} row{'s' * (len(broken) > 1)} are not finite (first: row {row})"
+        raise DataError(f"{what}: look at those samples, or compute their features in fp32.")
