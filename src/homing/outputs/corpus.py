@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from homing.outputs.corpus_writing import Wanted, write_parts, write_table
 from homing.outputs.pool_paths import check_output
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.rates_table import check_new_file, is_table_name
+from homing.outputs.run_kinds import results_of
 from homing.outputs.selection import keep_best, resample
 
 __all__ = ["Wanted", "check_new_folder", "write_corpus"]
@@ -151,14 +151,11 @@ def _results(run_folder: Path) -> dict[str, Any]:
     Raises:
         DataError: There is none, or it is damaged.
     """
-    path = run_folder / "results.json"
+    results = results_of(run_folder)
     try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         list(map(str, results["dropped"]))
-    except FileNotFoundError:
-        raise DataError(f"{run_folder}: holds no results.json, so it is no finished run") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is damaged ({error}); run the recipe again") from error
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{run_folder / 'results.json'}: is damaged ({error}); run the recipe again") from error
     return results
 
 

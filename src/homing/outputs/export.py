@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.facts import Asked
-from homing.outputs.kept_models import card_of, model_of, results_of
+from homing.outputs.kept_models import card_of, model_of
 from homing.outputs.narrow import TOLERANCES, DType, check_narrow, narrow_onnx, narrow_weights
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
-from homing.outputs.run_kinds import check_has_model
+from homing.outputs.run_kinds import check_has_model, results_of
 from homing.recipe.reading import recipe_of_run
 
 if TYPE_CHECKING:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from homing.errors import DataError, RecipeError
+from homing.errors import RecipeError
 from homing.methods import METHODS
 from homing.outputs.artefact import write_whole
 from homing.outputs.model_card import model_card
 from homing.outputs.model_folder import PARTS, link_model, save_model
+from homing.outputs.run_kinds import results_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,24 +121,6 @@ def model_of(run: Path, method: str | None) -> Path:
         there = f"--method takes {', '.join(sorted(kept))}" if kept else "give the folder of a run that trained some"
         raise RecipeError(f"{run}: no model of {method!r} is kept here; {there}")
     return kept[method]
-
-
-def results_of(run: Path) -> dict[str, Any]:
-    """`results.json` of a finished run.
-
-    Raises:
-        DataError: There is none, or it is damaged.
-    """
-    path = run / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file, so there is no finished run here; give a folder of `homing run`"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
-    return results
 
 
 def _save(facts: RunFacts, name: str, model: nn.Module, results: dict[str, Any]) -> None:

@@ -53,6 +53,24 @@ def check_has_model(run: Path) -> None:
         )
 
 
+def results_of(run: Path) -> dict[str, Any]:
+    """`results.json` of a finished run.
+
+    Raises:
+        DataError: There is none, or it is damaged.
+    """
+    path = run / "results.json"
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file, so there is no finished run here; give a folder of `homing run`"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
+    return results
+
+
 def _results(run: Path) -> dict[str, Any]:
     """What `results.json` says; nothing where there is none, or it cannot be read: others tell that better."""
     try:

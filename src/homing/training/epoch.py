@@ -36,6 +36,10 @@ class Batch:
         """All rows of this process, int64."""
         return np.concatenate([part.rows for part in self.parts])
 
+    def most_rows(self, num_ranks: int) -> int:
+        """More rows of the global batch no process has."""
+        return -(-len(self.everyone) // num_ranks)
+
 
 @dataclass(frozen=True)
 class Epoch:

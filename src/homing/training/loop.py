@@ -132,7 +132,7 @@ class FineTuning:
         for part, tensors in zip(batch.parts, self.rehearsed(batch, inputs), strict=True):
             self.backward(part.rows, tensors, batch, last=part is batch.parts[-1])
         # 3. nothing that is not finite may reach the model
-        norm = self.gradient_norm()
+        norm = gradient_norm(self.trained, self.settings.clip_norm)
         self.stop_if_not_finite(norm, batch)
         # 4. the step, and what was learned of the rates
         self.optimizer.step()
@@ -140,7 +140,7 @@ class FineTuning:
         if self.average is not None:
             self.average.update(self.raw_model, self.step + 1)
         if self.online is not None and self.online.is_due(self.step):
-            self.online.learn(self.most_rows(batch))
+            self.online.learn(batch.most_rows(self.accelerator.num_processes))
         self.visits.index_add_(0, torch.from_numpy(batch.everyone), torch.ones(len(batch.everyone), dtype=torch.int32))
         self.step += 1
 
@@ -211,10 +211,6 @@ class FineTuning:
         for batch in here:
             yield batch, islice(tensors, len(batch.parts))
 
-    def most_rows(self, batch: Batch) -> int:
-        """More rows of a global batch no process has."""
-        return -(-len(batch.everyone) // int(self.accelerator.num_processes))
-
     # ---- the step ----------------------------------------------------------------------------------------------
 
     def refresh_direction(self, batch: Batch) -> None:
@@ -244,7 +240,7 @@ class FineTuning:
                 alignment.losses(losses).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
         if online.rehearses:
-            online.learn(self.most_rows(batch))
+            online.learn(batch.most_rows(self.accelerator.num_processes))
         else:
             online.foresee(torch.cat(foreseen[: 1 if batch.idle else None]))
         return kept
@@ -288,10 +284,6 @@ class FineTuning:
                 of_source = losses.detach()[sent(places, self.accelerator.device)]
                 masses[places] *= self.online.weights(index[places], of_source, idle=idle)
         return sent(masses.zero_() if idle else masses, self.accelerator.device)
-
-    def gradient_norm(self) -> Tensor:
-        """Norm of the whole gradient, clipped where the settings say so."""
-        return gradient_norm(self.trained, self.settings.clip_norm)
 
     def stop_if_not_finite(self, norm: Tensor, batch: Batch) -> None:
         """The one synchronisation of a step: losses, gradient and alignments finite, in every process."""
