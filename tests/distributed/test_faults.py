@@ -47,8 +47,14 @@ def _poison(tuning, kind: str, step: int, rank: int) -> None:
         forward = tuning.forward
         tuning.forward = lambda *inputs: tuple(t * (math.nan if now() else 1) for t in forward(*inputs))
     elif kind == "gradient":
-        norm = tuning.gradient_norm
-        tuning.gradient_norm = lambda: norm() * (math.inf if now() else 1)
+        backward = tuning.backward
+
+        def backward_and_damage(*arguments, **keywords):
+            backward(*arguments, **keywords)
+            if now():
+                tuning.trained[0].grad.fill_(math.inf)
+
+        tuning.backward = backward_and_damage
     elif kind == "guide":
         evaluating = tuning.inputs.evaluating
         tuning.online.observer.guide.inputs = tuning.inputs
