@@ -222,6 +222,24 @@ def test_folds_of_the_target_choose_the_model_where_that_is_asked_for(problem, t
         evaluate(folder, test, QUIET, method=left_out)
 
 
+def test_the_best_is_never_less_than_the_probe_that_training_starts_from(problem, tmp_path):
+    """A rate that tears the model apart: what is shipped is the start, which costs no step."""
+    wild = ("training.steps=6", "training.learning_rate=.03", "model.keep=best", "evaluation.folds=2")
+    folder = run(small_recipe(problem, *wild, "evaluation.baselines=[]"), tmp_path / "run", quiet=True).folder
+    results = read(folder)
+    shares = results["models"]["chosen_on"]["accuracy"]
+    assert results["models"]["shipped"] == "probe"
+    assert shares["probe"] > shares["hierarchical"]
+    assert results["cost"]["method_gradients"]["probe"] == 0
+    test = PoolSpec(path=str(problem / "test"))
+    assert evaluate(folder, test, QUIET)["nll"] == pytest.approx(results["baselines"]["probe"]["nll"], abs=1e-6)
+    ours, start = (load_file(folder / f"models/{name}/model.safetensors") for name in ("hierarchical", "probe"))
+    fixed = [name for name in start if name.endswith("running_mean")]
+    assert fixed
+    assert all(torch.equal(ours[name], start[name]) for name in fixed)
+    assert "“Probe, nothing fine-tuned”, which the target" in (folder / "report.html").read_text()
+
+
 def test_the_choice_takes_the_most_accurate_and_of_equals_the_surer_one():
     labels = torch.tensor([0, 1, 1, 0])
     right = torch.nn.functional.one_hot(labels, 2).float()

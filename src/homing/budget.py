@@ -43,13 +43,19 @@ def _measured(recipe: Recipe, session: Session, prepared: Prepared) -> float:
     )
 
 
+def _cost_of(name: str) -> float:
+    """What a step of a method takes, of a plain step."""
+    method = METHODS[name]
+    return _ONLINE if method.online is not None else float(method.trains)
+
+
 def _chosen(recipe: Recipe, prepared: Prepared, seconds: float, session: Session) -> int:
     """The number of steps, noted and told."""
     problem, minutes = prepared.material.problem, recipe.training.minutes
     assert minutes is not None
     methods = methods_of(recipe)
     each = len(lengths_of(recipe, problem, methods)) // len(methods)
-    cost = sum(each * (1.0 if METHODS[name].online is None else _ONLINE) for name in methods)
+    cost = sum(each * _cost_of(name) for name in methods)
     steps, epoch = max(1, int(_RESERVE * 60 * minutes / (seconds * cost))), num_steps_for(recipe, problem)
     far = f"{steps / epoch:.2g} epochs"
     if steps < epoch:

@@ -58,6 +58,7 @@ from homing.unpacking import (
     methods_of,
     num_steps_for,
     plan_settings,
+    steps_of,
     training_settings,
 )
 
@@ -203,7 +204,8 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
     """
     started, problem = time.monotonic(), prepared.material.problem
     planned, one = _planned(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
-    count = branches_of(recipe, keeps_activations=prepared.material.activations is not None)
+    keeps_activations = prepared.material.activations is not None
+    count = branches_of(recipe, keeps_activations=keeps_activations) if METHODS[name].trains else 1
     fitted = fit_branches(session, prepared.material, fit_settings(recipe), one, count)
     logits, folds = None, None
     if recipe.chooses or (problem.test is None and problem.is_measured):
@@ -237,8 +239,7 @@ def _planned(
     planner = Planner(session, prepared.material, plan_settings(recipe))
     planned = planner.plan(name, target)
     trim_heap()
-    # the same number of gradients for every method
-    num_steps = max(1, num_steps_for(recipe, prepared.material.problem) // planned.training.passes)
+    num_steps = steps_of(name, num_steps_for(recipe, prepared.material.problem))
     identity = planner.identity(target) | {"rates": planned.training.digest()}
     return planned, Fit(place, title, planned.training, target, training_settings(recipe, num_steps), identity)
 

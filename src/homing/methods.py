@@ -17,6 +17,7 @@ MethodName = Literal[
     "pooled",
     "pooled_oversampled",
     "sequential",
+    "probe",
     "density_ratio",
     "l2rw",
     "meta_weight_net",
@@ -41,6 +42,7 @@ class Method:
         takes_other: Whether it can train on a source with classes of its own.
         takes_unlabelled: Whether it can train for a target without labels.
         source_share: Share of the steps that train on the source alone before the target alone; 0: both together.
+        trains: Whether anything is fine-tuned; False: the model is what fine-tuning by learned rates starts from.
         is_compared: Whether `homing compare` trains it unless told otherwise.
     """
 
@@ -53,6 +55,7 @@ class Method:
     takes_other: bool = False
     takes_unlabelled: bool = False
     source_share: float = 0.0
+    trains: bool = True
     is_compared: bool = False
 
 
@@ -67,6 +70,9 @@ METHODS: dict[str, Method] = {
     # half of the steps: fine-tuning once for each fold to choose the share would cost too much
     "sequential": Method(
         "Source, then target", "uniform", "weight", takes_other=True, source_share=0.5, is_compared=True
+    ),
+    "probe": Method(
+        "Probe, nothing fine-tuned", "learned", "features", takes_other=True, takes_unlabelled=True, trains=False
     ),
     "density_ratio": Method("Density ratio", "density_ratio", "features", is_compared=True),
     "l2rw": Method("L2RW", "uniform", "weight", online="l2rw", passes=2, apply="weight", is_compared=True),

@@ -92,7 +92,13 @@ def lengths_of(recipe: Recipe, problem: Problem, methods: Sequence[str]) -> list
     is_folded = recipe.chooses or (problem.test is None and problem.is_measured)
     branches = branches_of(recipe, keeps_activations=keeping_of(recipe).views > 0)
     times = branches + (recipe.evaluation.folds if is_folded else 0)
-    return [max(1, num_steps // METHODS[name].passes) for name in methods for _ in range(times)]
+    return [steps_of(name, num_steps) for name in methods for _ in range(times)]
+
+
+def steps_of(name: str, num_steps: int) -> int:
+    """Steps of a method, of as many gradients as one that takes each sample's once has in `num_steps`."""
+    method = METHODS[name]
+    return max(1, num_steps // method.passes) if method.trains else 0
 
 
 def forecast_of(recipe: Recipe, problem: Problem, methods: Sequence[str]) -> Forecast:
@@ -151,4 +157,4 @@ def observes(recipe: Recipe) -> bool:
 
 def methods_of(recipe: Recipe) -> tuple[str, ...]:
     """Names of the methods of a run, its own first."""
-    return tuple(dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines)))
+    return recipe.methods

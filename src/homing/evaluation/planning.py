@@ -92,19 +92,19 @@ class Planner:
             second = Phase(nothing, rates.target_weight, share=1 - method.source_share)
             training, rates = TrainingPlan((first, second), apply), replace(rates, rates=nothing)
         else:
-            residual = "instance" if method.plans_by == "learned" and self.settings.residuals else None
+            moves = method.plans_by == "learned" and method.trains and self.settings.residuals
             known, more = rates.rates, {}
             if rates.guesses is not None:
                 known, more = torch.cat([known, rates.guesses.rates]), {"guesses": rates.guesses.labels}
             phase = Phase(known, rates.target_weight)
-            training = TrainingPlan((phase,), apply, online=method.online or residual, **more)
+            training = TrainingPlan((phase,), apply, online="instance" if moves else method.online, **more)
         return Planned(name, training, rates, time.monotonic() - started)
 
     def rates(self, name: str, target: Rows) -> RatePlan:
         """What a method knows before training."""
         method, weight, seed = METHODS[name], self.settings.target_weight, self.session.seed
         if method.plans_by == "learned":
-            return self._remembered(name, target, lambda: self._learned(target), together=True)
+            return self._remembered("hierarchical", target, lambda: self._learned(target), together=True)
         planner = BASELINES[method.plans_by]
         if method.basis == "weight" and weight is None and not self.settings.shares_labels:
             weight = even_weight(len(self.material.problem.source), len(target))
@@ -167,7 +167,7 @@ class Planner:
             session.checkpoints / place_of_rates(name, target),
             self.identity(target) | {"method": name},
             learn,
-            resume=session.resume,
+            resume=True,  # another method of this run may have learned them, too
             allow_change=session.allow_change,
             together=together,
         )

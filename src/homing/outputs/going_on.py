@@ -22,8 +22,7 @@ def is_prolonged(began: Recipe, now: Recipe) -> bool:
 def missing_methods(results: dict[str, Any], recipe: Recipe) -> tuple[str, ...]:
     """Methods that a recipe names and that a finished run did not train."""
     done = {results.get("method"), *results.get("baselines", {})}
-    wanted = dict.fromkeys((recipe.rates.method, *recipe.evaluation.baselines))
-    return tuple(name for name in wanted if name not in done)
+    return tuple(name for name in recipe.methods if name not in done)
 
 
 def why_not(began: Recipe, now: Recipe) -> str:

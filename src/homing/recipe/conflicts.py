@@ -112,6 +112,11 @@ def conflicts(tree: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             f"training.batch_norm: train cannot go with {guided[0]}, batch statistics mix the samples, so no gradient"
             " belongs to one of them; set training.batch_norm: frozen or adapt",
         )
+    if "probe" in methods and get("model", "head_init", "probe") == "random":
+        yield (
+            ("rates", "method") if method == "probe" else ("evaluation", "baselines"),
+            "the probe needs model.head_init: probe, it is what fine-tuning starts from",
+        )
     if "oracle" in methods and get("data", "truth", None) is None:
         where = ("rates", "method") if method == "oracle" else ("evaluation", "baselines")
         yield where, f"the oracle in {'.'.join(where)} needs data.truth, the columns of the source that hold the truth"

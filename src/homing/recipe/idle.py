@@ -19,7 +19,7 @@ def settings_without_effect(recipe: Recipe) -> list[str]:
     if model.trainable != "last_stage" and "views" in _changed(training):
         found.append(f"training.views: no effect with model.trainable: {model.trainable}")
     if recipe.trains and model.keep == "best" and not recipe.chooses:
-        why = "the target has no labels" if recipe.evaluation.baselines else "there are no evaluation.baselines"
+        why = "the target has no labels" if len(recipe.methods) > 1 else "there are no evaluation.baselines"
         found.append(f"model.keep: no effect, {why} to choose by")
     if data.test is not None and "folds" in _changed(recipe.evaluation) and not recipe.chooses:
         found.append("evaluation.folds: no effect, data.test is given")

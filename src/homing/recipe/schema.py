@@ -163,7 +163,9 @@ class Training(Section):
 class Evaluation(Section):
     """What the run is held against."""
 
-    baselines: tuple[MethodName, ...] = Field((), description="also trained, at the same number of steps")
+    baselines: tuple[MethodName, ...] = Field(
+        (), description="also trained, at the same number of steps; probe: at none"
+    )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
         5,
         description="folds of the target that give the headline where there is no data.test, and choose the model with"
@@ -246,15 +248,23 @@ class Recipe(Section):
         return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
 
     @property
+    def methods(self) -> tuple[MethodName, ...]:
+        """Names of the methods of a run, its own first; one that keeps the best never ships less than its start."""
+        guard: tuple[MethodName, ...] = (
+            ("probe",) if self.model.keep == "best" and self.model.head_init == "probe" else ()
+        )
+        return tuple(dict.fromkeys((self.rates.method, *self.evaluation.baselines, *guard)))
+
+    @property
     def chooses(self) -> bool:
         """Whether folds of the target choose the model that is shipped."""
         is_labelled = not isinstance(self.data.target, PoolSpec) or self.data.target.labels != "none"
-        return self.model.keep == "best" and is_labelled and bool({*self.evaluation.baselines} - {self.rates.method})
+        return self.model.keep == "best" and is_labelled and len(self.methods) > 1
 
     @property
     def learns_from_unlabelled(self) -> bool:
         """Whether anything of the run makes use of unlabelled images, where there are any."""
-        learned = any(METHODS[name].plans_by == "learned" for name in (self.rates.method, *self.evaluation.baselines))
+        learned = any(METHODS[name].plans_by == "learned" for name in self.methods)
         return learned and self.training.target_weight != 0
 
     def by_target(self) -> dict[str, Recipe]:
