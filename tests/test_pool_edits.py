@@ -122,6 +122,12 @@ def test_learned_rates_of_an_edited_pool_are_learned_anew_only_with_consent(tmp_
     recipe = small_recipe(problem, "training.steps=4", "output.checkpoint_every=2")
     folder = run(recipe, tmp_path / "run", quiet=True).folder
     (folder / "results.json").unlink()
+    picture = next((problem / "test" / "bar").iterdir())
+    before = picture.read_bytes()
+    picture.write_bytes(next((problem / "test" / "ring").iterdir()).read_bytes())
+    with pytest.raises(CheckpointError, match=r"the test changed .*other pictures stand under the same names"):
+        run(recipe, folder, resume=True, quiet=True)
+    picture.write_bytes(before)
     (problem / "source" / "bar" / "000.png").rename(problem / "source" / "bar" / "zzz.png")
     with pytest.raises(CheckpointError, match="the source changed"):
         run(recipe, folder, resume=True, quiet=True)

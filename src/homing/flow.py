@@ -165,7 +165,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
             accelerator.wait_for_everyone()
             on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
             on_main(accelerator, lambda: lock.take(folder))
-            on_main(accelerator, lambda: note_pools(folder, prepared.listed))
+            on_main(accelerator, lambda: note_pools(folder, prepared.listed, prepared.pictures))
             results = (trained if recipe.trains else rated)(recipe, session, prepared, started)
         on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -16,12 +17,13 @@ from homing.evaluation.metrics import check_metric
 from homing.evaluation.planning import stop_if_not_finite
 from homing.features.kept_looks import kept_looks
 from homing.features.scan import Scan
+from homing.features.shards import Bytes
 from homing.features.store import Store
 from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import ImageInputs, batches_of
 from homing.models.parts import adapt_batch_norms
 from homing.outputs.facts import Asked, RunFacts
-from homing.outputs.ownership import check_pools
+from homing.outputs.ownership import check_pictures, check_pools
 from homing.pools.class_matching import union_warnings
 from homing.pools.images import BadImage, Images
 from homing.pools.looks import Looks
@@ -58,6 +60,7 @@ class Prepared:
         bad: Images that could not be read and were left out.
         dropped: Those of them that were of the source: (id, pool, label).
         listed: Digest of each role's pool as it was listed, images that cannot be read among them.
+        pictures: Digest of the bytes of each role's pictures, those that cannot be read among them.
         num_scanned: Images of the source that went through the model in this scan.
         stores: Open while the run lasts.
         repeated: Role → unlabelled images that were left out because the same pictures are there.
@@ -68,6 +71,7 @@ class Prepared:
     bad: tuple[BadImage, ...]
     dropped: tuple[tuple[str, str, str], ...]
     listed: dict[str, str]
+    pictures: dict[str, str]
     num_scanned: int
     stores: tuple[Store, ...]
     repeated: Mapping[str, int] = field(default_factory=dict)
@@ -145,6 +149,9 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
         adapt_to(model, pictures, problem.target_rows)
     canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
     found, store, activations = scan_rows(recipe, session, model, pictures)
+    shown = pictures_of(problem, found.digests)
+    if session.resume and not session.allow_change:
+        on_main(session.accelerator, lambda: check_pictures(session.folder, shown))
     repeated = repeated_rows(problem, found.digests, (item.row for item in found.bad))
     gone = sorted({*(item.row for item in found.bad), *np.concatenate([[], *repeated.values()]).astype(int).tolist()})
     kept, dropped = leave_out(problem, found, gone, pictures, session, drop=recipe.data.on_bad_image == "drop")
@@ -160,12 +167,21 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
     again = {role: len(rows) for role, rows in repeated.items()}
     looks = np.delete(kept_looks(store.folder, found.digests), gone)
-    return Prepared(material, tuple(found.bad), dropped, listed, scanned, (store, *canvases), again, looks)
+    return Prepared(material, tuple(found.bad), dropped, listed, shown, scanned, (store, *canvases), again, looks)
 
 
 def digests_of(problem: Problem) -> dict[str, str]:
     """Role → digest of the ids and labels of its pool, in their order."""
     return {role: pool.identity() for role, pool in problem.by_role.items()}
+
+
+def pictures_of(problem: Problem, digests: Bytes) -> dict[str, str]:
+    """Role → digest of the digests of its pictures, in their order. digests: uint8 [N, 16], of all rows."""
+    found, start = {}, 0
+    for role, pool in problem.by_role.items():
+        own = np.ascontiguousarray(digests[start : start + len(pool)])
+        found[role], start = hashlib.sha256(own.data).hexdigest(), start + len(pool)
+    return found
 
 
 def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:

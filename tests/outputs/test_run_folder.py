@@ -151,7 +151,7 @@ def test_all_checkpoints_but_the_newest_of_the_run_itself_served_until_it_was_co
 def test_a_finished_part_counts_for_the_pools_that_it_saw_alone(tmp_path):
     opened(tmp_path)
     check_pools(tmp_path, {"source": "a", "test": "b"})  # nothing was noted: an earlier version
-    note_pools(tmp_path, {"source": "a", "test": "b"})
+    note_pools(tmp_path, {"source": "a", "test": "b"}, {"source": "d"})
     check_pools(tmp_path, {"source": "a", "test": "b"})
     for changed in ({"source": "a", "test": "c"}, {"source": "a"}):
         with pytest.raises(CheckpointError, match="the test changed"):

@@ -56,9 +56,15 @@ def note(folder: Path, **facts: Any) -> None:
     write_json(folder / MARK, {**marked(folder), **facts})
 
 
-def note_pools(folder: Path, digests: Mapping[str, str]) -> None:
-    """Add to the mark which pools a run saw: role (source, target, test, unlabelled) → digest of its ids and labels."""
-    note(folder, pools=dict(digests))
+def note_pools(folder: Path, digests: Mapping[str, str], pictures: Mapping[str, str]) -> None:
+    """Add to the mark which pools a run saw.
+
+    Args:
+        folder: Of the run.
+        digests: Role (source, target, test, unlabelled) → digest of its ids and labels.
+        pictures: Role → digest of the bytes of its pictures.
+    """
+    note(folder, pools=dict(digests), pictures=dict(pictures))
 
 
 def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
@@ -71,13 +77,22 @@ def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
     Raises:
         CheckpointError: Some are not; says which.
     """
-    noted = marked(folder).get("pools")
+    _check(folder, "pools", digests, "it (rows came, went, moved, got new labels)")
+
+
+def check_pictures(folder: Path, digests: Mapping[str, str]) -> None:
+    """Whether the pictures are those that the run in a folder saw, byte by byte; arguments and errors as above."""
+    _check(folder, "pictures", digests, "it (other pictures stand under the same names)")
+
+
+def _check(folder: Path, what: str, digests: Mapping[str, str], how: str) -> None:
+    noted = marked(folder).get(what)
     known = noted if isinstance(noted, dict) else dict(digests)
     if changed := [role for role in sorted({*known, *digests}) if known.get(role) != digests.get(role)]:
         raise CheckpointError(
-            f"{folder}: the {' and '.join(changed)} changed since this run saw it (rows came, went, moved, got new"
-            " labels); put back what it began with, go on with --resume --allow-change (rates then follow the sample"
-            " ids), or begin again with --overwrite or another --output"
+            f"{folder}: the {' and '.join(changed)} changed since this run saw {how}; put back what it began with, go"
+            " on with --resume --allow-change (rates then follow the sample ids), or begin again with --overwrite or"
+            " another --output"
         )
 
 
