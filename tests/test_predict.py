@@ -80,10 +80,17 @@ def test_tables_of_paths_are_predicted_and_evaluated(finished_run, tmp_path):
         evaluate(finished_run, spec, QUIET)["confusion"]
         == json.loads((finished_run / "results.json").read_text())["confusion"]
     )
-    half = CliRunner().invoke(
-        app, ["evaluate", str(finished_run), spec.path, "--root", str(root), "--where", "day == 1", "--json"]
-    )
+    (tmp_path / "t.csv").write_text("\n".join(lines).replace(",bar,", ",stick,"))
+    command = ["evaluate", str(finished_run), spec.path, "--root", str(root), "--where", "day == 1", "--json"]
+    half = CliRunner().invoke(app, [*command, "--rename", "stick=bar"])
     assert json.loads(half.stdout)["data"]["num_samples"] == len(files) // 2, half.output
+    for pairs, told in (
+        (["stick"], "the name in the pool, ="),
+        (["a=b", "a=c"], "give it once"),
+        (["a=b"], "class 'a'"),
+    ):
+        refused = CliRunner().invoke(app, [*command, *(part for pair in pairs for part in ("--rename", pair))])
+        assert told in str(refused.exception)
     (tmp_path / "beside").symlink_to(root)
     (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"file_name": f"beside/{file}"}) for file in files[:2]))
     rows, bad = rows_of(finished_run, tmp_path / "p.jsonl", form="jsonl")

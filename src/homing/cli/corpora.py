@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from homing.cli.options import Config, ImageColumn, Json, Quiet, Revision, RootOption, Separator, Where, answer, pool_of
+from homing.cli.options import (
+    Config,
+    ImageColumn,
+    Json,
+    Quiet,
+    Rename,
+    Revision,
+    RootOption,
+    Separator,
+    Where,
+    answer,
+    pool_of,
+    renamed,
+)
 from homing.errors import DataError, RecipeError
 from homing.recipe.reading import recipe_of_run
 from homing.terminal import counted
@@ -96,6 +109,7 @@ def score(
     separator: Separator = None,
     config: Config = None,
     revision: Revision = None,
+    rename: Rename = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output file")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -122,6 +136,7 @@ def score(
         separator=separator,
         config=config,
         revision=revision,
+        rename=renamed(rename),
     )
     bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
     answer(f"{output}: {counted(summary['num_samples'], 'rate')}, mean {summary['mean_rate']:.3f}", summary, as_json)

@@ -10,7 +10,20 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from homing.cli.options import Config, ImageColumn, Json, Quiet, Revision, RootOption, Separator, Where, answer, pool_of
+from homing.cli.options import (
+    Config,
+    ImageColumn,
+    Json,
+    Quiet,
+    Rename,
+    Revision,
+    RootOption,
+    Separator,
+    Where,
+    answer,
+    pool_of,
+    renamed,
+)
 from homing.cli.streams import ForEyes
 from homing.errors import DataError, RecipeError
 from homing.terminal import counted
@@ -84,6 +97,7 @@ def evaluate(
     separator: Separator = None,
     config: Config = None,
     revision: Revision = None,
+    rename: Rename = None,
     device: Device = None,
     batch_size: BatchSize = 64,
     method: MethodOption = None,
@@ -109,6 +123,7 @@ def evaluate(
         separator=separator,
         config=config,
         revision=revision,
+        rename=renamed(rename),
     )
     how = {"device": device, "batch_size": batch_size, "method": method}
     found = evaluate_model(run, spec, Progress(quiet=quiet), **how)  # type: ignore[arg-type]

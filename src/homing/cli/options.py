@@ -46,9 +46,29 @@ Where = Annotated[str | None, typer.Option(help="rows of a table to read, as in 
 Separator = Annotated[str | None, typer.Option(help="between the cells of a csv file: , ; | or tab")]
 Config = Annotated[str | None, typer.Option(help="configuration of a dataset of the Hugging Face hub")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of such a dataset")]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OLD=NEW", help="a class's name in this pool and in the run; may be repeated"),
+]
 
 
-def pool_of(path: str, **settings: str | tuple[str, ...] | None) -> PoolSpec:
+def renamed(pairs: list[str] | None) -> dict[str, str]:
+    """Old → new of each pair that a command is given.
+
+    Raises:
+        RecipeError: One is no pair, or names a class twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise RecipeError(f"--rename {pair!r}: give the name in the pool, =, and the name in the run (dogs=dog)")
+        if found.setdefault(old, new) != new:
+            raise RecipeError(f"--rename: {old!r} is to become {found[old]!r} and {new!r}; give it once")
+    return found
+
+
+def pool_of(path: str, **settings: str | tuple[str, ...] | dict[str, str] | None) -> PoolSpec:
     """The pool that a command is given by its path and options.
 
     Raises:
