@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from drawn_pools import encoded
 from homing.cli.app import app
 from homing.errors import DataError
 from homing.outputs.ownership import is_ours
@@ -131,12 +132,8 @@ def test_texts_are_shown_escaped(tmp_path):
 
 
 def test_pictures_are_shown_where_rows_have_some(tmp_path):
-    import io
-
     def picture(row):
-        file = io.BytesIO()
-        Image.new("RGB", (8, 8), (row % 256, 0, 0)).save(file, "PNG")
-        return {"bytes": file.getvalue(), "path": f"{row}.png"}
+        return {"bytes": encoded(Image.new("RGB", (8, 8), (row % 256, 0, 0))), "path": f"{row}.png"}
 
     folder = write_pools(tmp_path / "data", image=picture)
     assert rate(folder).exit_code == 0
