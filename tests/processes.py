@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
 from multiprocessing.connection import wait
@@ -44,6 +46,22 @@ def homing(*arguments: object) -> None:
 
     sys.argv = ["homing", *map(str, arguments)]
     main()
+
+
+def called(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line as a shell calls it, but for the start: its exit code, and what it wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = start(_called, cwd, out, arguments, stderr=err, **environment)
+        assert ended(process, LONG_ENOUGH), "waits for ever"
+        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+
+
+def _called(cwd: Path, out: Path, arguments: tuple[object, ...]) -> None:
+    os.chdir(cwd)
+    with out.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+    homing(*arguments)
 
 
 def start_group(

@@ -25,6 +25,7 @@ from homing.pools import table_parts, vectors
 from homing.pools.tables import open_table
 from homing.pools.vectors import open_vectors
 from homing.rates import RateLearner
+from processes import called
 from small_run import draw_problem
 
 EVIDENCE = hidden_matches(seed=0, wrong=0.2)
@@ -304,14 +305,7 @@ def test_a_file_without_anything_in_it_is_told(tmp_path):
     folder = write_pools(tmp_path / "data", "npy")
     (folder / "pool.npy").write_bytes(b"")
     words = "rate --source pool.parquet --target mine.parquet --features pool.npy --output out"
-    done = subprocess.run(
-        [sys.executable, "-m", "homing", *words.split()],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = called(*words.split(), cwd=folder)
     assert (done.returncode, done.stdout) == (3, "")
     assert "pool.npy: cannot be read as features" in done.stderr
 

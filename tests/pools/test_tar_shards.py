@@ -127,7 +127,6 @@ def test_an_index_is_built_once_kept_and_never_believed_of_another_file(shards, 
     again = pool_at(shards)
     assert again.ids[4] == "000040"
     assert (first.store.states(first.rows)[:4] == again.store.states(again.rows)[:4]).all()
-    assert pool_at(shards).store.state(4) == again.store.state(4)
 
 
 def test_a_damaged_index_is_found_again(shards, cache):
