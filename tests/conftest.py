@@ -2,6 +2,7 @@
 
 import atexit
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -53,6 +54,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_sessionfinish(session):
+    for process in multiprocessing.active_children():  # a test that failed may have left one that waits for ever
+        process.kill()
     if (sent := getattr(session.config, "workeroutput", None)) is not None:  # to the process that prints the summary
         sent["left_out"] = _left_out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,13 @@ def draw_picture(seed: int, number: int = 0, *, size: int = 24, hue: float = 0.6
     picture = np.where((np.hypot(x, y) < generator.uniform(0.15, 0.35))[..., None], ink, ground)
     picture = picture + generator.normal(0, 0.05, picture.shape)
     return Image.fromarray(np.round(255 * picture.clip(0, 1)).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """A picture as a file of a format holds it."""
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
 
 
 def draw_pool(root: Path, counts: dict[str, int], *, seed: int = 0, size: int = 24, hue: float = 0.6) -> Path:

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageCms
 
-from drawn_pools import draw_picture
+from drawn_pools import draw_picture, encoded
 from homing.errors import HomingError
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.report.pictures import thumbnail
@@ -188,12 +188,6 @@ def pictures() -> list[bytes]:
     if "WEBP" in ALLOWED_FORMATS:
         found += [encoded(rgb, "WEBP", lossless=True), encoded(rgba, "WEBP", save_all=True, append_images=[rgba])]
     return found
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def _read_picture(data: bytes) -> None:

@@ -9,15 +9,13 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from drawn_pools import draw_picture
+from drawn_pools import draw_picture, encoded
 from homing.errors import DataError
 
 
 def png(seed: int, number: int = 0, *, size: int = 24) -> bytes:
     """An encoded picture, no two alike."""
-    data = io.BytesIO()
-    draw_picture(seed, number, size=size).save(data, "PNG")
-    return data.getvalue()
+    return encoded(draw_picture(seed, number, size=size))
 
 
 def told_by(action: Callable[[], object]) -> str:
@@ -34,10 +32,17 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+            add_member(archive, name, data)
     return path
+
+
+def add_member(archive: tarfile.TarFile, name: str, data: bytes = b"", **facts: object) -> None:
+    """One more member, with what is said of it beside its name and size."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for key, value in facts.items():
+        setattr(member, key, value)
+    archive.addfile(member, io.BytesIO(data))
 
 
 def samples(start: int, count: int, *, classes: tuple[str, ...] = ("cat", "dog"), seed: int = 7) -> dict[str, bytes]:

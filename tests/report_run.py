@@ -1,6 +1,5 @@
 """A run folder for the report, written by hand: hostile names, missing values, real pictures."""
 
-import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from drawn_pools import encoded
 from homing.evaluation.metrics import wilson_interval
 
 HOSTILE = "<script>alert(1)</script>"
@@ -53,9 +53,7 @@ def drawn(sample_id: str, size: int = 120) -> bytes:
     seed = sum(map(ord, sample_id))
     image = Image.new("RGB", (size, size - 20), (seed % 200, 80, 120))
     ImageDraw.Draw(image).ellipse((seed % 50, 10, 90, 80), fill=(250, seed % 250, 90))
-    out = io.BytesIO()
-    image.save(out, "JPEG" if seed % 2 else "PNG")
-    return out.getvalue()
+    return encoded(image, "JPEG" if seed % 2 else "PNG")
 
 
 def pictures(ids: list[str]) -> list[bytes | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import yaml
 from PIL import Image
 from pyarrow import parquet
 
+from drawn_pools import encoded
 from homing.recipe.reading import parse_recipe
 from homing.recipe.schema import Recipe
 from small_run import CLASSES, draw
@@ -37,9 +37,8 @@ def draw_rows(count: int, seed: int, share_dark: float) -> list[dict]:
     """Encoded pictures with their sets."""
     generator, rows = np.random.default_rng(seed), []
     for number, shapes in enumerate(sets_of(count, seed)):
-        data = io.BytesIO()
-        draw_set(shapes, generator, dark=number < share_dark * count).save(data, "png")
-        rows.append({"id": f"{seed}-{number}", "image": data.getvalue(), "label": shapes})
+        data = encoded(draw_set(shapes, generator, dark=number < share_dark * count))
+        rows.append({"id": f"{seed}-{number}", "image": data, "label": shapes})
     return rows
 
 

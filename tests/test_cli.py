@@ -13,7 +13,7 @@ from homing import errors
 from homing.cli import streams
 from homing.interrupts import SIGNALS
 from homing.outputs.artefact import json_line
-from processes import group_of
+from processes import called, group_of
 
 
 def homing(*arguments, cwd, **environment) -> subprocess.CompletedProcess[str]:
@@ -90,7 +90,7 @@ def test_bad_usage_exits_2_with_one_message_and_writes_nothing(root, arguments, 
     ],
 )
 def test_bad_data_exits_3_before_anything_is_trained(root, override, told):
-    done = homing("validate", "recipe.yaml", override, "--quiet", cwd=root)
+    done = called("validate", "recipe.yaml", override, "--quiet", cwd=root)
     assert (done.returncode, done.stderr) == (3, "")
     assert told in done.stdout
 
@@ -98,12 +98,12 @@ def test_bad_data_exits_3_before_anything_is_trained(root, override, told):
 @pytest.mark.parametrize("command", [("report",), ("evaluate", "test"), ("export", "--output", "out")])
 def test_a_folder_that_is_no_run_exits_3(root, command):
     name, *rest = command
-    assert "source: holds no recipe.yaml, so it is no run" in refusal(homing(name, "source", *rest, cwd=root), 3)
+    assert "source: holds no recipe.yaml, so it is no run" in refusal(called(name, "source", *rest, cwd=root), 3)
 
 
 def test_a_run_that_bad_data_stops_leaves_no_folder(root):
     before = tree_of(root)
-    found = refusal(homing("run", "recipe.yaml", "data.max_pixels=500", "--output", "out", "--quiet", cwd=root), 3)
+    found = refusal(called("run", "recipe.yaml", "data.max_pixels=500", "--output", "out", "--quiet", cwd=root), 3)
     assert "36 of 36 images cannot be read" in found
     assert tree_of(root) == before
 
@@ -111,16 +111,16 @@ def test_a_run_that_bad_data_stops_leaves_no_folder(root):
 def test_validate_exits_3_with_every_finding_and_0_without(root):
     (root / "source/cat/000.png").write_bytes(b"text")
     (root / "test/dog/003.png").write_bytes(b"")
-    done = homing("validate", "recipe.yaml", "--quiet", cwd=root)
+    done = called("validate", "recipe.yaml", "--quiet", cwd=root)
     assert (done.returncode, done.stderr) == (3, "")
     assert [line for line in done.stdout.splitlines() if line.startswith("error")] == [
         "error: source cat/000.png: not a readable image: of no image format",
         "error: test dog/003.png: not a readable image: an empty file",
     ]
-    done = homing("validate", "recipe.yaml", "data.on_bad_image=drop", "--json", cwd=root)
+    done = called("validate", "recipe.yaml", "data.on_bad_image=drop", "--json", cwd=root)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["valid"] is True
-    done = homing("validate", "recipe.yaml", "--json", cwd=root)
+    done = called("validate", "recipe.yaml", "--json", cwd=root)
     assert done.returncode == 3
     assert len(json.loads(done.stdout)["errors"]) == 2
 
@@ -133,8 +133,8 @@ def test_a_run_prints_one_json_object_and_its_folder_is_not_overwritten_unasked(
     assert (root / results["folder"]).resolve() == folder
     assert results["method"] == "uniform"
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert "already holds files" in refusal(homing("run", "recipe.yaml", cwd=root), 2)
-    other = refusal(homing("run", "recipe.yaml", "seed=1", "--resume", cwd=root), 5)
+    assert "already holds files" in refusal(called("run", "recipe.yaml", cwd=root), 2)
+    other = refusal(called("run", "recipe.yaml", "seed=1", "--resume", cwd=root), 5)
     assert "was begun with another recipe" in other
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
 

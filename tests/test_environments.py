@@ -10,24 +10,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from processes import homing, start
+from processes import LONG_ENOUGH, ended, homing, start
 from small_run import draw_problem, small_recipe
 
-IN_TIME = 120
 LAUNCHERS_LEFTOVERS = {
     "half a group": {"RANK": "1", "WORLD_SIZE": "4"},
     "another's group of one": {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "gone.invalid"},
     "a job of Slurm": {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_LOCALID": "3"},
-    "no numbers": {"OMP_NUM_THREADS": "many", "LOCAL_WORLD_SIZE": "few", "CUDA_VISIBLE_DEVICES": ""},
-    "no optimisation of messages": {"PYTHONOPTIMIZE": "2"},
-    "warnings are errors, no folder for temporary files": {"PYTHONWARNINGS": "error", "TMPDIR": "/gone/for/good"},
-    "a file for such a folder": {"TMPDIR": __file__},
-    "a small alphabet": {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
 }
+SEEN_AT_THE_START = {
+    "no numbers, no optimisation of messages, a small alphabet, a file for temporary files": {
+        **{"OMP_NUM_THREADS": "many", "LOCAL_WORLD_SIZE": "few", "CUDA_VISIBLE_DEVICES": ""},
+        **{"PYTHONOPTIMIZE": "2", "LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "TMPDIR": __file__},
+    },
+    "warnings are errors, no folder for temporary files": {"PYTHONWARNINGS": "error", "TMPDIR": "/gone/for/good"},
+}
+"""What the interpreter or a library reads when it is loaded."""
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +59,20 @@ def run_in(
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=IN_TIME,
+        timeout=LONG_ENOUGH,
         check=False,
     )
+
+
+def call(log: Path, function: Callable[..., None], *arguments: object, **environment: str) -> tuple[int, str]:
+    """Exit code and last line of stderr of a command that is called in a process which has imported everything."""
+    process = start(function, *arguments, stderr=log, **environment)
+    assert ended(process, LONG_ENOUGH)
+    return process.exitcode, (log.read_text().splitlines() or [""])[-1]
+
+
+def run_to(recipe: Path, folder: Path) -> tuple[object, ...]:
+    return "run", recipe, "--output", folder / "run", "--quiet"
 
 
 def is_one_sentence(done: subprocess.CompletedProcess[str]) -> bool:
@@ -66,13 +80,21 @@ def is_one_sentence(done: subprocess.CompletedProcess[str]) -> bool:
     return done.returncode != 0 and "Traceback" not in done.stderr and "homing: " in done.stderr
 
 
-@pytest.mark.parametrize("leftover", LAUNCHERS_LEFTOVERS)
-def test_what_others_left_in_the_environment_does_not_end_a_run(recipe, tmp_path, leftover):
-    done = run_in(recipe, tmp_path / "run", **LAUNCHERS_LEFTOVERS[leftover])
+@pytest.mark.parametrize("what", SEEN_AT_THE_START)
+def test_what_others_left_in_the_environment_does_not_end_a_run(recipe, tmp_path, what):
+    done = run_in(recipe, tmp_path / "run", **SEEN_AT_THE_START[what])
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "rates.parquet").exists()
     assert "rates:" in done.stdout
-    assert ("runs alone" in done.stderr) == (leftover == "half a group")
+    assert "runs alone" not in done.stderr
+
+
+@pytest.mark.parametrize("leftover", LAUNCHERS_LEFTOVERS)
+def test_what_other_launchers_left_does_not_end_a_run(recipe, tmp_path, leftover):
+    code, _ = call(tmp_path / "log", homing, *run_to(recipe, tmp_path), **LAUNCHERS_LEFTOVERS[leftover])
+    assert code == 0
+    assert (tmp_path / "run" / "rates.parquet").exists()
+    assert ("runs alone" in (tmp_path / "log").read_text()) == (leftover == "half a group")
 
 
 def as_nobody() -> None:
@@ -92,21 +114,30 @@ def test_a_user_without_home_runs_and_keeps_no_cache(recipe, tmp_path):
     assert (tmp_path / "run" / "rates.parquet").exists()
 
 
-@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
-def test_closed_streams_do_not_end_a_run_nor_reach_its_files(recipe, tmp_path, closed):
-    def close() -> None:
-        for number in closed:
-            os.close(number)
-
-    done = run_in(recipe, tmp_path / "run", before=close)
+def test_closed_streams_do_not_end_a_run_nor_reach_its_files(recipe, tmp_path):
+    done = run_in(recipe, tmp_path / "run", before=partial(os.closerange, 0, 3))
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").read_bytes().startswith(b"{")
+
+
+def _without(stream: str, *arguments: object) -> None:
+    """As the interpreter begins where a stream is closed."""
+    os.close({"stdout": 1, "stderr": 2}[stream])
+    setattr(sys, stream, None)
+    setattr(sys, f"__{stream}__", None)
+    homing(*arguments)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_one_closed_stream_does_not_end_a_run_nor_reach_its_files(recipe, tmp_path, stream):
+    assert call(tmp_path / "log", _without, stream, *run_to(recipe, tmp_path)) == (0, "")
     assert (tmp_path / "run" / "results.json").read_bytes().startswith(b"{")
 
 
 def test_a_reader_that_leaves_ends_nothing_but_what_it_read(recipe, tmp_path):
     command = f"{sys.executable} -m homing run {recipe} --output {tmp_path / 'run'} --quiet | true"
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=IN_TIME, check=False
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=LONG_ENOUGH, check=False
     )
     assert done.returncode == 141  # as of any program that SIGPIPE ends
     assert "Traceback" not in done.stderr
@@ -122,33 +153,22 @@ def test_few_open_files_are_enough(recipe, tmp_path):
     assert done.returncode == 0 or is_one_sentence(done), done.stderr
 
 
-def test_a_full_disk_is_one_sentence_with_the_file(recipe, tmp_path):
-    def small() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
-
-    done = run_in(recipe, tmp_path / "run", before=small)
-    assert is_one_sentence(done), done.stderr
-    assert str(tmp_path / "run") in done.stderr
-    assert not (tmp_path / "run" / "results.json").exists()
-
-
-def _scan_with_little_room(*arguments: object) -> None:
+def _with_little_room(room: int, *arguments: object) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500, 1_500))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     homing(*arguments)
 
 
-def call(log: Path, function: Callable[..., None], *arguments: object) -> tuple[int, str]:
-    """Exit code and last line of stderr of a command."""
-    process = start(function, *arguments, stderr=log)
-    process.join(IN_TIME)
-    return process.exitcode, (log.read_text().splitlines() or [""])[-1]
+def test_a_full_disk_is_one_sentence_with_the_file(recipe, tmp_path):
+    code, told = call(tmp_path / "log", _with_little_room, 2_000, *run_to(recipe, tmp_path))
+    assert (code, told.startswith(f"homing: {tmp_path / 'run'}")) == (1, True), told
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert not (tmp_path / "run" / "results.json").exists()
 
 
 def test_a_cache_whose_disk_is_full_in_mid_scan_is_one_sentence_and_goes_on_when_there_is_room(recipe, tmp_path):
     command = ("scan", recipe, f"output.cache={tmp_path / 'cache'}", "--quiet")
-    code, told = call(tmp_path / "log", _scan_with_little_room, *command)
+    code, told = call(tmp_path / "log", _with_little_room, 1_500, *command)
     assert (code, told.startswith(f"homing: {tmp_path / 'cache'}")) == (1, True), told
     assert "Traceback" not in (tmp_path / "log").read_text()
     left = [path for path in (tmp_path / "cache").rglob("*") if path.suffix == ".tmp"]
@@ -185,11 +205,13 @@ def test_a_working_folder_that_is_gone_is_one_sentence(recipe, tmp_path):
     assert is_one_sentence(done), done.stderr
 
 
-def test_results_that_cannot_be_printed_are_an_error(recipe, tmp_path):
-    def full() -> None:
-        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+def _to_a_full_device(*arguments: object) -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    homing(*arguments)
 
-    done = run_in(recipe, tmp_path / "run", before=full)
-    assert is_one_sentence(done), done.stderr
-    assert "standard output" in done.stderr
+
+def test_results_that_cannot_be_printed_are_an_error(recipe, tmp_path):
+    code, told = call(tmp_path / "log", _to_a_full_device, *run_to(recipe, tmp_path))
+    assert (code, "standard output" in told) == (1, True), told
+    assert "Traceback" not in (tmp_path / "log").read_text()
     assert (tmp_path / "run" / "rates.parquet").exists()

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import re
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from homing.rates import RateTable
 from homing.recipe.data import PoolSpec
 from homing.recipe.reading import read_recipe
 from homing.validate import validate_data
+from packed_pools import write_tar
 from small_run import draw_problem, small_recipe
 
 
@@ -149,10 +149,7 @@ def test_archives_are_not_unpacked(tmp_path, canary, kind, place):
     pool.mkdir(parents=True)
     path = pool / f"pool.{kind}"
     if kind == "tar":
-        with tarfile.open(path, "w") as archive:
-            entry = tarfile.TarInfo("../../canary")
-            entry.size = 1
-            archive.addfile(entry, io.BytesIO(b"x"))
+        write_tar(path, {"../../canary": b"x"})
     else:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("../../canary", "x")

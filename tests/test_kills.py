@@ -27,10 +27,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 @pytest.mark.timeout(1_800)
 def test_a_chain_of_kills_at_random_times_ends_like_the_unkilled_run(tmp_path):
-    wanted, generator = often(5, 30), random.Random(4)
+    wanted, generator = often(3, 30), random.Random(4)
     recipe = small_recipe(
         draw_problem(tmp_path / "pools"),
-        f"training.steps={often(30, 400)}",
+        f"training.steps={often(20, 400)}",
         "rates.method=instance",
         "training.ema=0.9",
         "output.log_every=1",

@@ -1,11 +1,11 @@
 import csv
-import io
 from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from drawn_pools import encoded
 from homing.pools.problem import open_problem, overlaps
 from homing.quickstart import (
     NUM_HIDDEN,
@@ -71,10 +71,8 @@ def test_labels_are_right_where_the_truth_says_so(problem):
 
 def as_stored(ink) -> bytes:
     """A scan as the file that the quickstart makes of it."""
-    out = io.BytesIO()
     small = Image.fromarray(np.round(255 * (1 - ink)).astype(np.uint8))
-    small.resize((64, 64), Image.Resampling.BICUBIC).save(out, "PNG")
-    return out.getvalue()
+    return encoded(small.resize((64, 64), Image.Resampling.BICUBIC))
 
 
 def test_no_scan_of_the_test_is_in_source_or_target(problem):

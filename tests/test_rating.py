@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from drawn_pools import encoded
 from homing.cli.app import app
 from homing.errors import DataError
 from homing.outputs.ownership import is_ours
@@ -24,6 +25,7 @@ from homing.pools import table_parts, vectors
 from homing.pools.tables import open_table
 from homing.pools.vectors import open_vectors
 from homing.rates import RateLearner
+from processes import called
 from small_run import draw_problem
 
 EVIDENCE = hidden_matches(seed=0, wrong=0.2)
@@ -131,12 +133,8 @@ def test_texts_are_shown_escaped(tmp_path):
 
 
 def test_pictures_are_shown_where_rows_have_some(tmp_path):
-    import io
-
     def picture(row):
-        file = io.BytesIO()
-        Image.new("RGB", (8, 8), (row % 256, 0, 0)).save(file, "PNG")
-        return {"bytes": file.getvalue(), "path": f"{row}.png"}
+        return {"bytes": encoded(Image.new("RGB", (8, 8), (row % 256, 0, 0))), "path": f"{row}.png"}
 
     folder = write_pools(tmp_path / "data", image=picture)
     assert rate(folder).exit_code == 0
@@ -307,14 +305,7 @@ def test_a_file_without_anything_in_it_is_told(tmp_path):
     folder = write_pools(tmp_path / "data", "npy")
     (folder / "pool.npy").write_bytes(b"")
     words = "rate --source pool.parquet --target mine.parquet --features pool.npy --output out"
-    done = subprocess.run(
-        [sys.executable, "-m", "homing", *words.split()],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = called(*words.split(), cwd=folder)
     assert (done.returncode, done.stdout) == (3, "")
     assert "pool.npy: cannot be read as features" in done.stderr
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,6 +29,7 @@ from homing.recipe.data import PoolSpec
 from homing.recipe.reading import parse_recipe
 from homing.score import score
 from homing.training.learned import remembered
+from processes import called
 
 QUIET = Progress(quiet=True)
 
@@ -147,8 +146,8 @@ def test_the_command_rates_all_but_bad_images_and_says_which(pools, finished, tm
     shutil.copytree(pools / "target", tmp_path / "pool")
     broken = sorted((tmp_path / "pool").rglob("*.png"))[0]
     broken.write_bytes(b"no picture")
-    command = [sys.executable, "-m", "homing", "score", str(finished), "pool", "--output", "new.parquet", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = ("score", finished, "pool", "--output", "new.parquet", "--json")
+    done = called(*command, cwd=tmp_path)
     name = broken.relative_to(tmp_path / "pool").as_posix()
     assert done.returncode == 3
     assert name in done.stderr
@@ -156,7 +155,7 @@ def test_the_command_rates_all_but_bad_images_and_says_which(pools, finished, tm
     table = pq.read_table(tmp_path / "new.parquet").to_pandas().set_index("sample_id")
     assert table.rate[name] == 0
     assert table.rate.drop(name).gt(0).all()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    again = called(*command, cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
 
 

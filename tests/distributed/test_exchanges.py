@@ -13,18 +13,11 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
-from processes import group_of, start
+from processes import end_group, start_group
 
-IN_TIME = 120
 OF_THE_MODEL = "homing.rates.alignment.direction"  # sends the model's own gradients, on its device
 GATHERS = ("all_gather_single", "all_gather_into_tensor")  # since torch 2.14, and before
 SENDS = ("all_reduce", "broadcast", "all_gather", *GATHERS, "reduce", "gather", "scatter")
-
-
-def _join(processes, seconds: float = IN_TIME) -> None:
-    for process in processes:
-        process.join(seconds)
-    assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
 def _refuse_other_tensors() -> list[str]:
@@ -61,7 +54,7 @@ def _refuse_other_tensors() -> list[str]:
     return seen
 
 
-def _exchange(folder: Path, method: str, rank: int) -> None:
+def _exchange(folder: Path, method: str) -> None:
     from accelerate import Accelerator
     from step_tunings import tune
 
@@ -71,6 +64,7 @@ def _exchange(folder: Path, method: str, rank: int) -> None:
     seen = _refuse_other_tensors()
     tuning = tune(method, 9)
     accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
     mine = torch.arange(7.0)[rank::2, None]
     assert torch.equal(gather_shares([mine], 7, accelerator), torch.arange(7.0)[:, None])
     assert gather_shares([torch.ones(1, 2)] if rank == 0 else [], 1, accelerator).tolist() == [[1.0, 1.0]]
@@ -85,7 +79,7 @@ def _exchange(folder: Path, method: str, rank: int) -> None:
 def test_every_tensor_goes_through_the_groups_device_and_two_processes_learn_as_one(tmp_path, method):
     from step_tunings import tune
 
-    _join([start(_exchange, tmp_path, method, rank, **own) for rank, own in enumerate(group_of(2))])
+    end_group(start_group(_exchange, 2, tmp_path, method))
     gather = next(name for name in GATHERS if hasattr(dist, name))
     assert {"all_reduce", gather} <= set(json.loads((tmp_path / "seen-1").read_text()))
     alone, found = tune(method, 9), load_file(tmp_path / "found")
@@ -94,11 +88,12 @@ def test_every_tensor_goes_through_the_groups_device_and_two_processes_learn_as_
     torch.testing.assert_close(found["rates"], alone.rates_now(), rtol=1e-4, atol=1e-5)
 
 
-def _statistics(pictures: Path, folder: Path, rank: int) -> None:
+def _statistics(pictures: Path, folder: Path) -> None:
     from resumable import resumable
 
     tuning = resumable("bn", pictures, folder, every=4, num_steps=6)
     tuning.run()
+    rank = tuning.accelerator.process_index
     save_file({k: v.contiguous() for k, v in tuning.raw_model.state_dict().items()}, folder / f"model-{rank}")
     own = tuning.average.module.state_dict()
     save_file({k: v.contiguous() for k, v in own.items()}, folder / f"average-{rank}")
@@ -108,7 +103,7 @@ def test_statistics_of_batch_norms_are_those_of_all_processes(tmp_path):
     from resumable import draw
 
     pictures = draw(tmp_path / "pictures")
-    _join([start(_statistics, pictures, tmp_path / "run", rank, **own) for rank, own in enumerate(group_of(2))])
+    end_group(start_group(_statistics, 2, pictures, tmp_path / "run"))
     for name in ("model", "average"):
         one, two = (load_file(tmp_path / "run" / f"{name}-{rank}") for rank in (0, 1))
         assert [key for key in one if not torch.equal(one[key], two[key])] == []
@@ -116,13 +111,14 @@ def test_statistics_of_batch_norms_are_those_of_all_processes(tmp_path):
     assert all(torch.equal(saved[key], value) for key, value in load_file(tmp_path / "run" / "average-1").items())
 
 
-def _see(folder: Path, rank: int) -> None:
+def _see(folder: Path) -> None:
     from accelerate import Accelerator
 
     from homing.errors import DataError
     from homing.training.distributed import agree
 
     accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
     agree(accelerator, "the pools", "the same")
     with pytest.raises(DataError, match=r"^process 2 of 3 found the pools to be different") as told:
         agree(accelerator, "the pools", "other" if rank == 2 else "usual")
@@ -130,5 +126,5 @@ def _see(folder: Path, rank: int) -> None:
 
 
 def test_processes_that_see_something_else_are_named_in_every_process(tmp_path):
-    _join([start(_see, tmp_path, rank, **own) for rank, own in enumerate(group_of(3))])
+    end_group(start_group(_see, 3, tmp_path))
     assert len({(tmp_path / f"told-{rank}").read_text() for rank in range(3)}) == 1

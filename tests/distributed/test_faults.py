@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,10 +12,9 @@ from resumable import draw, left_by, resumable
 from safetensors.torch import load
 
 from homing.errors import DivergedError
-from processes import group_of, homing, start
+from processes import LONG_ENOUGH, end_group, ended, group_of, homing, start, start_group
 from small_run import draw_problem, small_recipe
 
-IN_TIME = 60  # seconds for all processes to end
 OBSERVED, UNOBSERVED = 6, 7  # observe_every: 3
 CASES = [("loss", OBSERVED), ("loss", UNOBSERVED), ("gradient", UNOBSERVED), ("alignment", OBSERVED), ("guide", 4)]
 
@@ -27,13 +22,6 @@ CASES = [("loss", OBSERVED), ("loss", UNOBSERVED), ("gradient", UNOBSERVED), ("a
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return draw(tmp_path_factory.mktemp("pictures"))
-
-
-def _all_ended(processes, seconds: float = IN_TIME) -> bool:
-    deadline = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    return all(process.exitcode is not None for process in processes)
 
 
 def _poison(tuning, kind: str, step: int, rank: int) -> None:
@@ -94,9 +82,7 @@ def _diverge(pictures: Path, folder: Path, rank: int) -> None:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_value_that_is_not_finite_in_one_process_stops_both_before_the_update(pictures, tmp_path, rank):
-    processes = [start(_diverge, pictures, tmp_path, rank, stderr=tmp_path / "err", **own) for own in group_of(2)]
-    assert _all_ended(processes, 2 * IN_TIME), "hung"
-    assert [process.exitcode for process in processes] == [0, 0], (tmp_path / "err").read_text()
+    end_group(start_group(_diverge, 2, pictures, tmp_path, rank))
     seen = [json.loads((tmp_path / f"seen-{number}.json").read_text()) for number in (0, 1)]
     assert seen[0] == seen[1]  # message and all
     assert [case[:4] for case in seen[0]] == [[kind, step, True, True] for kind, step in CASES]
@@ -109,13 +95,9 @@ def test_the_command_exits_4_in_every_process_and_one_tells_it(tmp_path):
         *("training.learning_rate=1e30", "training.warmup=0", "training.optimizer=sgd", "rates.method=uniform"),
     )
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    command = [sys.executable, "-m", "homing", "run", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")]
-    group = [
-        subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for own in group_of(2)
-    ]
-    told = [process.communicate(timeout=IN_TIME)[1] for process in group]
-    assert [process.returncode for process in group] == [4, 4], told
+    command = ("run", tmp_path / "recipe.yaml", "--output", tmp_path / "run")
+    end_group(start_group(homing, 2, *command, stderr=tmp_path / "err"), 4)
+    told = [(tmp_path / f"err-{rank}").read_text() for rank in (0, 1)]
     assert "stopped before the update" in told[0]
     assert told[1] == ""
     divergence = json.loads((tmp_path / "run" / "divergence.json").read_text())
@@ -138,7 +120,7 @@ def test_what_another_process_than_the_first_finds_wrong_is_told_and_ends_both(t
         )
         for rank, own in enumerate(group_of(2))
     ]
-    assert _all_ended(processes), "hung"
+    assert all(ended(process, LONG_ENOUGH) for process in processes), "waits for ever"
     assert processes[1].exitcode == 3
     assert processes[0].exitcode not in (0, None)
     assert (tmp_path / "err-1").read_text().startswith("homing: process 1: source: ")
@@ -149,8 +131,8 @@ def test_what_another_process_than_the_first_finds_wrong_is_told_and_ends_both(t
 def test_a_run_goes_on_in_another_number_of_processes(pictures, tmp_path, before, after):
     """At the same global batch only the order of additions differs."""
     resumable("still", pictures, tmp_path / "alone").run()
-    _together(_half, before, pictures, tmp_path / "cut")
-    _together(_resume, after, pictures, tmp_path / "cut")
+    end_group(start_group(_half, before, pictures, tmp_path / "cut"))
+    end_group(start_group(_resume, after, pictures, tmp_path / "cut"))
     ours, theirs = left_by(tmp_path / "alone"), left_by(tmp_path / "cut")
     for part in ("model", "ema", "rates"):
         one, two = (load(found[f"{part}.safetensors"]) for found in (ours, theirs))
@@ -176,9 +158,3 @@ def _half(pictures: Path, folder: Path) -> None:
     tuning.stop_asked = lambda: tuning.step == 7
     with pytest.raises(Interrupted):
         tuning.run()
-
-
-def _together(function, size: int, *arguments) -> None:
-    group = [start(function, *arguments, **own) for own in group_of(size)]
-    assert _all_ended(group), "hung"
-    assert [process.exitcode for process in group] == [0] * size

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from processes import LONG_ENOUGH, ended, homing, start
 from small_run import draw_problem, small_recipe
-
-IN_TIME = 60  # seconds for all processes to end
 
 
 class Launched:
@@ -28,39 +26,42 @@ class Launched:
         )
         tree = recipe.to_yaml().replace(str(pools / "source"), str(pools / source))
         (folder / "recipe.yaml").write_text(tree)
-        self.folder, self.logs = folder, folder / "logs"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command += ["--log-dir", str(self.logs), "--redirects", "3"]
-        command += ["-m", "homing", "run", str(folder / "recipe.yaml"), "--output", str(folder / "run")]
-        self.process = subprocess.Popen(
-            command,
-            env=os.environ | {"ACCELERATE_USE_CPU": "1", "HOMING_TEST": str(folder)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self.folder = folder
+        self.process = start(_launch, folder)
 
     def wait_for_steps(self, count: int) -> None:
-        metrics, deadline = self.folder / "run" / "metrics.jsonl", time.monotonic() + 120
+        metrics, deadline = self.folder / "run" / "metrics.jsonl", time.monotonic() + LONG_ENOUGH
         while not metrics.exists() or len(metrics.read_bytes().splitlines()) < count:
-            assert self.process.poll() is None, self.told(0) + self.told(1)
+            assert not ended(self.process, 0.05), self.told()
             assert time.monotonic() < deadline, "no step was taken"
-            time.sleep(0.05)
 
     def pid(self, rank: int) -> int:
-        """Of the process of a rank."""
-        for place in Path("/proc").iterdir():
-            try:
-                own = (place / "environ").read_bytes().split(b"\0")
-                if f"HOMING_TEST={self.folder}".encode() not in own or f"RANK={rank}".encode() not in own:
-                    continue
-                return int(place.name)
-            except (OSError, ValueError):
-                continue
-        raise AssertionError(f"no process of rank {rank}")
+        return int((self.folder / f"pid-{rank}").read_text())
 
-    def told(self, rank: int) -> str:
-        found = list(self.logs.rglob(f"{rank}/stderr.log"))
-        return found[0].read_text() if found else ""
+    def told(self) -> str:
+        return "".join(path.read_text() for path in (self.folder / "logs").rglob("stderr.log"))
+
+
+def _launch(folder: Path) -> None:
+    """`torchrun` but for the start: its agent forks the group, which then need not import everything anew."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ["ACCELERATE_USE_CPU"] = "1"
+    (folder / "logs").mkdir()
+    logs = DefaultLogsSpecs(str(folder / "logs"), redirects=Std.ALL)
+    store = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0"}
+    config = LaunchConfig(1, 1, 2, **store, max_restarts=0, start_method="fork", logs_specs=logs)
+    try:
+        elastic_launch(config, _run)(folder)
+    except ChildFailedError:
+        sys.exit(1)
+
+
+def _run(folder: Path) -> None:
+    (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
+    homing("run", folder / "recipe.yaml", "--output", folder / "run")
 
 
 def _lines(told: str) -> list[str]:
@@ -77,11 +78,12 @@ def test_a_process_that_is_killed_or_stopped_ends_the_others_with_one_sentence(t
         run.wait_for_steps(5)
         other = run.pid(1)
         os.kill(other, number)
-        assert run.process.wait(IN_TIME) != 0
+        assert ended(run.process, LONG_ENOUGH), "waits for ever"
+        assert run.process.exitcode != 0
         assert not Path(f"/proc/{other}").exists()
     finally:
         run.process.kill()
-    told = run.told(0) + run.told(1)
+    told = run.told()
     assert "Traceback" not in told
     (line,) = _lines(told)
     assert line.startswith(f"homing: process 1 of 2 {why}")
@@ -97,10 +99,11 @@ def test_a_process_that_sees_a_file_less_ends_both_before_anything_is_begun(tmp_
     next((pools / "source-1").rglob("*.png")).unlink()
     run = Launched(tmp_path, "source-$RANK")
     try:
-        assert run.process.wait(IN_TIME) != 0
+        assert ended(run.process, LONG_ENOUGH), "waits for ever"
+        assert run.process.exitcode != 0
     finally:
         run.process.kill()
-    told = run.told(0) + run.told(1)
+    told = run.told()
     assert "Traceback" not in told
     (line,) = _lines(told)
     assert "process 1 of 2 found the pools to be different" in line

@@ -6,17 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from homing.flow import run
-from processes import group_of, homing, start
+from processes import end_group, homing, start_group
 from small_run import draw_problem, small_recipe
-
-IN_TIME = 180
-
-
-def _together(size: int, code: int, *arguments) -> None:
-    group = [start(homing, *arguments, **own) for own in group_of(size)]
-    for process in group:
-        process.join(IN_TIME)
-    assert [process.exitcode for process in group] == [code] * size
 
 
 def _stopped_after_the_first_checkpoint(*arguments) -> None:
@@ -37,12 +28,9 @@ def test_one_process_two_and_three_after_a_resume_give_the_same_rates_ids_and_vi
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     run(recipe, tmp_path / "one", quiet=True)
     command = ("run", tmp_path / "recipe.yaml", "--quiet", "--output")
-    group = [start(_stopped_after_the_first_checkpoint, *command, tmp_path / "cut", **own) for own in group_of(2)]
-    for process in group:
-        process.join(IN_TIME)
-    assert [process.exitcode for process in group] == [130, 130]
+    end_group(start_group(_stopped_after_the_first_checkpoint, 2, *command, tmp_path / "cut"), 130)
     assert list((tmp_path / "cut" / "checkpoints").glob("step-*"))
-    _together(3, 0, *command, tmp_path / "cut", "--resume")
+    end_group(start_group(homing, 3, *command, tmp_path / "cut", "--resume"))
     one, cut = (pq.read_table(tmp_path / name / "rates.parquet").to_pandas() for name in ("one", "cut"))
     one, cut = one.set_index("sample_id"), cut.set_index("sample_id")
     assert one.index.tolist() == cut.index.tolist()

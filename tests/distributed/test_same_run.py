@@ -22,7 +22,7 @@ from homing.training.plan import Phase, TrainingPlan
 from homing.training.records import Checkpoints
 from homing.training.reweighting import Reweighting
 from homing.training.step import Settings
-from processes import group_of, start
+from processes import end_group, start_group
 
 NUM_STEPS, CUT = 20, 9
 
@@ -66,10 +66,7 @@ def together(size: int, function, *arguments) -> None:
     if size == 1:
         function(*arguments)
         return
-    group = [start(function, *arguments, **own) for own in group_of(size)]
-    for process in group:
-        process.join(60)
-    assert [process.exitcode for process in group] == [0] * size
+    end_group(start_group(function, size, *arguments))
 
 
 def check_same(one: Path, other: Path, rank: int = 0) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from processes import ended, group_of, homing, start
+from processes import LONG_ENOUGH, ended, group_of, homing, start, start_group
 from small_run import draw_problem, small_recipe
 
 
@@ -32,12 +32,12 @@ def _wait(folder: Path) -> None:
 
 
 def test_the_stop_of_the_process_that_keeps_the_store_ends_the_others(tmp_path):
-    group = [start(_wait, tmp_path, stderr=tmp_path / f"err-{rank}", **own) for rank, own in enumerate(group_of(2))]
+    group = start_group(_wait, 2, tmp_path, stderr=tmp_path / "err")
     try:
         while not all((tmp_path / f"waits-{rank}").exists() for rank in range(2)):
             assert not any(ended(process, 0.05) for process in group)
         os.kill(group[0].pid, signal.SIGSTOP)
-        assert ended(group[1], 60), "waits for ever"
+        assert ended(group[1], LONG_ENOUGH), "waits for ever"
     finally:
         group[0].kill()
         group[0].join()
@@ -58,7 +58,7 @@ def test_a_process_whose_group_never_arrives_says_so_and_ends(tmp_path, rank):
     (tmp_path / "recipe.yaml").write_text(small_recipe(draw_problem(tmp_path / "pools")).to_yaml())
     own = group_of(2)[rank]
     process = start(_run_alone, tmp_path / "recipe.yaml", tmp_path / "run", stderr=tmp_path / "err", **own)
-    assert ended(process, 60), "waits for ever"
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     assert process.exitcode == 2
     told = (tmp_path / "err").read_text()
     assert f"process {rank} of 2 did not find the others within 2 s" in told

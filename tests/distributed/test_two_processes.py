@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from homing.flow import run
+from processes import end_group, homing, start_group
 from small_run import draw_folder, draw_problem, small_recipe
 
 
@@ -40,11 +41,7 @@ def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method, train
     one, two = tmp_path / "one", tmp_path / "two"
     run(recipe, one, quiet=True)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "homing", "run", str(tmp_path / "recipe.yaml"), "--output", str(two), "--quiet"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
+    end_group(start_group(homing, 2, "run", tmp_path / "recipe.yaml", "--output", two, "--quiet"))
     weights = [load_file(folder / "model" / "model.safetensors") for folder in (one, two)]
     distance = sum(float((weights[0][name] - weights[1][name]).square().sum()) for name in weights[0]) ** 0.5
     length = sum(float(tensor.square().sum()) for tensor in weights[0].values()) ** 0.5

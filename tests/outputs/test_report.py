@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from drawn_pools import encoded
 from homing.errors import DataError
 from homing.outputs.report.page import write_report
 from homing.outputs.thumbnails import pictures_of
@@ -243,9 +244,7 @@ def test_a_pool_of_a_million_stays_under_5_megabytes(tmp_path):
 
     def noisy(ids):
         asked.extend(ids)
-        picture = io.BytesIO()
-        Image.fromarray(rng.integers(0, 255, (160, 160, 3), dtype=np.uint8)).save(picture, "PNG")
-        return [picture.getvalue()] * len(ids)
+        return [encoded(Image.fromarray(rng.integers(0, 255, (160, 160, 3), dtype=np.uint8)))] * len(ids)
 
     run = write_run(tmp_path / "run", table=table)
     start = time.process_time()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drawn_pools import encoded
 from homing.outputs.report.pictures import MAX_INLINE_BYTES, inline, thumbnail
 from report_run import drawn
 
@@ -18,18 +19,14 @@ def test_bytes_that_are_no_picture_give_no_thumbnail(broken):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
 def test_every_kind_of_picture_gives_a_whole_picture_of_at_most_384_pixels(mode):
-    out = io.BytesIO()
-    Image.new(mode, (600, 80)).save(out, "TIFF" if mode in ("CMYK", "F") else "PNG")
-    address = thumbnail(out.getvalue())
+    address = thumbnail(encoded(Image.new(mode, (600, 80)), "TIFF" if mode in ("CMYK", "F") else "PNG"))
     assert address is not None
     assert Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).size == (384, 51)
 
 
 def noise(side: int) -> bytes:
-    out = io.BytesIO()
     pixels = np.random.default_rng(side).integers(0, 255, (side, side, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+    return encoded(Image.fromarray(pixels))
 
 
 def size_of(address: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from drawn_pools import draw_picture, draw_pool
+from drawn_pools import draw_picture, draw_pool, encoded
 from homing.errors import DataError
 from homing.models.backbone import Preprocessing
 from homing.models.inputs import ImageInputs, Visit
@@ -23,11 +22,7 @@ from homing.pools.tables import open_table
 from homing.recipe.data import PoolSpec
 from processes import start
 
-
-def encoded(kind: str, size: int = 64, **options) -> bytes:
-    out = io.BytesIO()
-    draw_picture(7, 1, size=size).save(out, kind, **options)
-    return out.getvalue()
+PICTURE = draw_picture(7, 1, size=64)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -40,7 +35,7 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
 
 
 def bmp_that_lies() -> bytes:
-    data = bytearray(encoded("BMP"))
+    data = bytearray(encoded(PICTURE, "BMP"))
     data[18:26] = struct.pack("<ii", 60_000, 60_000)
     return bytes(data)
 
@@ -50,17 +45,17 @@ BAD = {
     "text.jpg": b"this is no picture",
     "page.png": b"<!DOCTYPE html><title>404</title>",
     "archive.png": b"PK\x03\x04" + bytes(60),
-    "truncated.jpg": encoded("JPEG")[:900],
-    "headless.jpg": encoded("JPEG")[200:],
-    "truncated.png": encoded("PNG")[:800],
+    "truncated.jpg": encoded(PICTURE, "JPEG")[:900],
+    "headless.jpg": encoded(PICTURE, "JPEG")[200:],
+    "truncated.png": encoded(PICTURE, "PNG")[:800],
     "garbled.png": png(64, 64, b"\x78\x9c" + b"\xff" * 400),
     "no-pixels.png": png(64, 64, zlib.compress(b"\0" * 100)),
     "zero-wide.png": png(0, 10, zlib.compress(b"")),
     "header-bomb.png": png(20_000, 20_000, zlib.compress(b"\0" * 1_000)),
     "lying.bmp": bmp_that_lies(),
-    "truncated.webp": encoded("WEBP")[:300],
-    "truncated.gif": encoded("GIF")[:200],
-    "truncated.tif": encoded("TIFF")[:60],
+    "truncated.webp": encoded(PICTURE, "WEBP")[:300],
+    "truncated.gif": encoded(PICTURE, "GIF")[:200],
+    "truncated.tif": encoded(PICTURE, "TIFF")[:60],
     "wide.ppm": b"P6 100000 100000 255\n" + bytes(100),
     "nowhere.png": None,  # a link that leads nowhere
 }

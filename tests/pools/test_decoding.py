@@ -12,18 +12,12 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from drawn_pools import draw_picture
+from drawn_pools import draw_picture, encoded
 from homing.errors import DataError
 from homing.models.backbone import build_model
 from homing.outputs.report.pictures import thumbnail
 from homing.pools import decoding, pixels
 from homing.pools.decoding import decode, is_nearly_constant, open_rgb
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def quarters() -> Image.Image:
@@ -151,12 +145,11 @@ def test_every_mode_of_a_tiff_gives_a_canvas(mode):
         if mode not in ("RGBa", "La")
         else image.convert("RGBA" if mode == "RGBa" else "LA").convert(mode)
     )
-    out = io.BytesIO()
     try:
-        image.save(out, "TIFF")
+        data = encoded(image, "TIFF")
     except OSError:  # a mode that no file can have
         return
-    assert decode(out.getvalue(), 16).shape == (16, 16, 3)
+    assert decode(data, 16).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "MPO"])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from drawn_pools import encoded
 from homing.errors import DataError
 from homing.pools.decoding import decode
 from homing.pools.images import Images
@@ -19,9 +18,7 @@ WORST = 640  # MB: 10 bytes for each of the 64,000,000 pixels that data.max_pixe
 
 
 def flat_webp(size: tuple[int, int]) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", size, "red").save(out, "WEBP", lossless=True, quality=0, method=0)
-    return out.getvalue()
+    return encoded(Image.new("RGB", size, "red"), "WEBP", lossless=True, quality=0, method=0)
 
 
 def _measure(root, out) -> None:
@@ -57,6 +54,8 @@ def test_pixels_that_cost_several_times_their_number_count_as_often(size):
 
 def test_what_the_limit_is_not_about_is_read():
     noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(noise).save(out, "WEBP")
-    assert decode(out.getvalue(), 16, max_pixels=90 * 120).shape == (16, 16, 3)  # 16 MB are always there
+    assert decode(encoded(Image.fromarray(noise), "WEBP"), 16, max_pixels=90 * 120).shape == (
+        16,
+        16,
+        3,
+    )  # 16 MB are always there

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawn_pools import draw_picture
+from drawn_pools import draw_picture, encoded
 from homing.errors import DataError
 from homing.outputs.report.pictures import thumbnail
 from homing.pools.decoding import decode, format_of
@@ -19,25 +19,17 @@ pytestmark = pytest.mark.heic
 
 
 def heic(image: Image.Image, **options) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "HEIF", quality=95, **options)
-    return out.getvalue()
-
-
-def png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
+    return encoded(image, "HEIF", quality=95, **options)
 
 
 def test_a_photo_is_read_in_its_colours_and_turned_once_at_most():
     """What stands in EXIF of a turn is done by the file's own format already."""
     photo, exif = draw_picture(0, size=128), Image.Exif()
     exif[0x0112] = 6  # the camera was held on its side
-    assert np.abs(decode(heic(photo), 64).astype(int) - decode(png(photo), 64)).mean() < 4
+    assert np.abs(decode(heic(photo), 64).astype(int) - decode(encoded(photo), 64)).mean() < 4
     turned = heic(photo, exif=exif)
     with Image.open(io.BytesIO(turned), formats=["HEIF"]) as image:
-        np.testing.assert_array_equal(decode(turned, 64), decode(png(image.convert("RGB")), 64))
+        np.testing.assert_array_equal(decode(turned, 64), decode(encoded(image.convert("RGB")), 64))
     assert format_of(turned) == "HEIF"
     assert thumbnail(turned) is not None
 

@@ -1,6 +1,5 @@
 """Pools whose images are of several classes: every form that labels come in, and what is refused."""
 
-import io
 import json
 
 import datasets
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from drawn_pools import encoded
 from homing.errors import DataError
 from homing.pools.label_sets import class_counts, match_sets, sets_in
 from homing.pools.reading import read_pool
@@ -22,9 +22,7 @@ TEXTS = ('["cat", "dog"]', "[]", '["cat"]')
 
 
 def picture(number):
-    data = io.BytesIO()
-    Image.new("RGB", (8, 8), (number, 0, 0)).save(data, "png")
-    return data.getvalue()
+    return encoded(Image.new("RGB", (8, 8), (number, 0, 0)))
 
 
 PICTURES = [picture(number) for number in range(3)]

@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from homing.pools.decoding import decode
 from homing.pools.looks import CANVAS, equal_pairs, looks_of, near_pairs, same_picture
+from homing.quickstart import handwritten
 
 SAVED = {
     "JPEG of low quality": (1.0, {"format": "JPEG", "quality": 40}),
@@ -101,3 +102,15 @@ def test_a_large_source_is_searched_in_little_time():
     begun = time.process_time()
     near_pairs(source, target)
     assert time.process_time() - begun < 10
+
+
+def test_scans_of_few_pixels_that_look_alike_are_no_savings_of_one_picture():
+    """The quickstart's: 8 x 8 pixels, kept as 64 x 64. Each says little more than its looks do."""
+    ink, _ = handwritten()
+    stored = [Image.fromarray(np.round(255 * (1 - one)).astype(np.uint8)).resize((64, 64)) for one in ink]
+    kept = canvases([saved(one) for one in stored])
+    pairs = list(zip(*near_pairs(looks_of(kept)), strict=True))
+    assert len(pairs) > 10
+    assert [pair for pair in pairs if same_picture(*kept[list(pair)])] == []
+    again = canvases([saved(one, format="JPEG", quality=60) for one in stored[:100]])
+    assert sum(map(same_picture, kept, again)) == 100

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from drawn_pools import encoded
 from homing.errors import DataError
 from homing.pools.decoding import decode
 
@@ -28,15 +27,13 @@ def picture():
     return Image.fromarray((waves + noise).clip(0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, mode: str = "RGB", **options) -> bytes:
-    out = io.BytesIO()
-    image.convert(mode).save(out, "JPEG", **options)
-    return out.getvalue()
+def jpeg(image: Image.Image, mode: str = "RGB", **options) -> bytes:
+    return encoded(image.convert(mode), "JPEG", **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_jpeg_whose_second_half_is_gone_is_refused(picture, kind):
-    data = encoded(picture, **KINDS[kind])
+    data = jpeg(picture, **KINDS[kind])
     half = len(data) // 2
     for lost in (data[:half], data[:half] + bytes(len(data) - half), data[:half] + b"\xff" * (len(data) - half)):
         with pytest.raises(DataError, match="not a readable image: truncated: it ends before its pixels do"):
@@ -47,7 +44,7 @@ def test_a_jpeg_whose_second_half_is_gone_is_refused(picture, kind):
 
 @pytest.mark.parametrize("kind", ["plain", "grey", "restart markers"])
 def test_zeros_amid_codes_that_are_none_are_refused(picture, kind):
-    data = encoded(picture, **KINDS[kind])
+    data = jpeg(picture, **KINDS[kind])
     half = len(data) // 2
     with pytest.raises(DataError, match="overwritten with zeros"):
         decode(data[:half] + bytes(512) + data[half + 512 :], 64)
@@ -57,14 +54,12 @@ def test_zeros_amid_codes_that_are_none_are_refused(picture, kind):
 def test_sound_jpegs_of_any_content_are_read(picture, kind):
     """Large plain areas are runs of zeros where their codes are; what stands behind the end is none of the picture."""
     for image in (picture, Image.new("RGB", (800, 600), "white"), Image.new("RGB", (800, 600), "black")):
-        data = encoded(image, **KINDS[kind])
+        data = jpeg(image, **KINDS[kind])
         for whole in (data, data + bytes(4_096), data + b"\xff" * 4_096):
             np.testing.assert_array_equal(decode(whole, 64), decode(data, 64))
-    assert bytes(64) in encoded(Image.new("RGB", (800, 600), "white"), optimize=True)
+    assert bytes(64) in jpeg(Image.new("RGB", (800, 600), "white"), optimize=True)
 
 
 def test_the_second_picture_of_a_file_is_none_of_the_first(picture):
-    out = io.BytesIO()
-    picture.save(out, "MPO", save_all=True, append_images=[picture])
-    data = out.getvalue()
+    data = encoded(picture, "MPO", save_all=True, append_images=[picture])
     np.testing.assert_array_equal(decode(data[: len(data) * 3 // 4], 64), decode(data, 64))

@@ -13,17 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from drawn_pools import draw_picture
+from drawn_pools import draw_picture, encoded
 from homing.errors import DataError
 from homing.outputs.report.pictures import thumbnail
 from homing.pools.decoding import ALLOWED_FORMATS, SUFFIXES, decode, is_nearly_constant, open_rgb
 from long_runs import LONG
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 @functools.cache

@@ -56,13 +56,11 @@ class ArchiveImages:
             raise unreadable(f"{size:,} bytes, more than a picture has (at most {MAX_FILE_BYTES:,} are read)")
         return size
 
-    def state(self, row: int) -> bytes | None:
-        """Changes with the file and the place in it; None where the file is gone."""
-        found = self.states(np.array([row], np.int64))[0].tobytes()
-        return found if any(found) else None
-
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
-        """`state` of some rows, uint8 [len(rows), 16]; zeros where the file is gone, or the row has no image."""
+        """Changes with the file and the place in it.
+
+        uint8 [len(rows), 16]; zeros where the file is gone, or the row has no image.
+        """
         rows = np.asarray(rows, np.int64)
         found = np.zeros((len(rows), STATE_BYTES), np.uint8)
         for number in np.unique(self.numbers[rows]).tolist():

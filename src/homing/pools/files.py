@@ -163,16 +163,15 @@ class FolderImages:
         """The file's size, without reading it."""
         return regular_size(self.path(row))
 
-    def state(self, row: int) -> bytes | None:
-        """Changes with the folder, the name, the size or the time of change; None for a file that is not there."""
-        return file_state(f"{self._absolute}/{self.names[row]}")
-
     def known_digest(self, row: int) -> bytes | None:
         """None: files are listed, not read."""
         return None
 
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
-        """`state` of some rows, uint8 [len(rows), 16]; zeros for files that are not there."""
+        """Changes with the folder, the name, the size or the time of change.
+
+        uint8 [len(rows), 16]; zeros for files that are not there.
+        """
         empty = bytes(STATE_BYTES)
         found = b"".join(file_state(f"{self._absolute}/{name}") or empty for name in self.names.take(rows))
         return np.frombuffer(found, np.uint8).reshape(-1, STATE_BYTES)

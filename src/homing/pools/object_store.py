@@ -131,7 +131,7 @@ class RemoteFile:
         """Some bytes; a thread that reads one range behind the other is read ahead for, 8 MiB at most."""
         return _of_this_thread().read(self, start, size)
 
-    def state(self) -> bytes | None:
+    def state(self) -> bytes:
         """Of URL, size and etag, as listed: what is read has these, or is an error."""
         return hashlib.blake2b(self.key.encode(errors="surrogatepass"), digest_size=STATE_BYTES).digest()
 

@@ -33,12 +33,11 @@ class ImageStore(Protocol):
         """How many bytes `read` gives; raises OSError where they cannot be had."""
         ...
 
-    def state(self, row: int) -> bytes | None:
-        """16 bytes that change whenever the image may have changed, without reading it; None where that is unknown."""
-        ...
-
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
-        """`state` of many rows, uint8 [len(rows), 16]; zeros where it is unknown."""
+        """Of each row 16 bytes that change whenever its image may have changed, without reading it.
+
+        uint8 [len(rows), 16]; zeros where that is unknown.
+        """
         ...
 
     def known_digest(self, row: int) -> bytes | None:
@@ -198,10 +197,6 @@ class NoImages:
         """Raises OSError: there is none."""
         raise OSError(f"row {row} is no picture")
 
-    def state(self, row: int) -> bytes | None:
-        """None: there is none."""
-        return None
-
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
         """Zeros: there is none."""
         return np.zeros((len(rows), STATE_BYTES), np.uint8)
@@ -230,11 +225,6 @@ class JoinedImages:
         """Bytes of the encoded image of a row, counted over all stores."""
         store, inside = self._place(row)
         return store.size(inside)
-
-    def state(self, row: int) -> bytes | None:
-        """State of a row, counted over all stores."""
-        store, inside = self._place(row)
-        return store.state(inside)
 
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
         """States of some rows, counted over all stores; uint8 [len(rows), 16], zeros where unknown."""

@@ -78,13 +78,10 @@ class RemoteImages:
             raise unreadable(f"{size:,} bytes, more than a picture has (at most {MAX_FILE_BYTES:,} are read)")
         return size
 
-    def state(self, row: int) -> bytes | None:
-        """Of URL, size and etag, as listed; None where there is no such object."""
-        return None if self._sizes[row] == _LOST else self._file(row).state()
-
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
-        """`state` of some rows, uint8 [len(rows), 16]; zeros where there is no such object."""
-        found = b"".join(self.state(int(row)) or bytes(STATE_BYTES) for row in rows)
+        """Of URL, size and etag of some rows, as listed; uint8 [len(rows), 16], zeros where there is no such object."""
+        gone = bytes(STATE_BYTES)
+        found = b"".join(gone if self._sizes[row] == _LOST else self._file(int(row)).state() for row in rows)
         return np.frombuffer(found, np.uint8).reshape(-1, STATE_BYTES)
 
     def known_digest(self, row: int) -> bytes | None:

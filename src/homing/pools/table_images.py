@@ -66,13 +66,11 @@ class TableImages:
         """The size of the bytes, which are read for it."""
         return len(self.read(row))
 
-    def state(self, row: int) -> bytes | None:
-        """Changes with the table's file, the row, and the file that the table names, if any."""
-        found = self.states(np.array([row], np.int64))[0].tobytes()
-        return found if any(found) else None
-
     def states(self, rows: StoreRows) -> npt.NDArray[np.uint8]:
-        """`state` of some rows, uint8 [len(rows), 16]; zeros where the table's file is gone."""
+        """Changes with the table's file, the row, and the file that the table names.
+
+        uint8 [len(rows), 16]; zeros where the table's file is gone.
+        """
         rows = np.asarray(rows, np.int64)
         found = np.zeros((len(rows), STATE_BYTES), np.uint8)
         places = np.searchsorted(self.starts, rows, side="right") - 1
