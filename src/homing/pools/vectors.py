@@ -22,7 +22,8 @@ Array = npt.NDArray[Any]
 
 _HELD_BYTES = 1 << 30
 """Of features in a column that are kept decoded; of more, a block at a time is."""
-_FILES = (".npy", ".safetensors")
+FILES = (".npy", ".safetensors")
+"""What a file of features ends with."""
 _TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _MOST_HEADER = 100_000_000  # bytes, as safetensors itself has it
 
@@ -52,7 +53,7 @@ def open_vectors(table: Table, features: str) -> Vectors:
     Raises:
         DataError: It is not there, holds something else than N rows of as many numbers, or cannot be read.
     """
-    if features.endswith(_FILES):
+    if features.endswith(FILES):
         vectors: Vectors = _mapped(Path(features))
         if len(vectors) != len(table):
             raise DataError(

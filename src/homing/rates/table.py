@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -225,10 +226,8 @@ class RateTable:
             if values is not None and len(values) != self.num_rows:
                 raise DataError(f"{len(values)} values of {name} for {self.num_rows} rows; give one per row")
         numbers = {"rate": self.rates, "target_alignment": self.alignments, "visits": self.visits}
-        with open_whole(Path(path)) as file:
-            writer = RatesWriter(file, has_suggested=False)
+        with open_whole(Path(path)) as file, closing(RatesWriter(file, has_suggested=False)) as writer:
             writer.add({**texts, **{name: values.cpu().numpy() for name, values in numbers.items()}})
-            writer.close()
 
     def load(self, path: str | Path, ids: Sequence[str]) -> int:
         """Take up what was saved, each row by its id: rows may be reordered, new or gone.
