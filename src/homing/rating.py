@@ -120,7 +120,7 @@ def score_rows(
     """
     asked = _asked_of(run)
     check_output(output, [table, asked.source, asked.target])
-    if features is None and asked.features.endswith(FILES):
+    if features is None and asked.features.lower().endswith(FILES):
         raise DataError(
             f"{run}: features of its rows came from {asked.features}; say with --features where those of {table} lie"
         )

@@ -105,17 +105,20 @@ class Direction(Mapping[str, Tensor]):
 
     def _average(self, name: str) -> Tensor:
         """What is kept of a parameter, in its own precision and memory format; zeros before the first update."""
-        kept, parameter = self._averages.get(name), self._parameters[name]
+        kept = self._averages.get(name)
+        if isinstance(kept, SixteenBits):
+            return kept.whole()
+        parameter = self._parameters[name]
         if kept is None:
             return torch.zeros_like(parameter, requires_grad=False)
-        return kept.whole() if isinstance(kept, SixteenBits) else kept.to(parameter.dtype)
+        return kept if self._dtype is None else kept.to(parameter.dtype)
 
     def _put(self, name: str, average: Tensor) -> None:
         """Keep a tensor of the parameter's own precision and memory format, as small as it may be."""
-        if self._dtype is None and SixteenBits.pays(average):
-            self._averages[name] = SixteenBits.of(average)
+        if self._dtype is not None:
+            self._averages[name] = average.to(self._dtype)
         else:
-            self._averages[name] = average.to(self._dtype or average.dtype)
+            self._averages[name] = SixteenBits.of(average) if SixteenBits.pays(average) else average
 
     @torch.no_grad()
     def towards(self, reference: Mapping[str, Tensor]) -> None:

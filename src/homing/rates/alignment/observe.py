@@ -228,6 +228,8 @@ class _Step:
             if not tensors:
                 raise AlignmentError("the model was called without a tensor that has a batch dimension")
             batch = tensors[0].shape[0]
+            if not batch:
+                raise AlignmentError("the batch is empty; observe steps with at least one sample")
             if self._wants_probe and batch > 1 and tensors[0].is_floating_point():
                 self._probe(args, kwargs, batch)
             self.losses.batch = batch
@@ -294,6 +296,10 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
     if isinstance(direction, Direction):
         shapes = direction.shapes
     else:
+        wrong = next((name for name in parameters if not isinstance(direction[name], Tensor)), None)
+        if wrong is not None:
+            kind = type(direction[wrong]).__name__
+            raise AlignmentError(f"the direction's {wrong} is of the type {kind}; give tensors")
         shapes = {name: direction[name].shape for name in parameters}
     for name, parameter in parameters.items():
         if shapes[name] != parameter.shape:
