@@ -25,6 +25,9 @@ CASES = [
     {"stage": "rates_file", "rows": 10_000_000, "classes": CLASSES},
     {"stage": "corpus", "rows": 1_000_000, "classes": CLASSES},
     {"stage": "corpus", "rows": 10_000_000, "classes": CLASSES},
+    {"stage": "corpus_webdataset", "rows": 1_000_000, "classes": CLASSES},
+    {"stage": "corpus_lance", "rows": 1_000_000, "classes": CLASSES},
+    {"stage": "corpus_parquet", "rows": 1_000_000, "classes": CLASSES},
     {"stage": "report", "rows": 1_000_000, "classes": CLASSES},
     {"stage": "score", "rows": 1_000_000, "classes": 4},
 ]
@@ -57,8 +60,8 @@ def blocks(rows: int) -> Iterator[tuple[int, int]]:
     return ((start, min(rows, start + BLOCK)) for start in range(0, rows, BLOCK))
 
 
-def draw_run(folder: Path, rows: int) -> None:
-    """The folder of a run that stopped after its rates."""
+def draw_run(folder: Path, rows: int, source: str = "pool") -> None:
+    """The folder of a run that stopped after its rates, of a source beside it."""
     from homing.rates.rates_writer import RatesWriter
 
     folder.mkdir()
@@ -67,10 +70,11 @@ def draw_run(folder: Path, rows: int) -> None:
         for start, stop in blocks(rows):
             writer.add(columns_of(start, stop, CLASSES))
         writer.close()
-    data = {"source": {"num_samples": rows}, "classes": []}
+    data = {"source": {"name": "pool", "digest": "0", "num_samples": rows}, "classes": []}
     results = {"headline": "none", "target": None, "rates": {}, "data": data, "warnings": [], "dropped": []}
     (folder / "results.json").write_text(json.dumps(results))
     pools = {role: {"path": str(folder.parent / "pool"), "name": "pool"} for role in ("source", "target")}
+    pools["source"] |= {"path": str(folder.parent / source)} | ({} if source == "pool" else {"id_column": "id"})
     (folder / "recipe.yaml").write_text(json.dumps({"data": pools, "training": {"steps": 1}}))
     (folder.parent / "pool").mkdir()
 
@@ -123,6 +127,24 @@ def run_resample(folder: Path, rows: int) -> float:
 def run_column(folder: Path, rows: int) -> float:
     """Ids and rates alone."""
     return run_corpus(folder, rows, column_only=True)
+
+
+def draw_table(folder: Path, rows: int) -> None:
+    """A run over a table of as many rows, each with one of a few pictures in it."""
+    draw_run(folder / "run", rows, "pool.parquet")
+    drawn = pa.array([picture(number) for number in range(64)], pa.binary())
+    schema = pa.schema([("id", pa.string()), ("label", pa.string()), ("image", pa.binary())])
+    with pq.ParquetWriter(folder / "pool.parquet", schema) as writer:
+        for start, stop in blocks(rows):
+            known = columns_of(start, stop, CLASSES)
+            pictures = drawn.take(pa.array(np.arange(start, stop) % len(drawn)))
+            columns = [known["sample_id"], known["label"].cast(pa.string()), pictures]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=8_192)
+
+
+def run_form(form: str) -> Callable[[Path, int], float]:
+    """Every row with its picture, in one of the forms."""
+    return lambda folder, rows: run_corpus(folder, rows, form=form)
 
 
 def run_report(folder: Path, rows: int) -> float:
@@ -198,6 +220,7 @@ PARTS: dict[str, Work] = {
     "corpus": (with_run, run_corpus),
     "corpus_resample": (with_run, run_resample),
     "corpus_column": (with_run, run_column),
+    **{f"corpus_{form}": (draw_table, run_form(form)) for form in ("webdataset", "lance", "parquet")},
     "report": (with_run, run_report),
     "score": (draw_pool, run_score),
 }

@@ -1,11 +1,12 @@
-"""`homing rate`: rates for rows of tables by features that they bring along. No picture is scanned, no model built."""
+"""`homing rate`, and `score` of its runs: rates for rows of tables by features that they bring along."""
 
 from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,27 @@ import numpy as np
 import torch
 
 from homing.errors import DataError
+from homing.outputs.artefact import open_whole
+from homing.outputs.pool_paths import check_output
 from homing.outputs.rated_rows import RatedRows, shown_of, write_rated
+from homing.outputs.rates_table import table_writer
 from homing.outputs.report.pictures import Shown
 from homing.outputs.run_folder import check_new_folder, new_folder
+from homing.outputs.run_kinds import results_of
+from homing.outputs.scored_rows import scored_columns
+from homing.outputs.scorer_file import open_rows_scorer
 from homing.pools.class_matching import classes_of_both
 from homing.pools.class_names import quoted
 from homing.pools.pool import Pool
 from homing.pools.reading import read_rows
 from homing.pools.tables import Table
-from homing.pools.vectors import open_vectors
+from homing.pools.vectors import FILES, Vectors, open_vectors
 from homing.progress import Progress
-from homing.rates.learned.blocks import ArrayFeatures
+from homing.rates.learned.blocks import ArrayFeatures, check_finite
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.judge import FOLDS
 from homing.rates.learned.learner import learn_rates
+from homing.rates.rates_writer import ROW_GROUP, RatesWriter
 from homing.recipe.data import PoolSpec
 
 
@@ -80,6 +88,80 @@ def rate_rows(asked: Asked, output: Path, progress: Progress, *, overwrite: bool
     rated = _learned(asked, progress)
     with new_folder(output, pools, rated.digest, overwrite=overwrite):
         return write_rated(output, rated, seconds=time.monotonic() - started)
+
+
+def score_rows(
+    run: Path,
+    table: str,
+    output: Path,
+    progress: Progress,
+    *,
+    features: str | None = None,
+    label: str | None = None,
+    id: str | None = None,
+) -> dict[str, Any]:
+    """Rate rows that a run of `rate_rows` never saw, by the descriptors and φ that it learned.
+
+    Args:
+        run: Its folder.
+        table: As in `Asked`.
+        output: File to write, .parquet or .csv, with the columns of `rates.parquet`; it is there whole or not at all.
+        progress: Says how far it is.
+        features: As in `Asked`, where they are called otherwise than in the run.
+        label: The same.
+        id: The same.
+
+    Returns:
+        `output`, `num_samples`, `mean_rate`, and `bad`, which is 0.
+
+    Raises:
+        RecipeError: The output touches a table.
+        DataError: The table or its features cannot be used, or a class is none of the run's.
+    """
+    asked = _asked_of(run)
+    check_output(output, [table, asked.source, asked.target])
+    if features is None and asked.features.lower().endswith(FILES):
+        raise DataError(
+            f"{run}: features of its rows came from {asked.features}; say with --features where those of {table} lie"
+        )
+    scorer, classes = open_rows_scorer(run / "scorer")
+    pool, rows = _rows_of(replace(asked, label=label or asked.label, id=id or asked.id), table)
+    labels, vectors = torch.from_numpy(pool.label_indices(classes)), open_vectors(rows, features or asked.features)
+    width = len(scorer.likeness) - 1
+    if vectors.shape[1] != width:
+        raise DataError(
+            f"{table}: has features of {vectors.shape[1]:,} numbers, and those of {run} have {width:,}; take the"
+            " features of both from one model"
+        )
+    total = 0.0
+    with (
+        progress.stage("score", len(pool)) as advance,
+        open_whole(output) as file,
+        closing(RatesWriter(file, open_table=partial(table_writer, output))) as written,
+    ):
+        for start in range(0, len(pool), ROW_GROUP):
+            block = slice(start, min(start + ROW_GROUP, len(pool)))
+            scores = scorer(_finite(vectors, block, table), labels[block])
+            written.add(scored_columns(pool, block, scores, labels[block], classes))
+            total += float(scores.rates.sum(dtype=torch.float64))
+            advance(len(scores.rates))
+    return {"output": str(output), "num_samples": len(pool), "mean_rate": total / len(pool), "bad": 0}
+
+
+def _asked_of(run: Path) -> Asked:
+    try:
+        return Asked(**results_of(run)["asked"])
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{run / 'results.json'}: is damaged ({error}); rate the source again") from error
+
+
+def _finite(vectors: Vectors, rows: slice, table: str) -> torch.Tensor:
+    features = torch.from_numpy(np.array(vectors[rows], np.float32))
+    try:
+        check_finite(features, "new", rows.start)
+    except DataError as error:
+        raise DataError(f"{table}: {error}") from error
+    return features
 
 
 def shown_of_run(run: Path) -> Shown | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from homing.outputs.artefact import open_whole
 from homing.outputs.pool_paths import check_output
 from homing.outputs.rates_table import table_writer
 from homing.outputs.run_folder import pools_of
-from homing.outputs.run_kinds import check_has_scorer
+from homing.outputs.run_kinds import check_one_target
+from homing.outputs.scored_rows import scored_columns
 from homing.outputs.scorer_folder import SavedScorer, open_scorer
 from homing.pools.images import BadImage, Images
-from homing.pools.pool import Pool
 from homing.pools.reading import read_pool
 from homing.progress import Progress
 from homing.rates.learned.scorer import Scores
@@ -50,7 +51,7 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
         RecipeError: The output touches a pool.
         DataError: The run holds no scorer, the pool cannot be read, or a class is none of the run's.
     """
-    check_has_scorer(run)
+    check_one_target(run)
     recipe = recipe_of_run(run)
     check_output(output, [data.path, *pools_of(recipe)])
     if recipe.is_multi_label:
@@ -76,16 +77,18 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     bad: list[BadImage] = []
     total = 0.0
     try:
-        with progress.stage("score", len(pool)) as advance, open_whole(output) as file:
-            written = RatesWriter(file, open_table=partial(table_writer, output))
+        with (
+            progress.stage("score", len(pool)) as advance,
+            open_whole(output) as file,
+            closing(RatesWriter(file, open_table=partial(table_writer, output))) as written,
+        ):
             start = 0
             for scores, unreadable in _in_blocks(_scored(saved, pictures, labels, device, advance)):
                 stop = start + len(scores.rates)
-                written.add(_columns(pool, slice(start, stop), scores, labels[start:stop], saved.classes))
+                written.add(scored_columns(pool, slice(start, stop), scores, labels[start:stop], saved.classes))
                 total += float(scores.rates.sum(dtype=torch.float64))
                 bad += unreadable
                 start = stop
-            written.close()
     finally:
         images.close()
     mean = total / max(1, len(pool) - len(bad))
@@ -146,19 +149,3 @@ def _rows(scores: Scores, rows: slice) -> Scores:
     """Some rows, sharing memory."""
     rates, likeness, consistency, best = (values[rows] for values in _tensors(scores))
     return Scores(rates, likeness, consistency, best)
-
-
-def _columns(pool: Pool, rows: slice, scores: Scores, own: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
-    """A block of a rates file; a class is suggested where it is not the label's own."""
-    import pyarrow as pa
-
-    best = own if scores.best is None else scores.best
-    return {
-        "sample_id": pool.ids[rows].to_arrow(),
-        "source": pool.sources[rows].to_arrow(),
-        "label": pool.labels[rows].to_arrow(),
-        "rate": scores.rates.numpy(),
-        "target_likeness": scores.target_likeness.numpy(),
-        "label_consistency": scores.label_consistency.numpy(),
-        "suggested_label": pa.array(classes, pa.string()).take(pa.array(best.numpy(), mask=(best == own).numpy())),
-    }

@@ -1,6 +1,7 @@
 """Every code block of docs/alignments.md runs as it is printed."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from homing.rates import Direction, RateTable
 from homing.rates.rates_by_id import rates_by_id
+from processes import together
 
 torch.set_num_threads(1)
 
@@ -89,3 +91,47 @@ def test_lightning_keeps_its_rates_and_goes_on_with_them(tmp_path, monkeypatch):
     assert table.column_names == COLUMNS
     assert table["rate"].to_pylist() == rates.rates.tolist()
     assert rates_by_id(Path("rates.parquet"), ["image-7", "image-3"]).tolist() == rates.rates[[7, 3]].tolist()
+
+
+def _trained_and_resumed(folder: Path) -> None:
+    """The Trainer's whole run, and its second half from a checkpoint, in this process's share."""
+    os.chdir(folder)
+    page = run("setup", "trainer", "keep")
+    tables = {}
+    for name, checkpoint in (("whole", None), ("again", "trainer/checkpoint-3")):
+        trainer = steady(page)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        tables[name] = trainer.rates.state_dict()
+    torch.save(tables, folder / f"{os.environ['RANK']}.pt")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers.*")
+def test_a_trainer_in_two_processes_has_one_table_and_goes_on_with_it(tmp_path):
+    together(_trained_and_resumed, 2, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in ("whole", "again"):
+        assert all(torch.equal(first[name][key], second[name][key]) for key in first[name])
+    assert int(first["whole"]["visits"].sum()) == 6 * 32  # of 48 rows each: accelerate fills the last batches up
+    assert torch.equal(first["whole"]["visits"], first["again"]["visits"])
+    assert torch.allclose(first["whole"]["rate"], first["again"]["rate"], atol=1e-5)
+    assert first["whole"]["rate"].std() > 0
+    table = pq.read_table(tmp_path / "trainer" / "rates.parquet")
+    assert table["rate"].to_pylist() == first["again"]["rate"].tolist()
+
+
+def _in_lightning(folder: Path) -> None:
+    os.chdir(folder)
+    BLOCKS["lightning"] = BLOCKS["lightning"].replace(
+        'accelerator="cpu",', 'accelerator="cpu", devices=2, strategy="ddp",'
+    )
+    rates = run("setup", "lightning")["rates"]
+    torch.save(rates.state_dict(), folder / f"{os.environ['RANK']}.pt")
+
+
+def test_lightning_in_two_processes_has_one_table_and_goes_on_with_it(tmp_path):
+    together(_in_lightning, 2, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert first["visits"].tolist() == [2] * 48
+    assert first["rate"].std() > 0
+    assert pq.read_table(tmp_path / "rates.parquet")["rate"].to_pylist() == first["rate"].tolist()

@@ -37,6 +37,7 @@ def ran(tmp_path_factory):
     draw_folder(folder / "new-images", 2, seed=3, share_dark=1)
     draw_rows(folder / "rows.parquet", 60, seed=4)
     draw_rows(folder / "mine.parquet", 12, seed=5)
+    draw_rows(folder / "new-rows.parquet", 9, seed=6)
     small = ["model.image_size=48", "rates.folds=2", "training.workers=0", "data.source.label_column=null"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -63,7 +64,7 @@ def run(name):
 
 
 def test_the_commands_leave_what_the_page_says(ran):
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
     assert pq.read_table(ran / "rates" / "rates.parquet").num_rows == 24
     assert len(pandas.read_csv(ran / "rates.csv")) == 24
     assert [path.name for path in sorted((ran / "shards").glob("*.tar"))] == ["target-000000.tar", "train-000000.tar"]
@@ -71,6 +72,7 @@ def test_the_commands_leave_what_the_page_says(ran):
     assert pq.read_table(ran / "drawn" / "data").num_rows == 40
     assert pq.read_table(ran / "new.parquet").num_rows == 6
     assert pq.read_table(ran / "rated" / "rates.parquet").num_rows == 60
+    assert pq.read_table(ran / "new-rows-rated.parquet").num_rows == 9
 
 
 def test_every_block_is_named_and_run():
@@ -108,15 +110,19 @@ def test_fiftyone_is_given_files_that_are_there(ran, monkeypatch):
     monkeypatch.chdir(ran)
     samples = run("fiftyone")["dataset"]
     assert len(samples) == 24
-    assert all(Path(sample["filepath"]).is_file() and sample["rate"] >= 0 for sample in samples)
+    assert all(Path(sample["filepath"]).is_file() and type(sample["rate"]) is float for sample in samples)
     assert samples[0]["ground_truth"] == {"label": Path(samples[0]["filepath"]).parent.name}
 
 
-def test_cleanlab_has_its_columns(ran, monkeypatch):
+def test_cleanlab_leaves_out_what_is_probably_wrong(ran, monkeypatch):
     monkeypatch.chdir(ran)
-    issues = run("cleanlab")["issues"]
+    page = run("cleanlab")
+    issues, learner = page["issues"], page["model"]
     assert {"is_label_issue", "label_score", "given_label", "predicted_label"} <= set(issues.columns)
     assert issues.label_score.between(0, 1).all()
+    assert issues.predicted_label.notna().all()
+    assert learner.get_label_issues().is_label_issue.tolist() == page["found"].tolist()
+    assert learner.predict(page["pixels"]).shape == (24,)
 
 
 def test_several_targets_as_printed_are_a_recipe():

@@ -49,6 +49,22 @@ def test_direction_of_another_shape():
         pass
 
 
+def test_direction_of_something_else_than_tensors():
+    model = patches()
+    direction = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    with (
+        pytest.raises(AlignmentError, match="is of the type ndarray; give tensors"),
+        Alignment(model).observe(direction),
+    ):
+        pass
+
+
+def test_an_empty_batch():
+    model = patches()
+    with pytest.raises(AlignmentError, match="the batch is empty"), Alignment(model).observe(direction_of(model)):
+        model(batch()[0][:0])
+
+
 def test_values_before_any_observation():
     with pytest.raises(AlignmentError, match="nothing was observed"):
         Alignment(patches()).values()

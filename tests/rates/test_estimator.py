@@ -154,8 +154,11 @@ def test_it_passes_the_checks_of_scikit_learn():
 
 BAD = {
     "another length": ((SOURCE_X, SOURCE_Y[1:], TARGET_X, TARGET_Y), "600 source rows of features and 599 labels"),
-    "another width": ((SOURCE_X, SOURCE_Y, TARGET_X[:, 1:], TARGET_Y), "X has 23 features"),
-    "no target": ((SOURCE_X, SOURCE_Y, TARGET_X[:0], TARGET_Y[:0]), "0 sample"),
+    "another width": (
+        (SOURCE_X, SOURCE_Y, TARGET_X[:, 1:], TARGET_Y),
+        r"X has 23 features, .*\(features of the target rows\)",
+    ),
+    "no target": ((SOURCE_X, SOURCE_Y, TARGET_X[:0], TARGET_Y[:0]), r"0 sample.*\(features of the target rows\)"),
     "small target": ((SOURCE_X, SOURCE_Y, TARGET_X[:3], TARGET_Y[:3]), "3 labelled .* fewer than the 5 folds"),
     "one class": (
         (SOURCE_X, SOURCE_Y == "x", TARGET_X, TARGET_Y == "x"),
@@ -165,7 +168,10 @@ BAD = {
         (SOURCE_X, SOURCE_Y, TARGET_X, ["elk"] * 24),
         "the target has the label 'elk', which no source",
     ),
-    "not a number": ((np.where(SOURCE_X > 4, np.nan, SOURCE_X), SOURCE_Y, TARGET_X, TARGET_Y), "contains NaN"),
+    "not a number": (
+        (np.where(SOURCE_X > 4, np.nan, SOURCE_X), SOURCE_Y, TARGET_X, TARGET_Y),
+        r"^Input X contains NaN \(features of the source rows\); give finite numbers .* all rows$",
+    ),
     "label not a number": ((SOURCE_X, np.full(600, np.nan), TARGET_X, TARGET_Y), "y of the source contains NaN"),
     "no labels": ((SOURCE_X, SOURCE_Y, TARGET_X, None), "the target rows have no labels"),
     "labels missing": (
@@ -190,7 +196,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_pools_are_refused_in_one_sentence(kind):
     pools, message = BAD[kind]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         RateLearner().fit(*pools)
 
 

@@ -94,6 +94,15 @@ def test_the_same_seed_gives_the_same_plan():
     assert first.judged == second.judged
 
 
+def test_lists_are_as_good_as_tensors():
+    evidence = hidden_matches(seed=4)
+    names = ("source_features", "source_labels", "target_features", "target_labels")
+    lists = Evidence(**{name: getattr(evidence, name).tolist() for name in names}, num_classes=NUM_CLASSES)
+    assert torch.equal(learn_rates(lists).rates, learn_rates(evidence).rates)
+    with pytest.raises(DataError, match="source_features are lists of many lengths"):
+        replace(lists, source_features=[[1.0], [1.0, 2.0]])
+
+
 def test_a_given_target_weight_is_kept():
     plan = learn_rates(hidden_matches(seed=4), target_weight=7.0)
     assert plan.target_weight == 7.0

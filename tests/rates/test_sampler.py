@@ -201,6 +201,11 @@ def test_rates_of_a_file_by_id(tmp_path):
         RateSampler.from_parquet(path, [*wanted[:2], "a.png", "b.png"])
     with pytest.raises(DataError, match=r"the id '7\.png' occurs twice"):
         RateSampler.from_parquet(path, [*wanted, "7.png"])
+    with pytest.raises(DataError, match=r"is a folder; give the rates\.parquet in it"):
+        RateSampler.from_parquet(tmp_path, wanted)
+    for no_ids in (None, [1, 2], "7.png"):
+        with pytest.raises(DataError, match=r"ids are (of the type NoneType|no texts)"):
+            RateSampler.from_parquet(path, no_ids)
     with pytest.raises(DataError, match=r"no such file; give the rates\.parquet of a run"):
         RateSampler.from_parquet(tmp_path / "none.parquet", wanted)
     pq.write_table(pa.table({"sample_id": ["a", "b", "a"], "rate": [1.0, 2.0, 3.0]}), path)

@@ -1,5 +1,7 @@
 """A rate follows its sample: through updates, duplicates, files and processes."""
 
+import numpy as np
+import pandas
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -141,15 +143,57 @@ def test_rows_that_are_none(rows, values):
         learned().update(rows, values)
 
 
+@pytest.mark.parametrize("rows", [3, slice(3), "a", None, [[1]], [1.5], {1}])
+def test_what_is_no_list_of_rows_is_told(rows):
+    with pytest.raises(DataError, match=r"rows (have shape|are of the type)"):
+        learned()[rows]
+
+
+def test_rows_and_values_may_be_arrays_or_lists():
+    tables = [learned() for _ in range(3)]
+    tables[0].update(torch.tensor([1, 2]), torch.tensor([1.0, 3.0]))
+    tables[1].update(np.array([1, 2]), np.array([1.0, 3.0]))
+    tables[2].update([1, 2], [1.0, 3.0])
+    assert torch.equal(tables[0].rates, tables[1].rates)
+    assert torch.equal(tables[0].rates, tables[2].rates)
+    assert torch.equal(tables[0][np.array([2, 1])], tables[0].rates[[2, 1]])
+
+
 def test_labels_out_of_range():
-    with pytest.raises(DataError, match="0 to 0"):
+    with pytest.raises(DataError, match=r"labels are \[1\]; this table has the classes 0 to 0: give .* num_classes"):
         learned().update(torch.tensor([1]), torch.ones(1), torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (range(20), "ids are no texts: the first of them is 0"),
+        (["a", *range(19)], "the id 0 is no text"),
+        ("abcdefghijklmnopqrst", "ids are no texts: a single one is given"),
+        ([None] * 20, "ids are no texts: the first of them is None"),
+    ],
+)
+def test_ids_that_are_no_texts_are_refused(ids, message, tmp_path):
+    for save in (learned().save, learned().save_rates):
+        with pytest.raises(DataError, match=message):
+            save(tmp_path / "file", ids)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_is_not_there_and_labels_that_are_no_texts_are_told(tmp_path):
+    ids = [str(row) for row in range(20)]
+    for save in (learned().save, learned().save_rates):
+        with pytest.raises(DataError, match="none: no such folder for file; make it first"):
+            save(tmp_path / "none" / "file", ids)
+    with pytest.raises(DataError, match="values of label are no texts: the first of them is 1"):
+        learned().save_rates(tmp_path / "file", ids, labels=[1] * 20)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         {"num_rows": 0},
+        {"num_rows": 3.5},
         {"learning_rate": 0.0},
         {"momentum": 1.0},
         {"decay": 1.1},
@@ -185,6 +229,18 @@ def test_saved_and_loaded_goes_on_bit_for_bit(tmp_path):
         each.update(torch.tensor([1, 2]), torch.tensor([0.5, -2.0]))
     assert equal(table, loaded)
     assert equal(table, restored)
+
+
+def test_ids_may_be_a_series_of_any_index(tmp_path):
+    table, ids = learned(), pandas.Series([f"image-{row}" for row in range(20)], index=range(100, 120))
+    table.save(tmp_path / "rates", ids)
+    assert RateTable(20).load(tmp_path / "rates", ids) == 20
+    table.save_rates(tmp_path / "rates.parquet", ids)
+    assert rates_by_id(tmp_path / "rates.parquet", ids[::-1]).tolist() == table.rates.flip(0).tolist()
+    with pytest.raises(DataError, match="the id 'image-19' occurs twice"):
+        table.save(tmp_path / "rates", ids.where(ids != "image-18", "image-19"))
+    with pytest.raises(DataError, match="the first of them 'other'"):
+        rates_by_id(tmp_path / "rates.parquet", ids.where(ids != "image-18", "other"))
 
 
 def test_ids_must_be_unique_and_complete(tmp_path):

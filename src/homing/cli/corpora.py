@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,7 @@ from homing.terminal import counted
 
 if TYPE_CHECKING:
     from homing.features.cache import Entry
+    from homing.pools.images import BadImage
     from homing.recipe.data import PoolSpec
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
@@ -98,8 +99,16 @@ def pools_of(run_folder: Path) -> tuple[Sequence[PoolSpec], PoolSpec]:
 
 def score(
     run_folder: RunArgument,
-    data: Annotated[str, typer.Argument(metavar="POOL", help="labelled images: any pool that a recipe takes")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="POOL", help="labelled images: any pool that a recipe takes; of a run of `homing rate`: a table"
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write, .parquet or .csv")],
+    features: Annotated[
+        str | None, typer.Option(help="of a run of `homing rate`: column or file of features, where it is another")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="split of a saved dataset, or sub-folder")] = None,
     id_column: Annotated[str | None, typer.Option(help="column with a unique id")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the class")] = None,
@@ -114,33 +123,38 @@ def score(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rate images that a run never saw, by what it learned; nothing is trained.
+    """Rate images, or rows with features, that a run never saw, by what it learned; nothing is trained.
 
     Example: homing score runs/mine new-images --output new.parquet
     """
     from homing.outputs.rates_table import check_new_file
 
     check_new_file(output, overwrite=overwrite)
-    from homing.predict import describe_bad
+    from homing.outputs.run_kinds import is_of_rows
     from homing.progress import Progress
-    from homing.score import score as score_images
 
-    pool = pool_of(
-        data,
-        split=split,
-        id_column=id_column,
-        label_column=label_column,
-        image_column=image_column,
-        root=root,
-        where=where,
-        separator=separator,
-        config=config,
-        revision=revision,
-        rename=renamed(rename),
-    )
-    bad, summary = score_images(run_folder, pool, output, Progress(quiet=quiet))
+    columns = {"id_column": id_column, "label_column": label_column}
+    more: dict[str, Any] = {"split": split, "image_column": image_column, "root": root, "where": where}
+    more |= {"separator": separator, "config": config, "revision": revision, "rename": renamed(rename)}
+    if is_of_rows(run_folder):
+        from homing.rating import score_rows
+
+        if wrong := [name for name, value in more.items() if value]:
+            option = f"--{wrong[0].replace('_', '-')}"
+            raise RecipeError(f"{option}: is of pools of images, and {run_folder} rated rows of tables; leave it out")
+        found = {"features": features, "id": id_column, "label": label_column}
+        summary = score_rows(run_folder, data, output, Progress(quiet=quiet), **found)
+        bad: list[BadImage] = []
+    else:
+        from homing.score import score as score_images
+
+        if features is not None:
+            raise RecipeError(f"--features: {run_folder} makes features of images by itself; leave it out")
+        bad, summary = score_images(run_folder, pool_of(data, **columns, **more), output, Progress(quiet=quiet))
     answer(f"{output}: {counted(summary['num_samples'], 'rate')}, mean {summary['mean_rate']:.3f}", summary, as_json)
     if bad:
+        from homing.predict import describe_bad
+
         raise DataError(f"{describe_bad(bad, summary['num_samples'])}\nthey have rate 0; all others were rated")
 
 

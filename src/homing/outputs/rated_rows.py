@@ -19,6 +19,7 @@ from homing.outputs.provenance import describe_data, versions
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import write_report
 from homing.outputs.report.pictures import Shown
+from homing.outputs.scorer_file import save_rows_scorer
 from homing.outputs.thumbnails import pictures_of, rows_by_id
 from homing.pools.class_matching import union_warnings
 from homing.pools.pool import NoImages, Pool
@@ -77,6 +78,8 @@ def write_rated(folder: Path, rated: RatedRows, *, seconds: float) -> dict[str, 
         suggested=suggested,
         classes=rated.classes,
     )
+    assert plan.scorer is not None
+    save_rows_scorer(folder / "scorer", plan.scorer, rated.classes)
     results = _results(rated, seconds)
     write_report(folder, shown_of(source, rated.table, rated.asked["text"]), results=results)
     write_json(folder / "results.json", results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,7 @@ def write_rates(
     """
     numbers = {"rate": rates, "visits": visits, **descriptors}
     names = pa.array(classes, pa.string())
-    with open_whole(path) as file:
-        writer = RatesWriter(file, groups, has_suggested=suggested is not None)
+    with open_whole(path) as file, closing(RatesWriter(file, groups, has_suggested=suggested is not None)) as writer:
         for start in range(0, len(source), ROW_GROUP):
             rows = slice(start, min(len(source), start + ROW_GROUP))
             columns: dict[str, Any] = {name: values[rows].cpu().numpy() for name, values in numbers.items()}
@@ -60,7 +60,6 @@ def write_rates(
             ids, sources, labels = zip(*dropped, strict=True)
             nothing = np.zeros(len(ids), np.float32)
             writer.add({"sample_id": ids, "source": sources, "label": labels, "rate": nothing})
-        writer.close()
 
 
 def _slice_of(texts: Any, rows: slice) -> Any:

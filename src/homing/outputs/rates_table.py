@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,11 +58,9 @@ def write_pieces(path: Path, schema: Any, pieces: Iterable[Any]) -> None:
     """Write record batches into a file, which is there whole or not at all."""
     import pyarrow as pa
 
-    with open_whole(path) as file:
-        writer = table_writer(path, file, schema)
+    with open_whole(path) as file, closing(table_writer(path, file, schema)) as writer:
         for piece in pieces:
             writer.write_table(pa.Table.from_batches([piece]).cast(schema))
-        writer.close()
 
 
 def check_new_file(path: Path, *, overwrite: bool = False) -> None:

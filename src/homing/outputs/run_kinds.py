@@ -25,18 +25,9 @@ def check_one_target(run: Path) -> None:
         raise DataError(f"{run}: is a run over several targets, each in a folder of its own; give one of {places}")
 
 
-def check_has_scorer(run: Path) -> None:
-    """Whether a run can rate pictures that it never saw; one that is not finished yet is not asked.
-
-    Raises:
-        DataError: It is one over several targets, or rated the rows of tables.
-    """
-    check_one_target(run)
-    if "asked" in _results(run):
-        raise DataError(
-            f"{run}: holds rates of tables whose rows brought their features along, and knows no backbone to look at"
-            " pictures with; rate new rows with `homing rate`, or in Python with RateLearner.score_samples"
-        )
+def is_of_rows(run: Path) -> bool:
+    """Whether a run rated the rows of tables, which brought their features along."""
+    return "asked" in _results(run)
 
 
 def check_has_model(run: Path) -> None:

@@ -23,6 +23,7 @@ from homing.features.cache import backbone_digest
 from homing.models.backbone import Preprocessing, architecture_of, build_model
 from homing.models.parts import classifiers_of
 from homing.outputs.artefact import folder_whole, write_json
+from homing.outputs.scorer_file import read_scorer, write_scorer
 from homing.rates.learned.scorer import Scorer
 
 FORMAT = 1
@@ -71,7 +72,7 @@ def save_scorer(
     }
     with folder_whole(folder, into_existing=True) as unfinished:
         (unfinished / "backbone.safetensors").write_bytes(save_tensors(body))
-        (unfinished / "scorer.safetensors").write_bytes(save_tensors(_contiguous(saved.scorer)))
+        write_scorer(unfinished, saved.scorer)
         write_json(unfinished / "scorer.json", about)
 
 
@@ -100,7 +101,7 @@ def open_scorer(folder: Path) -> SavedScorer:
         model.load_state_dict(load_file(folder / "backbone.safetensors"), strict=False)
         if backbone_digest(model) != about["backbone_digest"]:
             raise DataError(f"{folder}: the backbone is not the one that was saved; run the recipe again")
-        scorer = Scorer.from_tensors(load_file(folder / "scorer.safetensors"))
+        scorer = read_scorer(folder)
         classes, precision = tuple(map(str, about["classes"])), str(about["precision"])
     except FileNotFoundError as error:
         raise DataError(
@@ -116,10 +117,6 @@ def open_scorer(folder: Path) -> SavedScorer:
 
 def _plain(value: Tensor) -> Tensor:
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _contiguous(scorer: Scorer) -> dict[str, Any]:
-    return {name: value.contiguous() for name, value in scorer.tensors().items()}
 
 
 def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:

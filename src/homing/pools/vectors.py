@@ -22,7 +22,8 @@ Array = npt.NDArray[Any]
 
 _HELD_BYTES = 1 << 30
 """Of features in a column that are kept decoded; of more, a block at a time is."""
-_FILES = (".npy", ".safetensors")
+FILES = (".npy", ".safetensors")
+"""What a file of features ends with."""
 _TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _MOST_HEADER = 100_000_000  # bytes, as safetensors itself has it
 
@@ -52,7 +53,7 @@ def open_vectors(table: Table, features: str) -> Vectors:
     Raises:
         DataError: It is not there, holds something else than N rows of as many numbers, or cannot be read.
     """
-    if features.endswith(_FILES):
+    if features.lower().endswith(FILES):
         vectors: Vectors = _mapped(Path(features))
         if len(vectors) != len(table):
             raise DataError(
@@ -89,7 +90,10 @@ class VectorColumn:
         for part in table.parts:
             found = part.schema.field(name).type
             if not _is_of_numbers(found):
-                raise DataError(f"{part.path}: the column {name!r} is of the type {found}; lists of numbers are wanted")
+                raise DataError(
+                    f"{part.path}: the column {name!r} is of the type {found}; lists of numbers are wanted:"
+                    " write the table as parquet, or the features into a file beside it (.npy, .safetensors)"
+                )
         self._blocks, self._where = Blocks(table.parts, name), f"{table.root}: column {name!r}"
         first = self._blocks.values(0) if len(self._blocks) else pa.array([], _storage(kind))
         lengths = pc.list_value_length(first).drop_null()
@@ -185,7 +189,9 @@ def _is_list(kind: pa.DataType) -> bool:
 def _mapped(path: Path) -> Array:
     """A file of numbers [N, D], mapped into memory."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else _safetensors(path)
+        found = (
+            np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix.lower() == ".npy" else _safetensors(path)
+        )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
@@ -210,7 +216,9 @@ def _safetensors(path: Path) -> Array:
         raise DataError(f"{path}: holds the tensors {held}; a single one of shape [rows, columns] is wanted")
     ((name, entry),) = matrices.items()
     if entry["dtype"] not in _TYPES:
-        raise DataError(f"{path}: {name!r} is of the type {entry['dtype']}; allowed: {', '.join(_TYPES)}")
+        raise DataError(
+            f"{path}: {name!r} is of the type {entry['dtype']}; write it anew as one of {', '.join(_TYPES)}"
+        )
     start, end = entry["data_offsets"]
     shape, kind = tuple(entry["shape"]), np.dtype(_TYPES[entry["dtype"]])
     if end - start != np.prod(shape) * kind.itemsize or start < 0:

@@ -114,7 +114,7 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
         """
         check_is_fitted(self)
         if y is None:
-            X, codes = _validated(self, X, reset=False), None
+            X, codes = _validated(self, "new", X, reset=False), None
         else:
             X, y = self._checked("new", X, y, reset=False)
             codes = self._codes(y)
@@ -124,7 +124,7 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
     def _checked(self, role: str, features: Any, labels: Any, *, reset: bool) -> tuple[Array, Array]:
         if labels is None:
             raise DataError(f"the {role} rows have no labels: it requires y to be passed, but the target y is None")
-        features = _validated(self, features, reset=reset)
+        features = _validated(self, role, features, reset=reset)
         labels = column_or_1d(_on_cpu(labels), warn=True)
         if len(features) != len(labels):
             raise DataError(f"{len(features)} {role} rows of features and {len(labels)} labels; give one for each row")
@@ -191,14 +191,25 @@ def _classes_of(source: Array, target: Array) -> Array:
     return classes
 
 
-def _validated(learner: BaseEstimator, features: Any, *, reset: bool) -> Array:
-    """Features as a numeric array [M, D]; those that are mapped from a file as they are, to be read in blocks."""
+def _validated(learner: BaseEstimator, role: str, features: Any, *, reset: bool) -> Array:
+    """Features as a numeric array [M, D]; those that are mapped from a file as they are, to be read in blocks.
+
+    Raises:
+        DataError: They are none; begins as scikit-learn's own message does, without its advice.
+    """
     mapped = isinstance(features, np.memmap)
-    found: Array = validate_data(
-        learner,
-        _on_cpu(features),
-        reset=reset,
-        dtype=None if mapped else [np.float32, np.float64],
-        ensure_all_finite=not mapped,  # blocks are looked at as they are read
-    )
+    try:
+        found: Array = validate_data(
+            learner,
+            _on_cpu(features),
+            reset=reset,
+            dtype=None if mapped else [np.float32, np.float64],
+            ensure_all_finite=not mapped,  # blocks are looked at as they are read
+        )
+    except ValueError as error:
+        text = str(error)
+        said = text if text.startswith("The feature names") else text.splitlines()[0].rstrip(".:")
+        raise DataError(
+            f"{said} (features of the {role} rows); give finite numbers [rows, columns], of one model for all rows"
+        ) from error
     return found

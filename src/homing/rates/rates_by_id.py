@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
-from homing.rates.table_file import check_unique, digests, digests_of, match
+from homing.rates.table_file import by_position, check_unique, digests, digests_of, match
 
 _COLUMNS = ["sample_id", "rate"]
 
@@ -24,6 +24,9 @@ def rates_by_id(path: Path, ids: Sequence[str]) -> npt.NDArray[np.float32]:
     Raises:
         DataError: The file cannot be read, an id has no rate, or ids occur twice.
     """
+    if not hasattr(ids, "__len__"):
+        raise DataError(f"ids are of the type {type(ids).__name__}; give a list of str, one for each row")
+    ids = by_position(ids)
     wanted = digests(ids, len(ids))
     names, rates = _read(path)
     mine, theirs = match(wanted, check_unique(digests_of(names), names))
@@ -60,6 +63,8 @@ def _read(path: Path) -> tuple[Sequence[str], npt.NDArray[np.float32]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the rates.parquet in it")
     try:
         table = pq.read_table(path, columns=_COLUMNS)
         names = table["sample_id"].cast(pa.large_string())

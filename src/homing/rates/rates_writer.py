@@ -59,8 +59,10 @@ class RatesWriter:
 
     def close(self) -> None:
         """Write what is held, and the end of the file."""
-        self._flush(1)
-        self._file.close()
+        try:
+            self._flush(1)
+        finally:
+            self._file.close()  # else it would be tried once more when nobody listens, into a file that is closed
 
     def _flush(self, least: int) -> None:
         """Write row groups while at least so many rows are held."""

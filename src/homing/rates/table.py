@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from homing.errors import CheckpointError, DataError, DivergedError, HomingError
-from homing.rates.table_file import digests, read_table, write_table
-from homing.rates.table_rows import check_rows, merge_duplicates
+from homing.rates.table_file import check_folder, check_texts, digests, read_table, write_table
+from homing.rates.table_rows import checked_rows, merge_duplicates
+from homing.rates.whole_numbers import whole
 
 _STATE = {"rate": torch.float32, "velocity": torch.float32, "alignment": torch.float32, "visits": torch.int32}
 """16 bytes a row."""
@@ -51,7 +53,8 @@ class RateTable:
         memory: float = 0.98,
         device: torch.device | str = "cpu",
     ) -> None:
-        _check_settings(num_rows, learning_rate, momentum, decay, max_rate, num_classes, memory)
+        num_rows, num_classes = whole("num_rows", num_rows, 1), whole("num_classes", num_classes, 1)
+        _check_settings(learning_rate, momentum, decay, max_rate, memory)
         self.num_rows = num_rows
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -80,7 +83,7 @@ class RateTable:
         Raises:
             DataError: Rows are not integers, or outside of the table.
         """
-        check_rows(rows, self.num_rows)
+        rows = checked_rows(rows, self.num_rows)
         rates = self._state["rate"]
         return rates[rows.to(rates.device)].to(rows.device)
 
@@ -193,7 +196,7 @@ class RateTable:
             ids: Sample id of every row, in row order, unique.
 
         Raises:
-            DataError: Not one id per row, or ids occur twice.
+            DataError: Not one id per row, ids are no texts or occur twice, or the file cannot be written.
         """
         moments = {"seen": self._seen, "centre": self._centre, "square": self._square}
         write_table(Path(path), ids, self._state, moments)
@@ -214,7 +217,8 @@ class RateTable:
             sources: Name of every row's source; None leaves the column empty.
 
         Raises:
-            DataError: Not one id, label or source per row, or ids occur twice.
+            DataError: Not one id, label or source per row, some are no texts, ids occur twice, or the file cannot be
+                written.
         """
         from homing.outputs.artefact import open_whole
         from homing.rates.rates_writer import RatesWriter
@@ -224,11 +228,12 @@ class RateTable:
         for name, values in texts.items():
             if values is not None and len(values) != self.num_rows:
                 raise DataError(f"{len(values)} values of {name} for {self.num_rows} rows; give one per row")
+            if values is not None and name != "sample_id":
+                check_texts(values, f"values of {name}")
         numbers = {"rate": self.rates, "target_alignment": self.alignments, "visits": self.visits}
-        with open_whole(Path(path)) as file:
-            writer = RatesWriter(file, has_suggested=False)
+        check_folder(Path(path))
+        with open_whole(Path(path)) as file, closing(RatesWriter(file, has_suggested=False)) as writer:
             writer.add({**texts, **{name: values.cpu().numpy() for name, values in numbers.items()}})
-            writer.close()
 
     def load(self, path: str | Path, ids: Sequence[str]) -> int:
         """Take up what was saved, each row by its id: rows may be reordered, new or gone.
@@ -256,21 +261,17 @@ class RateTable:
 
 
 def _check_settings(
-    num_rows: int,
     learning_rate: float,
     momentum: float,
     decay: float,
     max_rate: float,
-    num_classes: int,
     memory: float,
 ) -> None:
     allowed = {
-        f"num_rows is {num_rows}; allowed: 1 and more": num_rows >= 1,
         f"learning_rate is {learning_rate}; allowed: above 0": learning_rate > 0,
         f"momentum is {momentum}; allowed: 0 up to below 1": 0 <= momentum < 1,
         f"decay is {decay}; allowed: 0 to 1": 0 <= decay <= 1,
         f"max_rate is {max_rate}; allowed: 1 and more": max_rate >= 1,
-        f"num_classes is {num_classes}; allowed: 1 and more": num_classes >= 1,
         f"memory is {memory}; allowed: 0 up to below 1": 0 <= memory < 1,
     }
     for message, holds in allowed.items():

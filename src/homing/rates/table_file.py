@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ def write_table(path: Path, ids: Sequence[str], state: Mapping[str, Tensor], mom
     Raises:
         DataError: Not one id per row, or ids occur twice.
     """
+    check_folder(path)
     tensors = {"id": torch.from_numpy(digests(ids, len(state["rate"]))), **state, **moments}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -73,7 +75,39 @@ def digests(ids: Sequence[str], num_rows: int) -> Keys:
     """
     if len(ids) != num_rows:
         raise DataError(f"{len(ids)} ids for {num_rows} rows; give one id per row")
+    check_texts(ids, "ids")
+    ids = by_position(ids)
     return check_unique(digests_of(ids), ids)
+
+
+def by_position(ids: Sequence[str]) -> Sequence[str]:
+    """The same, where a pandas Series would be asked by its index."""
+    values: Any = ids
+    return values.to_numpy() if hasattr(values, "iloc") else ids
+
+
+def check_texts(values: Sequence[str], what: str) -> None:
+    """Refuse a single text, and sequences of something else than texts, by a look at the first of them.
+
+    Raises:
+        DataError: They are no texts.
+    """
+    found: Any = values if isinstance(values, str | bytes) else next(iter(values), "")
+    if found is values or not isinstance(found, str):
+        raise DataError(
+            f"{what} are no texts: {'a single one is given' if found is values else f'the first of them is {found!r}'};"
+            " give a list of str, one for each row"
+        )
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file whose folder is not there.
+
+    Raises:
+        DataError: It is not.
+    """
+    if not path.parent.is_dir():
+        raise DataError(f"{path.parent}: no such folder for {path.name}; make it first")
 
 
 def digests_of(ids: Sequence[str], start: int = 0, stop: int | None = None, prefix: str = "") -> Keys:
@@ -95,7 +129,10 @@ def digests_of(ids: Sequence[str], start: int = 0, stop: int | None = None, pref
         raw = bytearray()
         for text in texts:
             digest = begun.copy()
-            digest.update(text.encode(errors="surrogatepass"))
+            try:
+                digest.update(text.encode(errors="surrogatepass"))
+            except AttributeError:
+                raise DataError(f"the id {text!r} is no text; give a str for each row") from None
             raw += digest.digest()
         keys[first - start : last - start] = np.frombuffer(raw, dtype=np.int64).reshape(-1, 2)
     return keys

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -9,25 +11,39 @@ from torch import Tensor
 from homing.errors import DataError
 
 
-def check_rows(rows: Tensor, num_rows: int) -> None:
-    """Refuse what cannot be row positions.
+def as_tensor(values: Any, what: str) -> Tensor:
+    """A tensor as it is; an array or a list as one.
+
+    Raises:
+        DataError: It holds something else than numbers.
+    """
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what} are of the type {type(values).__name__}; give a tensor of numbers") from error
+
+
+def checked_rows(rows: Any, num_rows: int) -> Tensor:
+    """Row positions as a tensor.
 
     Raises:
         DataError: Not a vector of integers, or outside of 0 to num_rows − 1.
     """
-    if rows.ndim != 1 or rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool:
+    found = as_tensor(rows, "rows")
+    if found.ndim != 1 or found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise DataError(
-            f"rows have shape {tuple(rows.shape)} and type {rows.dtype}; give a vector of integer positions"
+            f"rows have shape {tuple(found.shape)} and type {found.dtype}; give a vector of integer positions"
         )
-    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= num_rows):
+    if len(found) and (int(found.min()) < 0 or int(found.max()) >= num_rows):
         raise DataError(
-            f"rows range from {int(rows.min())} to {int(rows.max())}; this table has rows 0 to {num_rows - 1}: "
+            f"rows range from {int(found.min())} to {int(found.max())}; this table has rows 0 to {num_rows - 1}: "
             "is it the table of this pool?"
         )
+    return found
 
 
 def merge_duplicates(
-    rows: Tensor, values: Tensor, labels: Tensor | None, num_rows: int, num_classes: int
+    rows: Any, values: Any, labels: Any, num_rows: int, num_classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One entry per row, in row order, with the mean of its values; the same for any order of the batch's duplicates.
 
@@ -44,18 +60,23 @@ def merge_duplicates(
     Raises:
         DataError: Out of range, or of different lengths.
     """
-    check_rows(rows, num_rows)
+    rows, values = checked_rows(rows, num_rows), as_tensor(values, "alignments")
+    labels = None if labels is None else as_tensor(labels, "labels")
     if values.shape != rows.shape or (labels is not None and labels.shape != rows.shape):
         found = tuple(values.shape), None if labels is None else tuple(labels.shape)
         raise DataError(f"{len(rows)} rows with values and labels of shapes {found}; give one of each per row")
     if labels is None:
         labels = torch.zeros_like(rows)
-    check_rows(labels, num_classes)
+    if labels.is_floating_point() or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes):
+        raise DataError(
+            f"labels are {labels.unique().tolist()[:5]}; this table has the classes 0 to {num_classes - 1}: give"
+            " RateTable the number of them as num_classes"
+        )
     rows, values, labels = (tensor.detach().cpu() for tensor in (rows.long(), values.double(), labels.long()))
     # Sorting by value first makes the sums below run in one order, whatever the order of the batch.
     order = values.argsort(stable=True)
     order = order[rows[order].argsort(stable=True)]
-    unique, inverse = rows[order].unique_consecutive(return_inverse=True)  # type: ignore[no-untyped-call]
+    unique, inverse = rows[order].unique_consecutive(return_inverse=True)
     counts = torch.bincount(inverse, minlength=len(unique))
     sums = torch.bincount(inverse, values[order], minlength=len(unique))
     first = counts.cumsum(0) - counts

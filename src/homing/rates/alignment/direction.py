@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from homing.errors import CheckpointError, DivergedError, HomingError
 from homing.rates.alignment.preconditioner import Preconditioner
+from homing.rates.alignment.sixteen_bits import SixteenBits
 from homing.rates.alignment.wrappers import refuse_sharded, trainable_parameters, unwrap
 
 
@@ -26,17 +27,16 @@ class Direction(Mapping[str, Tensor]):
     Gradients are taken by `torch.autograd.grad`, so the `.grad` that training accumulates is neither read nor written,
     and clipping does not reach the direction. Each gradient is preconditioned with the optimizer's state at its own
     update: as the optimizer would have stepped along it then. Averaging is exponential with a memory of `window`
-    updates, corrected for its start. One tensor a parameter is kept, and a lookup gives that very tensor: read it, do
-    not write to it.
+    updates, corrected for its start. One tensor a parameter is kept: of large ones in float32 a copy of 16 bits with a
+    power of two for each row (each element is rounded by up to 2⁻¹⁵ of its row's largest), of others one like it.
 
     Args:
         model: The model that trains; wrappers are looked through.
         optimizer: The base optimizer; None leaves the direction unpreconditioned.
         window: Updates to average over, ≥ 1; 1 takes the newest alone.
         normalise: Scale the direction to length 1 (as it was at the last update).
-        dtype: What the averages are kept in; None: the parameters' own. With `torch.bfloat16` the direction takes half
-            a copy of an fp32 model, and each element is rounded by up to 2⁻⁹ of itself at an update: little beside the
-            noise of a batch's gradient, for windows of up to some dozens.
+        dtype: What all averages are kept in, such as `torch.float32` to round nothing in windows of a thousand updates
+            and more; None: as said above.
 
     Raises:
         HomingError: The model has no trainable parameters, or the window is below 1.
@@ -59,9 +59,9 @@ class Direction(Mapping[str, Tensor]):
         self._preconditioner = Preconditioner(optimizer)
         self._keep = 1 - 1 / window
         self._normalise, self._dtype = normalise, dtype
-        self._averages: dict[str, Tensor] = {}
+        self._averages: dict[str, Tensor | SixteenBits] = {}
         self._num_updates = 0
-        self._length = 1.0
+        self._length = 1.0  # that a lookup divides by
 
     def update(self, loss: Tensor, sync: bool = True) -> None:
         """Take in the target's loss on one batch.
@@ -79,9 +79,6 @@ class Direction(Mapping[str, Tensor]):
         """
         refuse_sharded(self.model)
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
-        for name, parameter in self._parameters.items():
-            if name not in self._averages:  # in the parameter's own memory format, as it will be called with
-                self._averages[name] = self._like(parameter).zero_()
         found = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
         if sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             found = tuple(_over_processes(p, g) for p, g in zip(live.values(), found, strict=True))
@@ -91,19 +88,37 @@ class Direction(Mapping[str, Tensor]):
             self._take_in(gradients)
 
     def _take_in(self, gradients: Mapping[str, Tensor]) -> None:
-        """Precondition and average: what is kept is corrected for its start and, where wanted, of length 1."""
+        """Precondition and average; what is kept is corrected for its start."""
         self._num_updates += 1
         share = (1 - self._keep) / (1 - self._keep**self._num_updates)
         pulls = self._preconditioner.apply([(self._parameters[name], g) for name, g in gradients.items()])
         pull_of = dict(zip(gradients, pulls, strict=True))
-        for name, average in self._averages.items():
-            moved = average.to(self._parameters[name].dtype) * (self._length * (1 - share))
-            average.copy_(moved.add_(pull_of[name], alpha=share) if name in pull_of else moved)
-        self._length = 1.0
+        for name in self._parameters:
+            moved = self._average(name) * (1 - share)
+            self._put(name, moved.add_(pull_of.pop(name), alpha=share) if name in pull_of else moved)
+        self._measure()
+
+    def _measure(self) -> None:
         if self._normalise:
-            squares = sum(average.double().square().sum() for average in self._averages.values())
+            squares = sum(self._average(name).double().square().sum() for name in self._averages)
             self._length = float(squares) ** 0.5 or 1.0
-            torch._foreach_mul_(list(self._averages.values()), 1 / self._length)
+
+    def _average(self, name: str) -> Tensor:
+        """What is kept of a parameter, in its own precision and memory format; zeros before the first update."""
+        kept = self._averages.get(name)
+        if isinstance(kept, SixteenBits):
+            return kept.whole()
+        parameter = self._parameters[name]
+        if kept is None:
+            return torch.zeros_like(parameter, requires_grad=False)
+        return kept if self._dtype is None else kept.to(parameter.dtype)
+
+    def _put(self, name: str, average: Tensor) -> None:
+        """Keep a tensor of the parameter's own precision and memory format, as small as it may be."""
+        if self._dtype is not None:
+            self._averages[name] = average.to(self._dtype)
+        else:
+            self._averages[name] = SixteenBits.of(average) if SixteenBits.pays(average) else average
 
     @torch.no_grad()
     def towards(self, reference: Mapping[str, Tensor]) -> None:
@@ -131,20 +146,25 @@ class Direction(Mapping[str, Tensor]):
                 "the reference has the very weights of the model, so there is no way to go; pass other weights, or a "
                 "copy of earlier ones (a state dict changes with its model: clone its tensors)"
             )
-        self._averages = {name: self._like(parameter).zero_() for name, parameter in self._parameters.items()}
-        self._num_updates = 0
+        self._averages, self._num_updates = {}, 0
         self._take_in({name: way for name, (_, way) in zip(self._parameters, ways, strict=True)})
-
-    def _like(self, parameter: Tensor) -> Tensor:
-        return torch.empty_like(parameter, dtype=self._dtype, requires_grad=False)
 
     @property
     def is_ready(self) -> bool:
         """Whether there was an update, so that there is a direction to follow."""
         return self._num_updates > 0
 
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Name → shape, without the tensors that a lookup makes."""
+        return {name: self._parameters[name].shape for name in self}
+
     def __getitem__(self, name: str) -> Tensor:
-        return self._averages[name]
+        """The direction of one parameter, in its own precision; read it, do not write to it."""
+        if name not in self:
+            raise KeyError(name)
+        average = self._average(name)
+        return average if self._length == 1.0 else average / self._length
 
     def __contains__(self, name: object) -> bool:
         return self.is_ready and name in self._averages
@@ -157,9 +177,8 @@ class Direction(Mapping[str, Tensor]):
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages as plain tensors, for a checkpoint; the optimizer's state belongs to the optimizer."""
-        averages = {f"average.{name}": tensor.clone() for name, tensor in self._averages.items()}
-        scalars = torch.tensor([self._num_updates, self._length], dtype=torch.float64)
-        return {**averages, "num_updates_and_length": scalars}
+        averages = {f"average.{name}": self._average(name).clone() for name in self._averages}
+        return {**averages, "num_updates_and_length": torch.tensor([self._num_updates, 1.0], dtype=torch.float64)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up a state, checked as a whole before any of it is used.
@@ -178,9 +197,12 @@ class Direction(Mapping[str, Tensor]):
                 raise CheckpointError(f"direction state: {name} has shape {shapes[0]}, the parameter {shapes[1]}")
             if not bool(average.isfinite().all()):
                 raise CheckpointError(f"direction state: {name} has values that are not finite")
-        self._averages = {n: self._like(self._parameters[n]).copy_(a) for n, a in averages.items()}
-        self._num_updates = int(state["num_updates_and_length"][0])
-        self._length = float(state["num_updates_and_length"][1])
+        number, length = state["num_updates_and_length"].tolist()
+        self._averages, self._num_updates = {}, int(number)
+        for name, average in averages.items():  # with those of older versions comes a length that they were divided by
+            like = torch.empty_like(self._parameters[name], requires_grad=False)
+            self._put(name, like.copy_(average) if length == 1.0 else like.copy_(average).mul_(length))
+        self._measure()
 
 
 def _check_reference(

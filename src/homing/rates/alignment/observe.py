@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from homing.errors import DivergedError
 from homing.rates.alignment.call import Tracked, listed
+from homing.rates.alignment.direction import Direction
 from homing.rates.alignment.error import AlignmentError
 from homing.rates.alignment.loss_factors import LossFactors
 from homing.rates.alignment.meetings import Accumulator, RowProbe
@@ -227,6 +228,8 @@ class _Step:
             if not tensors:
                 raise AlignmentError("the model was called without a tensor that has a batch dimension")
             batch = tensors[0].shape[0]
+            if not batch:
+                raise AlignmentError("the batch is empty; observe steps with at least one sample")
             if self._wants_probe and batch > 1 and tensors[0].is_floating_point():
                 self._probe(args, kwargs, batch)
             self.losses.batch = batch
@@ -290,11 +293,18 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
             f"the direction lacks {len(missing)} of {len(parameters)} trainable parameters: {listed(missing)}; names "
             "are those of model.named_parameters() of the unwrapped model"
         )
+    if isinstance(direction, Direction):
+        shapes = direction.shapes
+    else:
+        wrong = next((name for name in parameters if not isinstance(direction[name], Tensor)), None)
+        if wrong is not None:
+            kind = type(direction[wrong]).__name__
+            raise AlignmentError(f"the direction's {wrong} is of the type {kind}; give tensors")
+        shapes = {name: direction[name].shape for name in parameters}
     for name, parameter in parameters.items():
-        if direction[name].shape != parameter.shape:
+        if shapes[name] != parameter.shape:
             raise AlignmentError(
-                f"the direction's {name} has shape {tuple(direction[name].shape)}, the parameter itself "
-                f"{tuple(parameter.shape)}"
+                f"the direction's {name} has shape {tuple(shapes[name])}, the parameter itself {tuple(parameter.shape)}"
             )
 
 

@@ -8,6 +8,7 @@ likewise; anything else goes through a forward-mode derivative of that one call.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ _OUT_OF_PLACE: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
+@cache
 def is_in_place(function: Callable[..., Any]) -> bool:
     """Whether a torch function writes into its first argument."""
     name = getattr(function, "__name__", "")

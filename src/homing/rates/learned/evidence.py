@@ -203,7 +203,12 @@ class Evidence:
 
 
 def _as_tensor(name: str, given: Any) -> Any:
-    """A numpy array as a tensor: features float32, labels int64; anything else as it is."""
+    """An array or lists as a tensor: features float32, labels int64; anything else as it is."""
+    if isinstance(given, list | tuple):
+        try:
+            given = np.array(given)
+        except ValueError as error:
+            raise DataError(f"{name} are lists of many lengths; give as many numbers for each row") from error
     if not isinstance(given, np.ndarray):
         return given
     if name.endswith("labels"):
