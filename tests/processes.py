@@ -21,7 +21,9 @@ LONG_ENOUGH = 200
 """Seconds for what takes a few on a quiet machine: who waits longer waits for ever."""
 
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["homing.flow", "homing.cli.app", "homing.recipe.reading", "datasets", "small_run"])
+_VERBS = ["compare", "outputs.corpus", "outputs.export", "predict", "scanning", "score", "validate"]
+_OURS = ["cli.app", "flow", "outputs.scorer_folder", "recipe.reading", *_VERBS]
+_forkserver.set_forkserver_preload([*(f"homing.{name}" for name in _OURS), "datasets", "small_run", "warm"])
 
 
 def start(function: Callable[..., Any], *arguments: Any, stderr: Path | None = None, **environment: str) -> BaseProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 import re
@@ -74,8 +75,9 @@ def write_report(run: Path, shown: Pictures | Shown, *, results: dict[str, Any] 
     return path
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
-    """The templates, with what writes values in them."""
+    """The templates, with what writes values in them; compiled once a process."""
     import jinja2
 
     environment = jinja2.Environment(
