@@ -1,6 +1,7 @@
 """What an observed step costs, against a plain step of forward, backward and optimizer, side by side.
 
     python benchmarks/step_cost.py [--rounds 9] [--models resnet18,vit_tiny_patch16_224] [--json FILE]
+    python benchmarks/step_cost.py --rounds 0    # memory alone, which does not depend on what else the machine does
 
 One row per architecture (training mode, batch norm frozen, AdamW, fp32, one thread):
 
@@ -126,6 +127,9 @@ def spread_of(ratios: list[float]) -> list[float]:
 
 def measure(name: str, channels_last: bool, rounds: int) -> dict[str, object]:
     """Time all kinds of step of one architecture, interleaved."""
+    memory = round(peak_memory(name, "observed") / peak_memory(name, "plain"), 3)
+    if not rounds:
+        return {"model": name, "layout": "channels_last", "memory_ratio": memory}
     work = Workload(name, channels_last)
     work.plain()
     work.refresh()
@@ -149,7 +153,7 @@ def measure(name: str, channels_last: bool, rounds: int) -> dict[str, object]:
         "default_ratio": round(statistics.median(ratios["default"]), 3),
         "default_spread": spread_of(ratios["default"]),
         "double_backward_ratio": round(statistics.median(ratios["double"]), 2) if doubles else None,
-        "memory_ratio": round(peak_memory(name, "observed") / peak_memory(name, "plain"), 3),
+        "memory_ratio": memory,
         "coverage": round(work.alignment.coverage().parameters, 4),
         "growth": round(growth(len(work.rows)) / statistics.median(times["plain"]), 5),
     }

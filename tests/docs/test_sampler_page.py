@@ -67,6 +67,26 @@ def test_two_processes_make_each_visit_once(name, tmp_path):
         np.testing.assert_array_equal(np.bincount(first + second, minlength=ROWS), counts_of(epoch, num_samples))
 
 
+def _resumed_in_lightning(folder: Path) -> None:
+    """Lightning once more, from its checkpoint within the first epoch, over the loader that keeps its place."""
+    checkpoints = f'callbacks=[ModelCheckpoint("{folder}", filename="{{step}}", every_n_train_steps=5, save_top_k=-1)],'
+    block = BLOCKS["lightning"].replace("DataLoader(", "StatefulDataLoader(").replace("max_epochs=2,", "max_epochs=1,")
+    block = block.replace("enable_checkpointing=False,", checkpoints)
+    imports = "from pytorch_lightning.callbacks import ModelCheckpoint\n"
+    BLOCKS["lightning"] = f"{imports}from torchdata.stateful_dataloader import StatefulDataLoader\n{block}"
+    _in_two("lightning", folder)
+    (whole, _) = json.loads((folder / f"{os.environ['RANK']}.json").read_text())
+    resumed = f'batch_size=8), ckpt_path="{folder}/step=5.ckpt")'
+    BLOCKS["lightning"] = BLOCKS["lightning"].replace("batch_size=8))", resumed)
+    (rest, _) = run("lightning")["seen"]
+    assert len(whole) == ROWS / 2
+    assert rest == whole[5 * 8 :]
+
+
+def test_lightning_goes_on_in_the_middle_of_an_epoch(tmp_path):
+    together(_resumed_in_lightning, 2, tmp_path)
+
+
 def _batched_in_lightning(folder: Path) -> None:
     BLOCKS["lightning"] = BLOCKS["lightning"].replace(
         "sampler=RateSampler(rates, seed=0), batch_size=8",
