@@ -58,11 +58,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--foreign", choices=("none", "half", "all"), default="none")
+    parser.add_argument("--only", default="", help="scenarios whose name holds this")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model, _ = backbone()
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        for scenario in scenarios():
+        for scenario in (scenario for scenario in scenarios() if arguments.only in scenario.name):
             named = replace(scenario, name=scenario.name + {"none": ""}.get(arguments.foreign, f" {arguments.foreign}"))
             there = {tuple(row[part] for part in KEY) for row in read_rows(arguments.results)}
             if (named.name, seed, "without") in there:

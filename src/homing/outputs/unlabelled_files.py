@@ -15,6 +15,7 @@ import torch
 from homing.outputs.artefact import open_whole, write_whole
 from homing.outputs.safe_names import safe_cell
 from homing.pools.pool import Pool
+from homing.rates.learned.guesses import LEAST_RIGHT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +107,7 @@ def guess_warnings(plan: RatePlan) -> list[str]:
     return [
         f"Unlabelled images ({len(guesses.rates):,}) count for less than a single source sample: {100 * match:.0f} % of"
         f" them look like the target's domain, and {100 * right:.0f} % of their guesses are right, as far as labelled"
-        " images tell."
+        f" images tell (below {100 * LEAST_RIGHT:.0f} % none counts). {WANTED} says which to label."
     ]
 
 
