@@ -19,6 +19,7 @@ from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.table import summary
 from homing.quickstart import handwritten, printed
+from homing.rates.learned import guesses
 from homing.recipe.reading import parse_recipe, read_recipe
 from small_run import draw_folder, draw_problem, small_recipe
 
@@ -117,6 +118,27 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(finished, tmp_path):
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     for name in ("unlabelled.parquet", "labels_wanted.csv", "rates.parquet"):
         assert (folder / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+def test_the_first_of_several_branches_guesses_for_the_others_and_the_same_again_after_a_cut(
+    finished, tmp_path, monkeypatch
+):
+    for name in ("LEAST_RIGHT", "TRUST"):  # a network without weights is sure of nothing
+        monkeypatch.setattr(guesses, name, 0.0)
+    recipe = recipe_over(finished.folder.parent, "training.branches=2", "training.steps=6")
+    folder = run(recipe, tmp_path / "run", quiet=True).folder
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {row["method"] for row in rows if "unlabelled_loss" in row} == {"hierarchical-branch-2"}
+    table, before = table_of(folder), table_of(finished.folder)
+    assert (table.match == before.match).all()
+    assert (table.probability != before.probability).any()
+    assert table.visits.sum() > 0
+    assert (table.visits[table.rate == 0] == 0).all()
+    files = [folder / "unlabelled.parquet", folder / "model" / "model.safetensors"]
+    written = [path.read_bytes() for path in files]
+    (folder / "results.json").unlink()
+    run(recipe, folder, resume=True, quiet=True)
+    assert [path.read_bytes() for path in files] == written
 
 
 def test_a_corpus_is_of_the_source_alone(finished, tmp_path):

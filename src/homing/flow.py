@@ -206,7 +206,8 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
     planned, one = _planned(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
     keeps_activations = prepared.material.activations is not None
     count = branches_of(recipe, keeps_activations=keeps_activations) if METHODS[name].trains else 1
-    fitted = fit_branches(session, prepared.material, fit_settings(recipe), one, count)
+    fitted = fit_branches(session, prepared.material, fit_settings(recipe), one, count, planned.rates.guesses)
+    planned = replace(planned, rates=replace(planned.rates, guesses=fitted.guesses))
     logits, folds = None, None
     if recipe.chooses or (problem.test is None and problem.is_measured):
         folds = cross_validate(name, recipe, session, prepared)

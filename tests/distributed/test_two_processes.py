@@ -34,9 +34,10 @@ def test_two_processes_give_the_weights_and_rates_of_one(tmp_path, method, train
         "rates.apply=weight",
         "output.cache=none",  # both scan
     )
-    if method == "hierarchical":  # the one that learns from unlabelled images
+    if method == "hierarchical":  # the one that learns from unlabelled images; the second branch what the first guesses
         draw_folder(problem / "unlabelled", 5, seed=5, share_dark=0.6)
-        overrides = (*overrides, f"data.unlabelled.path={problem / 'unlabelled'}")
+        unlabelled = f"data.unlabelled.path={problem / 'unlabelled'}"
+        overrides = (*overrides, unlabelled, "training.branches=2", "training.steps=8")
     recipe = small_recipe(problem, *overrides)
     one, two = tmp_path / "one", tmp_path / "two"
     run(recipe, one, quiet=True)

@@ -63,10 +63,11 @@ def test_images_of_a_domain_that_the_source_is_of_too_count_as_well():
     assert guess_labels(evidence, rates, 5.0, ours, projection=projection).match.mean() > 0.5
 
 
-def test_no_guess_counts_more_than_a_target_image_nor_all_of_them_more_than_the_source(known):
+def test_no_guess_counts_more_than_a_target_image_nor_all_of_them_more_than_half_the_target_or_the_source(known):
     evidence, plan, _, features, _ = known
     found = guesses_of(known, features)
     assert 0 < found.rates.max() <= plan.target_weight
+    assert found.rates.sum() <= 0.5 * plan.target_weight * evidence.num_target * 1.001
     assert guesses_of(known, features, target_weight=1e4).rates.sum() <= evidence.num_source * 1.001
     assert not guesses_of(known, features, target_weight=0.0).rates.any()
 
@@ -75,7 +76,15 @@ def test_a_class_that_is_guessed_too_often_gets_its_share(known):
     evidence = known[0]
     labels = (torch.arange(100) % 10 >= 7) * (1 + torch.arange(100) % 3)  # seven of ten are guessed to be of class 0
     ones = torch.ones(100)
-    rates = guess_rates(evidence, labels, ones, ones, target_weight=3.0)
+    rates = guess_rates(
+        labels,
+        ones,
+        ones,
+        target_weight=3.0,
+        source_labels=evidence.source_labels,
+        target_labels=evidence.target_labels.repeat(20),  # enough that all guesses together are not too many
+        num_classes=NUM_CLASSES,
+    )
     mass = torch.stack([rates[labels == label].sum() for label in range(NUM_CLASSES)])
     assert mass[0] == pytest.approx(3.0 * 100 / NUM_CLASSES, rel=0.01)
     assert (rates[labels > 0] == 3.0).all()

@@ -50,7 +50,7 @@ def write_outputs(facts: RunFacts, outcomes: Sequence[Outcome], *, seconds: floa
         descriptors["target_alignment"] = main.fitted.alignments
     _write_rates(facts, main.method.rates, main.fitted.rates, descriptors, main.fitted.visits)
     _write_scorer(facts, main.method.rates)
-    _write_unlabelled(facts, main.method.rates, *main.fitted.guessed)
+    _write_unlabelled(facts, main.method.rates, main.fitted.guessed)
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
     return finish(facts, results, outcomes, predictions(facts, outcomes), folds_of(facts, outcomes))
 
@@ -107,7 +107,7 @@ def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict
     _write_rates(facts, plan, plan.rates, plan.descriptors, torch.zeros(len(plan.rates), dtype=torch.int32))
     _write_scorer(facts, plan)
     if plan.guesses is not None:
-        _write_unlabelled(facts, plan, plan.guesses.rates, torch.zeros_like(plan.guesses.labels))
+        _write_unlabelled(facts, plan, torch.zeros_like(plan.guesses.labels))
     results = collect_rates_only(facts, plan, seconds)
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
     write_json(facts.folder / RESULTS, results)
@@ -183,11 +183,11 @@ def _write_rates(
     )
 
 
-def _write_unlabelled(facts: RunFacts, plan: RatePlan, rates: Tensor, visits: Tensor) -> None:
+def _write_unlabelled(facts: RunFacts, plan: RatePlan, visits: Tensor) -> None:
     """Write what is thought of the unlabelled images, where the method learned from them."""
     pool = facts.problem.unlabelled
     if plan.guesses is not None and pool is not None:
-        write_unlabelled(facts.folder, pool, plan, facts.problem.classes, rates, visits)
+        write_unlabelled(facts.folder, pool, plan, facts.problem.classes, visits)
 
 
 def _write_scorer(facts: RunFacts, plan: RatePlan) -> None:

@@ -79,7 +79,7 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
     """The content of `results.json`."""
     main = outcomes[0]
     gradients = int(main.fitted.visits.sum())
-    return described(facts, main.method.rates, main.fitted.rates, main.fitted.guessed[1]) | {
+    return described(facts, main.method.rates, main.fitted.rates, main.fitted.guessed) | {
         "headline": "unmeasured",
         "metric": facts.asked.metric,
         "target": None,

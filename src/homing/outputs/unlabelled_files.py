@@ -15,6 +15,7 @@ import torch
 from homing.outputs.artefact import open_whole, write_whole
 from homing.outputs.safe_names import safe_cell
 from homing.pools.pool import Pool
+from homing.rates.learned.guesses import LEAST_RIGHT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,24 +31,21 @@ _NOTHING = 1.0
 """A mass of all guesses below this, in source samples, cannot matter."""
 
 
-def write_unlabelled(
-    folder: Path, pool: Pool, plan: RatePlan, classes: Sequence[str], rates: Tensor, visits: Tensor
-) -> None:
+def write_unlabelled(folder: Path, pool: Pool, plan: RatePlan, classes: Sequence[str], visits: Tensor) -> None:
     """Write both files of a run.
 
     Args:
         folder: Of the run.
         pool: The U unlabelled images.
-        plan: With its guesses.
+        plan: With its guesses, as they were in the end.
         classes: Names that guesses count in.
-        rates: float32 [U], as they were in the end.
         visits: int [U], gradient evaluations spent on each image.
     """
     guesses = plan.guesses
     assert guesses is not None
     category = pa.dictionary(pa.int32(), pa.string())
     names = pa.array(classes, pa.string())
-    numbers = {"probability": guesses.right, "match": guesses.match, "rate": rates}
+    numbers = {"probability": guesses.right, "match": guesses.match, "rate": guesses.rates}
     guessed = pa.DictionaryArray.from_arrays(pa.array(guesses.labels.numpy(), pa.int32()), names)
     table = pa.table(
         {
@@ -109,7 +107,7 @@ def guess_warnings(plan: RatePlan) -> list[str]:
     return [
         f"Unlabelled images ({len(guesses.rates):,}) count for less than a single source sample: {100 * match:.0f} % of"
         f" them look like the target's domain, and {100 * right:.0f} % of their guesses are right, as far as labelled"
-        " images tell."
+        f" images tell (below {100 * LEAST_RIGHT:.0f} % none counts). {WANTED} says which to label."
     ]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from homing.models.inputs import Inputs, RowsOf, batches_of
 from homing.models.parts import autocast, keep_outputs, set_trainable
 from homing.pools.order import Rows
+from homing.rates.learned.guesses import Guesses
 from homing.rates.online.reweighting import WeightNet
 from homing.session import Session
 from homing.training.distributed import gather_shares
@@ -66,8 +67,9 @@ class FitSettings:
 class Fitted:
     """A fine-tuned model, the final rates and what they cost. rates, visits: [N]; alignments: [N] or None.
 
-    gradients: of single images, over all passes, target and guide among them. guessed: rates and visits of the
-    unlabelled images, [U] each; empty where the method does not train on them. branches: fine-tunings averaged.
+    gradients: of single images, over all passes, target and guide among them. guessed: visits of the unlabelled
+    images, [U]; empty where none was trained on. branches: fine-tunings averaged. guesses: what the unlabelled images
+    were trained as in the end; None where the method has none.
     """
 
     model: nn.Module
@@ -75,8 +77,9 @@ class Fitted:
     visits: Tensor
     alignments: Tensor | None
     gradients: int
-    guessed: tuple[Tensor, Tensor]
+    guessed: Tensor
     branches: int = 1
+    guesses: Guesses | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         # two sets of classes start where each of them counts: of phases in turn the last has no source
         last = one.plan.phases[-1]
         phase = last if split is None else replace(last, rates=one.plan.phases[0].rates)
+        phase = replace(phase, rates=phase.rates * (torch.arange(len(phase.rates)) < num_source))  # of labels alone
         assert material.features is not None
         probe_head(model, material.features, rows, labels, phase, split=split, sets=material.label_sets)
     set_trainable(model, shared.trainable)
@@ -151,7 +155,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         tuning.visits[known],
         None if alignments is None else alignments[known],
         tuning.gradients(),
-        (rates[guessed], tuning.visits[guessed]),
+        tuning.visits[guessed],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -43,6 +43,17 @@ class TrainingPlan:
     apply: str = "sample"
     online: str | None = None
     guesses: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def with_guesses(self, labels: Tensor, rates: Tensor) -> TrainingPlan:
+        """The same, with other unlabelled images than it has: none, or as they are guessed now.
+
+        Args:
+            labels: int64 [U].
+            rates: float32 [U].
+        """
+        known = [phase.rates[: len(phase.rates) - len(self.guesses)] for phase in self.phases]
+        phases = [replace(phase, rates=torch.cat([own, rates])) for phase, own in zip(self.phases, known, strict=True)]
+        return replace(self, phases=phases, guesses=labels)
 
     @property
     def passes(self) -> int:

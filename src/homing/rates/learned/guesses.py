@@ -29,6 +29,11 @@ TRUST = 4.0
 LEAST_TRUST = 0.01
 """Below it an image is left out: it would be drawn once in a hundred epochs of the target."""
 
+LEAST_RIGHT = 0.65
+"""Share of guesses, of images of the domain, that is right; where there are fewer, none of them counts."""
+MOST_OF_TARGET = 0.5
+"""Of what the target's images get, for all guesses together (docs/decisions/unlabelled.md)."""
+
 _FITTED_ROWS = 25_000
 _LIKELY_SHARE = 0.95  # of a customer's own images that are of the customer's domain
 _EM_STEPS = 100
@@ -96,32 +101,55 @@ def guess_labels(
     labels, right = found[0].long(), found[1]
     domain = Evidence(images, labels, reduced.target_features, reduced.target_labels, num_classes=evidence.num_classes)
     match = target_likeness(domain, seed, work.part(0.7, 1)).match * _share_and_match(found[2])
-    return Guesses(labels, right, match, guess_rates(evidence, labels, right, match, target_weight))
+    rates = guess_rates(
+        labels,
+        right,
+        match,
+        target_weight=target_weight,
+        source_labels=evidence.source_labels,
+        target_labels=evidence.target_labels,
+        num_classes=evidence.num_classes,
+    )
+    return Guesses(labels, right, match, rates)
 
 
-def guess_rates(evidence: Evidence, labels: Tensor, right: Tensor, match: Tensor, target_weight: float) -> Tensor:
+def guess_rates(
+    labels: Tensor,
+    right: Tensor,
+    match: Tensor,
+    *,
+    target_weight: float,
+    source_labels: Tensor,
+    target_labels: Tensor,
+    num_classes: int,
+) -> Tensor:
     """`[U]` how much each guess counts: `target_weight * P(right) ** TRUST * P(match)` at most.
 
     A class gets no more than if all images that are to be expected of it counted in full, by its share of the target or
-    of the source, whichever is larger; and all guesses together get no more than the source.
+    of the source, whichever is larger; and all guesses together get no more than `MOST_OF_TARGET` of what the target
+    gets, nor more than the source: they take the place of images whose labels are known. Where less than `LEAST_RIGHT`
+    of them are right, by their own word, none counts.
 
     Args:
-        evidence: For the classes' shares and the size of the source.
         labels: `[U]` guessed.
         right: `[U]`.
         match: `[U]`.
         target_weight: Of a target image.
+        source_labels: `[N]`.
+        target_labels: `[n]`.
+        num_classes: Length of the class list.
     """
+    if float((right * match).sum()) < LEAST_RIGHT * float(match.sum()):
+        return torch.zeros_like(right)
     trust = right**TRUST * match
     rates = target_weight * torch.where(trust < LEAST_TRUST, 0.0, trust)
-    num_classes, ones = evidence.num_classes, torch.ones(evidence.num_source)
-    source = class_sums(ones, evidence.source_labels, num_classes, evidence.masses) / evidence.mass
-    target = torch.bincount(evidence.target_labels, minlength=num_classes) / evidence.num_target
+    source, target = (torch.bincount(own, minlength=num_classes) / len(own) for own in (source_labels, target_labels))
     allowed = torch.maximum(source, target) * float(match.sum()) * target_weight
     given = class_sums(rates, labels, num_classes)
     rates = rates * (allowed / given.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1).float()[labels]
     total = float(rates.sum(dtype=torch.float64))
-    return rates * min(1.0, evidence.mass / total) if total else rates
+    most = min(len(source_labels), MOST_OF_TARGET * target_weight * len(target_labels))
+    return rates * min(1.0, most / total) if total else rates
 
 
 def _calibrated_probe(
