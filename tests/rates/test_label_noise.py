@@ -5,6 +5,7 @@ import torch
 from gaussian_domains import hidden_matches
 from sklearn.metrics import roc_auc_score
 
+from homing.rates import Evidence
 from homing.rates.learned.consistency import pool_consistency
 from homing.rates.learned.label_noise import label_noise, right_from_clean, right_from_noisy
 
@@ -74,3 +75,32 @@ def test_classes_that_are_mixed_up_are_told_apart():
         areas.append(roc_auc_score(evidence.clean, pool_consistency(evidence, seed=0).right))
     # Noise that is taken as common lets many a wrong label pass for the next class: 0.89.
     assert sum(areas) / 4 > 0.92
+
+
+def overlapping(num_classes, rows, apart, wrong=0.0):
+    """A pool of so many rows of each class, whose means lie so far from each other, in units of their own spread."""
+    generator = torch.Generator().manual_seed(num_classes)
+    means = apart * torch.randn(num_classes, 32, generator=generator)
+    true = torch.arange(num_classes).repeat_interleave(rows)
+    features = means[true] + torch.randn(len(true), 32, generator=generator)
+    clean = torch.rand(len(true), generator=generator) >= wrong
+    other = (true + torch.randint(1, num_classes, true.shape, generator=generator)) % num_classes
+    return Evidence(features, torch.where(clean, true, other), features[:1], true[:1], num_classes, clean=clean)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "rows", "apart"), [(7, 200, 0.15), (17, 80, 0.15), (81, 12, 0.3), (200, 5, 0.3)]
+)
+def test_features_that_cannot_tell_classes_apart_are_no_evidence_against_labels(num_classes, rows, apart):
+    found = pool_consistency(overlapping(num_classes, rows, apart), seed=0)
+    # By the sure rows alone: half of them and more.
+    assert (found.right < 0.5).float().mean() <= 0.03
+
+
+@pytest.mark.parametrize(("num_classes", "rows", "apart"), [(17, 80, 0.5), (81, 20, 1.0)])
+@pytest.mark.parametrize("wrong", [0.2, 0.4])
+def test_wrong_labels_are_still_found_where_features_are_good(num_classes, rows, apart, wrong):
+    evidence = overlapping(num_classes, rows, apart, wrong)
+    found = pool_consistency(evidence, seed=0)
+    assert found.wrong_share == pytest.approx(wrong, abs=0.07)
+    assert roc_auc_score(evidence.clean, found.right) > 0.95

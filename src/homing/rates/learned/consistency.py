@@ -19,11 +19,13 @@ from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.folds import directions_of_images, folds_of_images
 from homing.rates.learned.label_noise import (
+    NoiseSearch,
     noise_of_sure_rows,
     own_class,
     own_shares,
     right_from_clean,
     right_from_noisy,
+    tells,
     unmixing,
 )
 from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
@@ -49,6 +51,7 @@ WARM_CLASSES = 64
 
 _NEVER = -1e4  # log-odds of a class that there is no row of
 _CELLS = 4_000_000  # of a block of scores
+_SEARCHED_CELLS = 2_000_000  # of scores that tell noise from weak features
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,10 @@ def neutral_consistency(labels: Tensor, num_classes: int) -> Consistency:
 def pool_consistency(evidence: Evidence, seed: int, work: Work = ALONE) -> Consistency:
     """Probability that each label is right as the pool alone tells it; the target is not looked at.
 
-    Which label stands on which class how often is told by the rows that a cross-fitted probe is most sure of
-    (`label_noise`). The posterior of each label follows by Bayes' rule, and the probe is fitted once more with it.
-    Both are fitted on rows drawn from a large pool; the second probe is then asked about all of them.
+    Which label stands on which class how often is told by the rows that a cross-fitted probe is most sure of, as far as
+    weak features do not explain it (`label_noise`). The posterior of each label follows by Bayes' rule, and the probe
+    is fitted once more with it. Both are fitted on rows drawn from a large pool; the second probe is then asked about
+    all of them.
     """
     labels, num_classes = evidence.source_labels, evidence.num_classes
     if num_classes == 1 or evidence.num_source < 2:
@@ -146,13 +150,7 @@ def pool_consistency(evidence: Evidence, seed: int, work: Work = ALONE) -> Consi
     rows, drawn = evidence.drawn(fitted_rows(num_classes))
     sample = _Sample(drawn, fold[rows])
     probes = sample.fit(torch.ones(drawn.num_source), None, None, work.part(0.05, 0.5))
-    confidence, found = sample.ask(
-        probes,
-        lambda log_probs, _: torch.stack([part.float() for part in log_probs.max(dim=1)]),
-        work.part(0.5, 0.53),
-        num_answers=2,
-    )
-    noise = noise_of_sure_rows(confidence, found.long(), drawn.source_labels, num_classes, drawn.masses)
+    noise = sample.noise(probes, work.part(0.5, 0.53))
     inverse = unmixing(noise)
     (right,) = sample.ask(
         probes,
@@ -262,11 +260,38 @@ class _Sample:
             work=work,
         )
 
+    def noise(self, probes: Tensor, work: Work) -> Tensor:
+        """`[C, C]` how often each label stands on each class, as far as weak features do not explain it."""
+        drawn = self._drawn
+        confidence, found = self.ask(
+            probes,
+            lambda log_probs, _: torch.stack([part.float() for part in log_probs.max(dim=1)]),
+            work.part(0, 0.5),
+            num_answers=2,
+        )
+        seen = noise_of_sure_rows(confidence, found.long(), drawn.source_labels, drawn.num_classes, drawn.masses)
+        if not tells(seen):
+            return seen
+        search = NoiseSearch(seen)
+        every = -(-drawn.num_source * drawn.num_classes // _SEARCHED_CELLS)
+        asked = torch.arange(drawn.num_source) % every == 0
+        explained = self.ask(
+            probes, search.log_likelihoods, work.part(0.5, 1), num_answers=search.num_answers, asked=asked
+        )
+        masses = torch.ones(len(asked)) if drawn.masses is None else drawn.masses / drawn.masses[asked].mean()
+        return search.believed(explained.double() @ masses.double(), int(asked.sum()))
+
     def ask(
-        self, probes: Tensor, answer: Callable[[Tensor, Tensor], Tensor], work: Work, num_answers: int = 1
+        self,
+        probes: Tensor,
+        answer: Callable[[Tensor, Tensor], Tensor],
+        work: Work,
+        num_answers: int = 1,
+        asked: Tensor | None = None,
     ) -> Tensor:
-        """`[K, M]` of K answers from log-probabilities `[m, C]` and labels `[m]`, block by block."""
-        return _out_of_fold(self._drawn, probes, self._fold, answer, num_answers, replace(work, together=False))
+        """`[K, M]` of K answers from log-probabilities `[m, C]` and labels `[m]`, block by block; 0 if not asked."""
+        alone = replace(work, together=False)
+        return _out_of_fold(self._drawn, probes, self._fold, answer, num_answers, alone, asked)
 
 
 def _label_scores(log_probs: Tensor, labels: Tensor, *, noise: Tensor) -> Tensor:

@@ -12,8 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 _SUREST = 0.1  # share of all rows
+_STEPS = 10  # between no noise and what the sure rows show
+_SHARPNESS = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0, 6.3, 10.0)
+_WRONG_LABEL = 0.03  # nats that calling a label wrong must be worth: no probe's probabilities are quite true
 _STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
 _ROUNDING = 1e-6
+_FLOOR = 1e-9  # of a probability, before its logarithm is taken
 _LEAST_SINGULAR = 1e-2  # of the largest: directions that noise has nearly wiped out are not brought back
 
 
@@ -55,6 +59,62 @@ def noise_of_sure_rows(
     return (counts + strength * common) / (counts.sum(dim=1, keepdim=True) + strength)
 
 
+class NoiseSearch:
+    """How much of the noise that sure rows show is noise: features that cannot tell classes apart show some too.
+
+    Explanations of all labels are held against each other by their likelihood, out of fold. Weak features: a label is
+    drawn from the probe's own probabilities, as sharp as suits all rows, so that a surer probe is contradicted less.
+    Noise: some labels are drawn from the noise, however sure the probe is. A probe may also have learned the noise; so
+    its probabilities are tried as they are and with the noise unmixed.
+
+    Args:
+        noise: `[C, C]` of the sure rows.
+    """
+
+    def __init__(self, noise: Tensor) -> None:
+        self._noise, self._shares = noise, torch.linspace(0, 1, _STEPS + 1)
+        self._inverses = [unmixing(self._part(share)) for share in self._shares[1:]]
+
+    @property
+    def num_answers(self) -> int:
+        """K, how many explanations there are."""
+        return len(_SHARPNESS) * (2 * _STEPS + 1)
+
+    def log_likelihoods(self, log_probs: Tensor, labels: Tensor) -> Tensor:
+        """`[K, m]` of labels `[m]` under each explanation, from log-probabilities `[m, C]` of them."""
+        probs, given = log_probs.exp(), self._noise.T[labels]
+        found = [_explained(log_probs, labels, given, self._shares)]
+        for share, inverse in zip(self._shares[1:], self._inverses, strict=True):
+            clean = _unmixed(probs, inverse).clamp(min=_FLOOR).log()
+            found.append(_explained(clean, labels, given, share[None]))
+        return torch.cat(found, dim=1).clamp(min=torch.finfo(torch.float32).tiny).log().flatten(0, 1)
+
+    def believed(self, log_likelihoods: Tensor, num_rows: int) -> Tensor:
+        """`[C, C]` the noise by as much of it as is likely on the mean; the identity where none is likeliest.
+
+        Args:
+            log_likelihoods: `[K]` summed over rows.
+            num_rows: How many.
+        """
+        each = log_likelihoods.view(len(_SHARPNESS), -1).amax(dim=0)
+        likely = torch.cat([each[:1], torch.maximum(each[1 : _STEPS + 1], each[_STEPS + 1 :])])
+        likely = likely - _WRONG_LABEL * num_rows * self._shares * (1 - own_shares(self._noise).mean())
+        mean = (likely.softmax(dim=0) * self._shares).sum().float()
+        return self._part(mean if likely.argmax() > 0 else self._shares[0])
+
+    def _part(self, share: Tensor) -> Tensor:
+        return torch.lerp(torch.eye(len(self._noise)), self._noise, share)
+
+
+def _explained(log_probs: Tensor, labels: Tensor, given: Tensor, shares: Tensor) -> Tensor:
+    """`[sharpness, shares, m]` probability of each label where a share of the noise is added to sharpened ones."""
+    found = []
+    for sharpness in _SHARPNESS:
+        sharp = (sharpness * log_probs).softmax(dim=1)
+        found.append(torch.lerp(own_class(sharp, labels), (sharp * given).sum(dim=1), shares[:, None]))
+    return torch.stack(found)
+
+
 def right_from_clean(probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
     """Bayes' rule for "the label is right", from the probabilities of the true class.
 
@@ -66,7 +126,7 @@ def right_from_clean(probs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
     Returns:
         `[M]` in 0..1; 1 throughout where nothing is wrong, or labels say nothing about one another.
     """
-    if not _tells(noise):
+    if not tells(noise):
         return torch.ones(len(labels))
     given = (probs * noise.T[labels]).sum(dim=1)
     right = own_class(probs, labels) * noise.diagonal()[labels]
@@ -78,10 +138,14 @@ def right_from_noisy(probs: Tensor, labels: Tensor, noise: Tensor, inverse: Tens
 
     `inverse` is `unmixing(noise)`, where it is known already.
     """
-    if not _tells(noise):
+    if not tells(noise):
         return torch.ones(len(labels))
-    clean = (probs @ (unmixing(noise) if inverse is None else inverse)).clamp(min=0)
-    return right_from_clean(functional.normalize(clean, p=1, dim=1), labels, noise)
+    clean = _unmixed(probs, unmixing(noise) if inverse is None else inverse)
+    return right_from_clean(clean, labels, noise)
+
+
+def _unmixed(probs: Tensor, inverse: Tensor) -> Tensor:
+    return functional.normalize((probs @ inverse).clamp(min=0), p=1, dim=1)
 
 
 def unmixing(noise: Tensor) -> Tensor:
@@ -95,7 +159,8 @@ def own_class(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, labels[:, None]).squeeze(1)
 
 
-def _tells(noise: Tensor) -> bool:
+def tells(noise: Tensor) -> bool:
+    """Whether any label is wrong, and labels still say something about one another."""
     own = own_shares(noise)
     return 1 / len(own) + _ROUNDING < float(own.mean()) < 1
 
