@@ -125,11 +125,12 @@ def test_settings_without_effect_are_told(overrides, told):
         (["training.average_last=0.25"], 0.25),
         (["training.ema=0.9"], 0.0),
         (["model.weights=none"], 0.0),  # weights at random have far to go: the first of them are no better than none
-        (["model.trainable=all"], 0.0),
+        (["model.trainable=all"], 0.7),
+        (["model.trainable=all", "model.weights=none"], 0.0),
         (["model.trainable=head"], 0.0),
     ],
 )
-def test_the_last_weights_of_a_pretrained_last_stage_are_averaged(overrides, share):
+def test_the_last_weights_of_what_was_pretrained_are_averaged(overrides, share):
     recipe = parse_recipe(SMALL, ["model.weights=pretrained", "model.trainable=last_stage", *overrides])
     assert training_settings(recipe, num_steps=10).average_last == share
 

@@ -140,7 +140,7 @@ class Training(Section):
     average_last: Share | None = Field(
         None,
         description="share of the steps, at the end, whose weights are averaged, which are then judged and saved;"
-        " default: 0.7 for a last_stage whose weights are given, without ema; else 0",
+        " default: 0.7 where weights are given and more than the head is trained, without ema; else 0",
     )
     branches: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None,
@@ -244,7 +244,7 @@ class Recipe(Section):
         training, model = self.training, self.model
         if training.average_last is not None:
             return training.average_last
-        is_tuned = model.trainable == "last_stage" and model.weights != "none"
+        is_tuned = model.trainable != "head" and model.weights != "none"
         return AVERAGE_LAST if is_tuned and training.ema is None else 0.0
 
     @property
