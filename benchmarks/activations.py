@@ -78,7 +78,7 @@ def _scan(name: str) -> dict[str, object]:
     last = LastStage(model, 2).eval()
     canvases, labels, domains = [], [], []
     for image, label, domain in COLLECTIONS[name]():
-        canvases.append(_canvas(image, preprocessing.canvas))
+        canvases.append(canvas_of(image, preprocessing.canvas))
         labels.append(label)
         domains.append(domain)
     activations, features = [], []
@@ -104,7 +104,7 @@ def _scan(name: str) -> dict[str, object]:
     }
 
 
-def _canvas(image: Image.Image, side: int) -> np.ndarray:
+def canvas_of(image: Image.Image, side: int) -> np.ndarray:
     """The middle square of an image, uint8 [side, side, 3]."""
     image = image.convert("RGB")
     scale = side / min(image.size)
