@@ -1,7 +1,7 @@
-"""Markdown tables out of the committed results, for README and docs/results.md.
+"""Markdown tables out of the committed results, for README, docs/results.md and docs/reliability.md.
 
 python benchmarks/tables.py            # print them
-python benchmarks/tables.py --write    # put each between its markers in README.md and docs/results.md
+python benchmarks/tables.py --write    # put each between its markers in these
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+from rows import read_rows
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/reliability.md")
 OURS, YARDSTICK, CEILING = "hierarchical", "pooled_oversampled", "oracle"
 NO_BASELINE = {OURS, "instance", CEILING}
 WORTH_CLOSING = 1.0  # points between yardstick and ceiling below which no share of the gap is told
@@ -88,7 +90,26 @@ def fast_tier() -> str:
     return "\n".join(lines)
 
 
+def suite_runs() -> str:
+    """Runs of the whole suite, by what was busy beside them."""
+    groups = defaultdict(list)
+    for row in read_rows(RESULTS / "suite_runs.json"):
+        groups[row["busy"]].append(row)
+    lines = [
+        "| busy processes beside it | runs | green | minutes | CPU minutes | commits | failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for busy, rows in sorted(groups.items()):
+        minutes, cpu = (_spread([row[key] / 60 for row in rows]) for key in ("seconds", "cpu_seconds"))
+        commits, failed = len({row["commit"] for row in rows}), sorted({name for row in rows for name in row["names"]})
+        green = sum(row["exit"] == 0 for row in rows)
+        told = ", ".join(f"`{name}`" for name in failed) or "–"
+        lines.append(f"| {busy} | {len(rows)} | {green} | {minutes} | {cpu} | {commits} | {told} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "suite-runs": suite_runs,
     "quickstart": quickstart,
     "full-tier": full_tier,
     "efficiency": efficiency,

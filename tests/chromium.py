@@ -41,7 +41,7 @@ class Chromium:
         os.close(to_browser)
         os.close(from_browser)
         self._buffer, self._number, self.events = b"", 0, []
-        target = next(t for t in self("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        target = self("Target.createTarget", url="about:blank")  # whether or not its own page is there yet
         attached = self("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Network", "Runtime"):

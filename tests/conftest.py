@@ -92,6 +92,17 @@ def finished_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def exported(finished_run, tmp_path_factory):
+    """Folders `timm` and `onnx` that `homing export` wrote of the finished run; read them, never write to them."""
+    from homing.outputs.export import export_model
+
+    folder = tmp_path_factory.mktemp("exported")
+    for form in ("timm", "onnx"):
+        export_model(finished_run, form, folder / form)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def _s3_server():
     from s3_server import serving
 

@@ -21,15 +21,6 @@ from homing.recipe.data import PoolSpec
 QUIET = Progress(quiet=True)
 
 
-@pytest.fixture(scope="module")
-def exported(finished_run, tmp_path_factory):
-    """Folders that `homing export` wrote, by form."""
-    folder = tmp_path_factory.mktemp("exported")
-    for form in ("timm", "onnx"):
-        export_model(finished_run, form, folder / form)
-    return folder
-
-
 def shares_of(model, *paths, **how):
     file = io.BytesIO()
     bad, _ = predict(model, paths, file, "parquet", QUIET, **how)

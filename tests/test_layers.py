@@ -1,6 +1,7 @@
 """Imports point one way: cli → flow → {training, evaluation, outputs} → {features, rates, pools, models} → nothing."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,9 +81,19 @@ READS_RECIPE = {
 }
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports_of(path: Path) -> tuple[tuple[str, bool], ...]:
     """(module, whether it is imported when the file is, and not for types alone) of each import."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(_imports_of(path))
+
+
+def _imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+    tree = tree_of(path)
     for_types = {
         id(node)
         for block in ast.walk(tree)
@@ -153,7 +164,7 @@ def test_no_recipe_is_carried_behind_the_door(path):
     inside = path.relative_to(PACKAGE).as_posix()
     if part_of(path) in READS_RECIPE or inside in READS_RECIPE or inside.startswith("outputs/report/"):
         return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     asked = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "recipe"]
     assert not asked, f"{path}: .recipe in lines {asked}"
 
@@ -174,7 +185,7 @@ def name_of(path: Path) -> str:
 
 
 def every_import_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from homing.threads import settle_threads, usable_cores
-from processes import group_of, start
+from processes import LONG_ENOUGH, ended, group_of, start
 from small_run import draw_problem, small_recipe
 
 
@@ -73,7 +73,7 @@ def test_one_and_two_threads_find_the_same_rates_where_a_pool_has_fewer_rows_tha
     recipe = small_recipe(draw_problem(tmp_path / "pools"), *settings).to_yaml()
     for threads in (1, 2):
         process = start(_rate_in_threads, recipe, tmp_path, threads, stderr=tmp_path / "err")
-        process.join(120)
+        assert ended(process, LONG_ENOUGH), "waits for ever"
         assert process.exitcode == 0, (tmp_path / "err").read_text()
     one, two = (pq.read_table(tmp_path / f"run-{threads}" / "rates.parquet").to_pandas() for threads in (1, 2))
     assert one.sample_id.tolist() == two.sample_id.tolist()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from drawn_pools import draw_pool
 from homing.errors import RecipeError
-from processes import ended, group_of, start
+from processes import LONG_ENOUGH, ended, group_of, start
 from small_scan import SmallScan, scan_and_save
 
 COUNTS = {"cat": 60, "dog": 50, "emu": 40}
@@ -33,19 +32,22 @@ def finished(folder):
     return [path for path in folder.rglob("*.parquet") if not path.name.startswith(".")]
 
 
-def wait_until(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.002)
+def scan_until_killed(root, folder, shards):
+    """Killed between two batches, as soon as some shards are whole."""
+
+    def looked():
+        if len(finished(folder)) >= shards:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    SmallScan(root, folder, rows_per_shard=8).scan(stop_asked=looked)
 
 
 def test_a_killed_scan_goes_on_at_the_next_shard(root, tmp_path, whole):
-    folder, out = tmp_path / "cache", tmp_path / "out"
-    process = start(scan_and_save, root, folder, out, {"rows_per_shard": 8})
-    wait_until(lambda: len(finished(folder)) >= 3)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    folder = tmp_path / "cache"
+    process = start(scan_until_killed, root, folder, 3)
+    assert ended(process, LONG_ENOUGH)
+    assert process.exitcode == -signal.SIGKILL
     done = 8 * len(finished(folder))
     assert 24 <= done < 150
     small = SmallScan(root, folder, rows_per_shard=8)
@@ -63,7 +65,7 @@ def test_two_runs_at_once_do_each_other_no_harm(root, tmp_path, whole):
     folder, outs = tmp_path / "cache", [tmp_path / "a", tmp_path / "b"]
     processes = [start(scan_and_save, root, folder, out) for out in outs]
     for process in processes:
-        assert ended(process, 200)
+        assert ended(process, LONG_ENOUGH)
         assert process.exitcode == 0
     for out in outs:
         result = torch.load(out.with_name(f"{out.name}-0"), weights_only=False)
@@ -94,7 +96,7 @@ def test_two_processes_of_one_run_share_the_scan_and_find_the_same(root, tmp_pat
         SmallScan(root, folder).scan_part(1, 4)
     processes = [start(scan_and_save, root, folder, out, **environment) for environment in group_of(2)]
     for process in processes:
-        assert ended(process, 200)
+        assert ended(process, LONG_ENOUGH)
         assert process.exitcode == 0
     results = [torch.load(tmp_path / f"out-{rank}", weights_only=False) for rank in range(2)]
     for result in results:
@@ -107,29 +109,27 @@ def test_two_processes_of_one_run_share_the_scan_and_find_the_same(root, tmp_pat
 
 
 def test_processes_that_share_no_folder_say_so_at_once(root, tmp_path):
-    started = time.monotonic()
     processes = [
         start(scan_and_save, root, tmp_path / f"c{rank}", tmp_path / "out", stderr=tmp_path / f"err-{rank}", **group)
         for rank, group in enumerate(group_of(2))
     ]
     for process in processes:
-        assert ended(process, 200)
+        assert ended(process, LONG_ENOUGH)
         assert process.exitcode == 1
-    assert time.monotonic() - started < 60
     for rank in range(2):
         assert "process 1 of 2 does not see what process 0 writes there" in (tmp_path / f"err-{rank}").read_text()
 
 
 def test_a_process_that_is_killed_in_the_scan_ends_the_others_with_one_sentence(root, tmp_path):
-    settings = {"rows_per_shard": 8}
-    folder = tmp_path / "cache"
+    folder, (first, second) = tmp_path / "cache", group_of(2)
+    saved = (root, folder, tmp_path / "out", {"rows_per_shard": 8})
     processes = [
-        start(scan_and_save, root, folder, tmp_path / "out", settings, stderr=tmp_path / f"err-{rank}", **group)
-        for rank, group in enumerate(group_of(2))
+        start(scan_and_save, *saved, stderr=tmp_path / "err-0", **first),
+        start(scan_until_killed, root, folder, 1, stderr=tmp_path / "err-1", **second),
     ]
-    wait_until(lambda: len(finished(folder)) >= 1)
-    os.kill(processes[1].pid, signal.SIGKILL)
-    assert ended(processes[0], 60)
+    assert ended(processes[1], LONG_ENOUGH)
+    assert processes[1].exitcode == -signal.SIGKILL
+    assert ended(processes[0], LONG_ENOUGH)
     assert processes[0].exitcode != 0
     told = (tmp_path / "err-0").read_text()
     assert "LostProcess: process 1 of 2 ended or hangs; start again, what is scanned stays" in told

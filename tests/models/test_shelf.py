@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from homing.models.shelf import Shelf
-from processes import start
+from processes import LONG_ENOUGH, ended, start
 
 SHAPE = (3, 4)
 
@@ -57,7 +57,7 @@ def test_another_process_finds_what_one_has_put(tmp_path):
     path = tmp_path / "shelf"
     path.touch()
     process = start(_put, path)
-    process.join(60)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     assert process.exitcode == 0
     with path.open("r+b") as file:
         shelf = Shelf(file, 6, SHAPE, "float32", shared=True)
@@ -73,7 +73,7 @@ def _put(path) -> None:
 
 def test_on_a_full_disk_nothing_more_is_put_and_what_is_there_stays(tmp_path):
     process = start(_fill_up, tmp_path / "shelf")
-    process.join(60)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     assert process.exitcode == 0
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -68,20 +69,19 @@ def test_the_card_says_what_the_model_was_made_from_and_what_the_target_was_used
     assert "unknown" in (finished_run / "model" / "README.md").read_text()  # the run's own card names none
 
 
-def test_onnx_takes_any_number_of_pictures_and_agrees_with_torch_to_1e_4(finished_run, tmp_path):
+def test_onnx_takes_any_number_of_pictures_and_agrees_with_torch_to_1e_4(finished_run, exported):
     import onnxruntime
 
-    export_model(finished_run, "onnx", tmp_path / "out")
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
     saved = open_model(finished_run / "model")
     for count in (1, 2, 7):
         images = np.random.default_rng(count).normal(size=(count, 3, 32, 32)).astype(np.float32)
         (logits,) = session.run(["logits"], {"images": images})
         np.testing.assert_allclose(logits, saved.model(torch.from_numpy(images)).detach().numpy(), atol=1e-4)
-    described = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    described = json.loads((exported / "onnx" / "preprocessing.json").read_text())
     assert described["classes"] == ["bar", "disk", "ring"]
     assert (described["size"], described["canvas"]) == (saved.preprocessing.size, saved.preprocessing.canvas)
-    assert "onnxruntime.InferenceSession" in (tmp_path / "out" / "README.md").read_text()
+    assert "onnxruntime.InferenceSession" in (exported / "onnx" / "README.md").read_text()
 
 
 ELSEWHERE = """
@@ -102,10 +102,10 @@ numpy.savez("logits.npz", images=images, onnx=session.run(["logits"], {"images":
 """
 
 
-def test_exports_prepare_pictures_of_every_size_as_the_run_did(finished_run, tmp_path):
+def test_exports_prepare_pictures_of_every_size_as_the_run_did(finished_run, exported, tmp_path):
     """Elsewhere, where there is no homing: the script that an export carries, and the models."""
     for form in ("timm", "onnx"):
-        export_model(finished_run, form, tmp_path / form)
+        shutil.copytree(exported / form, tmp_path / form)
     (tmp_path / "pictures").mkdir()
     sizes = [(24, 24), (37, 50), (131, 97), (500, 375), (755, 1006), (1001, 667), (2000, 301)]
     for number, size in enumerate(sizes):
@@ -131,14 +131,13 @@ def test_exports_prepare_pictures_of_every_size_as_the_run_did(finished_run, tmp
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-def test_an_onnx_file_says_its_classes_and_preprocessing(finished_run, tmp_path):
+def test_an_onnx_file_says_its_classes_and_preprocessing(exported):
     import onnxruntime
 
-    export_model(finished_run, "onnx", tmp_path / "out")
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
     found = session.get_modelmeta().custom_metadata_map
     assert json.loads(found["classes"]) == ["bar", "disk", "ring"]
-    assert json.loads(found["preprocessing"]) == json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    assert json.loads(found["preprocessing"]) == json.loads((exported / "onnx" / "preprocessing.json").read_text())
 
 
 @pytest.mark.parametrize("backbone", ["test_maxvit", "test_vit_relpos"] if LONG else ["test_vit_relpos"])

@@ -20,7 +20,7 @@ from homing.pools.images import Images
 from homing.pools.reading import read_pool
 from homing.pools.tables import open_table
 from homing.recipe.data import PoolSpec
-from processes import start
+from processes import LONG_ENOUGH, ended, start
 
 PICTURE = draw_picture(7, 1, size=64)
 
@@ -108,7 +108,7 @@ def _measure(root, out) -> None:
 def test_bombs_cost_less_than_a_gibibyte(root, tmp_path):
     """A PNG of 20,000 x 20,000 and its like, at the widest limit that a recipe may set."""
     process = start(_measure, root, tmp_path / "out", stderr=tmp_path / "err")
-    process.join(60)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     before, peak = map(float, (tmp_path / "out").read_text().split())
     print(f"peak {peak:.0f} MB, {peak - before:.0f} MB above the imports")
     assert peak < 1_073

@@ -12,7 +12,7 @@ from homing.pools.decoding import decode
 from homing.pools.images import Images
 from homing.pools.reading import read_pool
 from homing.recipe.data import PoolSpec
-from processes import start
+from processes import LONG_ENOUGH, ended, start
 
 WORST = 640  # MB: 10 bytes for each of the 64,000,000 pixels that data.max_pixels allows at first
 
@@ -40,7 +40,7 @@ def test_four_of_the_worst_at_once_take_what_one_does(tmp_path):
     for number in range(4):
         (tmp_path / "pool" / "x" / f"{number}.webp").write_bytes(data)
     process = start(_measure, tmp_path / "pool", tmp_path / "out", stderr=tmp_path / "err")
-    process.join(120)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     before, peak = map(float, (tmp_path / "out").read_text().split())
     print(f"{peak - before:.0f} MB above the imports")
     assert peak - before < WORST + 120  # strips, and what the allocator keeps

