@@ -51,6 +51,18 @@ def test_features_in_any_form_give_the_rates_of_the_learner(kind, tmp_path, lear
     np.testing.assert_allclose(found.rate, learner.rates_, rtol=1e-5)
 
 
+def test_features_may_lie_beside_a_table_of_texts(tmp_path, learner):
+    folder = write_pools(tmp_path / "data", "npy")
+    for name in POOLS:
+        pq.read_table(folder / f"{name}.parquet").to_pandas().to_csv(folder / f"{name}.csv", index=False)
+        (folder / f"{name}.npy").rename(folder / f"{name}.NPY")
+    words = ["rate", "--source", f"{folder}/pool.csv", "--target", f"{folder}/mine.csv", "--output", f"{folder}/out"]
+    words += ["--features", f"{folder}/pool.NPY", "--target-features", f"{folder}/mine.NPY", "--quiet"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, (done.output, done.exception)
+    np.testing.assert_allclose(rates_of(folder).rate, learner.rates_, rtol=1e-5)
+
+
 def test_it_leaves_results_a_report_and_its_mark(tmp_path):
     folder = write_pools(tmp_path / "data")
     done = rate(folder, "--json", "--seed", 3)

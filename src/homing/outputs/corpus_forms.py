@@ -22,6 +22,7 @@ from homing.pools.lookup import ImagesById, StoredImage
 SHARD_BYTES = 500_000_000
 """Image bytes in one parquet file of a dataset, about."""
 GROUP_BYTES = 32_000_000  # held in memory at a time
+ROW_BYTES = 1_000  # that the cells of a row take beside its image
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class ImageDataset:
             for copy in range(row.count):
                 picture = {"bytes": data, "path": name}
                 group.append({"image": picture, "label": label, "sample_id": row.sample_id, **cells, "copy": copy})
-                held += len(data)
+                held += len(data) + ROW_BYTES
                 if held > GROUP_BYTES:
                     yield group
                     group, held = [], 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from homing.errors import RecipeError
-from homing.outputs.corpus_forms import GROUP_BYTES, SHARD_BYTES, CorpusRow, encoded
+from homing.outputs.corpus_forms import GROUP_BYTES, ROW_BYTES, SHARD_BYTES, CorpusRow, encoded
 from homing.pools.lookup import ImagesById
 
 
@@ -44,6 +44,7 @@ class WebDataset:
                         member.size = len(data)
                         shard.addfile(member, io.BytesIO(data))
                         written += len(data)
+                    shard.members.clear()  # it would keep the header of every file until its end
                     sample = next(samples, None)
             if sample is None:
                 return
@@ -96,7 +97,7 @@ class LanceTable:
             about = {"image": data, "label": str(row.values["label"]), "sample_id": row.sample_id}
             for copy in range(row.count):
                 group.append({**about, **{name: row.values[name] for name in self.columns}, "copy": copy})
-                held += len(data)
+                held += len(data) + ROW_BYTES
                 if held > GROUP_BYTES:
                     yield pa.RecordBatch.from_pylist(group, schema=self._schema)
                     group, held = [], 0
