@@ -22,6 +22,7 @@ import torch
 from activations import ActivationBank, LastStage, backbone, load_activations
 from bed import BATCH_SIZE, EPOCHS, POOL_SIZE, StudyFeatures, settings_of, training_plan
 from moving_designs import DESIGNS, Direction, Static, losses_along, unit
+from moving_signals import Signals
 from pairs import cells_of, paired
 from rows import add_row, read_rows
 from scenarios import Scenario, all_scenarios, draw_study
@@ -192,31 +193,28 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_designs(
-    scenario: Scenario,
-    seed: int,
-    names: list[str],
-    bank: ActivationBank,
-    model: nn.Module,
-    arguments: argparse.Namespace,
-) -> None:
-    """A row of each design."""
-    case = Case(scenario, seed, bank, model)
+def run_designs(case: Case, drawn: tuple[str, int], names: list[str], results: Path) -> None:
+    """A row of each design; `drawn`: scenario and seed."""
     for name in names:
-        began = time.process_time()
-        row = {"scenario": scenario.name, "seed": seed, "method": name, "changes": {}}
-        row |= Run(case, DESIGNS[name]()).train()
-        add_row(row | {"seconds": round(time.process_time() - began, 1)}, arguments.results, ABOUT)
-        print(scenario.name, seed, name, row["accuracy"], row["nll"], file=sys.stderr, flush=True)
+        began, design = time.process_time(), (DESIGNS | {"signals": Signals})[name]()
+        row = dict(zip(KEY, (*drawn, name), strict=True)) | {"changes": {}} | Run(case, design).train()
+        if isinstance(design, Signals):
+            row["signals"] = design.signals
+        add_row(row | {"seconds": round(time.process_time() - began, 1)}, results, ABOUT)
+        print(*drawn, name, row["accuracy"], row["nll"], file=sys.stderr, flush=True)
 
 
 def print_designs(rows: list[dict]) -> None:
     """Each design minus the static rates, over the runs that both have; the ceiling on odd images of the test."""
-    for value in ("accuracy", "nll", "accuracy_odd", "nll_odd"):
-        cells = cells_of(rows, value)
-        for name in cells:
-            if name not in ("static", "signals") and value.endswith("odd") == (name == "test"):
-                print(f"{name:10s} {value:12s} {paired(cells[name], cells['static'])}")
+    accuracy, nats = cells_of(rows), cells_of(rows, "nll")
+    odd, odd_nats = cells_of(rows, "accuracy_odd"), cells_of(rows, "nll_odd")
+    for name in DESIGNS:
+        points, losses = (odd, odd_nats) if name == "test" else (accuracy, nats)
+        if name == "static" or name not in points:
+            continue
+        lower = {kind: {run: -100 * value for run, value in losses[kind].items()} for kind in (name, "static")}
+        print(f"{name:10s} points {paired(points[name], points['static'])}")
+        print(f"{name:10s} hundredths of a nat saved {paired(lower[name], lower['static'])}")
 
 
 if __name__ == "__main__":
