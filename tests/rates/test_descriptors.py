@@ -87,10 +87,10 @@ def with_copies(evidence, times):
 def test_wrong_labels_are_found_although_the_pool_holds_copies():
     areas = []
     for seed in range(4):
-        pool = with_copies(hidden_matches(seed=seed, hidden=0, others=200, wrong=0.3), 5)
+        pool = with_copies(hidden_matches(seed=seed, hidden=0, others=300, wrong=0.3), 4)
         areas.append(roc_auc_score(pool.clean, pool_consistency(pool, seed=0).right))
-    # A probe that has seen a copy of the row knows its label by heart: 0.77 where copies are spread over the folds.
-    assert sum(areas) / 4 > 0.85
+    # A probe that has seen a copy of the row knows its label by heart: 0.69 where copies are spread over the folds.
+    assert sum(areas) / 4 > 0.9
 
 
 def test_clean_labels_are_all_taken_as_right():

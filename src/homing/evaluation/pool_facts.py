@@ -15,7 +15,7 @@ from homing.session import Session
 from homing.training.distributed import everywhere
 
 NAME = "pool-{}.safetensors"
-_VERSION = "1"
+_VERSION = "2"
 """Of how it is found: raised whenever the same pool comes to other facts."""
 
 

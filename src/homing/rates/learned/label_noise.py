@@ -14,7 +14,8 @@ from torch.nn import functional
 _SUREST = 0.1  # share of all rows
 _STEPS = 10  # between no noise and what the sure rows show
 _SHARPNESS = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0, 6.3, 10.0)
-_WRONG_LABEL = 0.03  # nats that calling a label wrong must be worth: no probe's probabilities are quite true
+_MOST = 0.5  # of the noise, above which all of it counts: a network learns by heart what is not let go of
+_WRONG_LABEL = 0.04  # nats that calling a label wrong must explain: no probe's probabilities are quite true
 _STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
 _ROUNDING = 1e-6
 _FLOOR = 1e-9  # of a probability, before its logarithm is taken
@@ -90,7 +91,9 @@ class NoiseSearch:
         return torch.cat(found, dim=1).clamp(min=torch.finfo(torch.float32).tiny).log().flatten(0, 1)
 
     def believed(self, log_likelihoods: Tensor, num_rows: int) -> Tensor:
-        """`[C, C]` the noise by as much of it as is likely on the mean; the identity where none is likeliest.
+        """`[C, C]` the noise by as much of it as is likely on the mean, all where that is most of it.
+
+        The identity where it explains too little.
 
         Args:
             log_likelihoods: `[K]` summed over rows.
@@ -98,9 +101,12 @@ class NoiseSearch:
         """
         each = log_likelihoods.view(len(_SHARPNESS), -1).amax(dim=0)
         likely = torch.cat([each[:1], torch.maximum(each[1 : _STEPS + 1], each[_STEPS + 1 :])])
-        likely = likely - _WRONG_LABEL * num_rows * self._shares * (1 - own_shares(self._noise).mean())
+        best = int(likely.argmax())
+        wrong = num_rows * self._shares[best] * (1 - own_shares(self._noise).mean())
+        if likely[best] - likely[0] <= _WRONG_LABEL * wrong:
+            return self._part(self._shares[0])
         mean = (likely.softmax(dim=0) * self._shares).sum().float()
-        return self._part(mean if likely.argmax() > 0 else self._shares[0])
+        return self._part(mean if mean < _MOST else self._shares[-1])
 
     def _part(self, share: Tensor) -> Tensor:
         return torch.lerp(torch.eye(len(self._noise)), self._noise, share)
