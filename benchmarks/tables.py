@@ -29,8 +29,17 @@ TITLES = {
 }
 FULL = ("target_only", YARDSTICK, "sequential", "density_ratio", "instance", OURS, CEILING)
 FAST = ("target_only", YARDSTICK, "sequential", "density_ratio", "l2rw", "meta_weight_net", "instance", OURS, CEILING)
+BED = (*FAST[:-3], OURS)
 CORRUPT = (YARDSTICK, "l2rw", "meta_weight_net", "instance", OURS, CEILING)
 PLAIN = ("pooled", "instance", OURS)
+FIRST_OF_TRIALS = 100  # seeds from here on are for choosing settings
+KINDS = {
+    "nothing matches, labels right": lambda hidden, wrong: not hidden and not wrong,
+    "nothing matches, labels wrong": lambda hidden, wrong: not hidden and wrong,
+    "matches hidden, labels right": lambda hidden, wrong: hidden and not wrong,
+    "matches hidden, labels wrong": lambda hidden, wrong: hidden and wrong,
+}
+"""What is in the pool → whether shares of matching images and of wrong labels are of that kind."""
 
 Cells = dict[str, list[float]]
 """Method to its accuracies in %, one a seed."""
@@ -79,14 +88,15 @@ def plain() -> str:
 
 
 def fast_tier() -> str:
-    content = json.loads((RESULTS / "suite_fast.json").read_text())
-    lines = [_head("scenario", FAST)]
-    for item in content["scenarios"]:
-        cells = [
-            f"{found['accuracy']:.1f} / {found['accuracy_mlp']:.1f}" if (found := item["methods"].get(method)) else "–"
-            for method in FAST
-        ]
-        lines.append(f"| {_short(item['scenario'])} | {' | '.join(cells)} |")
+    """Probes on frozen features, by kind of scenario; the mean over seeds is one cell of a scenario."""
+    scenarios = json.loads((RESULTS / "suite_fast.json").read_text())["scenarios"]
+    lines = [_head("what is trained, and on what", FAST, "scenarios", "ours − best baseline: mean, worst")]
+    for title, key in (("linear", "accuracy"), ("MLP", "accuracy_mlp")):
+        means = {
+            item["scenario"]: {method: found[key] for method, found in item["methods"].items() if key in found}
+            for item in scenarios
+        }
+        lines += _by_kind(title, FAST, means)
     return "\n".join(lines)
 
 
@@ -108,6 +118,52 @@ def suite_runs() -> str:
     return "\n".join(lines)
 
 
+def bed() -> str:
+    """The last stage on kept activations, by kind of scenario: seeds below 100 at the settings of all."""
+    cells = defaultdict(lambda: defaultdict(list))
+    for row in json.loads((RESULTS / "bed.json").read_text())["rows"]:
+        if not row["changes"] and row["seed"] < FIRST_OF_TRIALS:
+            cells[row["scenario"]][row["method"]].append(row["accuracy"])
+    means = {
+        name: {method: statistics.mean(values) for method, values in methods.items()} for name, methods in cells.items()
+    }
+    head = _head("", BED, "scenarios", "ours − best baseline: mean, worst")
+    return "\n".join([head, *_by_kind("last stage", BED, means)])
+
+
+def _by_kind(title: str, methods: tuple[str, ...], means: dict[str, dict[str, float]]) -> list[str]:
+    """A line for each kind of pool: the mean over its scenarios, and how far ours stands from the best of each."""
+    lines = []
+    for kind, holds in KINDS.items():
+        chosen = {
+            name: found
+            for name, found in means.items()
+            if holds(*_hidden_and_wrong(name)) and {OURS, YARDSTICK} <= {*found}
+        }
+        if not chosen:
+            continue
+        cells = [_mean_of([found.get(method) for found in chosen.values()]) for method in methods]
+        apart = [
+            found[OURS] - max(value for method, value in found.items() if method not in NO_BASELINE)
+            for found in chosen.values()
+        ]
+        cells += [str(len(chosen)), f"{statistics.mean(apart):+.1f}, {min(apart):+.1f}"]
+        lines.append(f"| {title}: {kind} | {' | '.join(cells)} |")
+    return lines
+
+
+def _hidden_and_wrong(scenario: str) -> tuple[float, float]:
+    """Shares of a scenario by its name: of matching images, and of wrong labels."""
+    found = re.search(r"needle (\S+) noise (\S+)", scenario)
+    assert found is not None, scenario
+    return float(found[1]), float(found[2])
+
+
+def _mean_of(values: list[float | None]) -> str:
+    """Of methods that were run on all scenarios of a kind alone: means over others are no comparison."""
+    return "–" if None in values else f"{statistics.mean(values):.1f}"
+
+
 TABLES = {
     "suite-runs": suite_runs,
     "quickstart": quickstart,
@@ -116,6 +172,7 @@ TABLES = {
     "corrupt": corrupt,
     "plain": plain,
     "fast-tier": fast_tier,
+    "bed": bed,
 }
 
 
