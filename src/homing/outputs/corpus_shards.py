@@ -44,7 +44,7 @@ class WebDataset:
                         member.size = len(data)
                         shard.addfile(member, io.BytesIO(data))
                         written += len(data)
-                    shard.members.clear()  # type: ignore[attr-defined]  # it would keep the header of every file until its end
+                    shard.members.clear()  # type: ignore[attr-defined] # it would keep the header of every file
                     sample = next(samples, None)
             if sample is None:
                 return
