@@ -40,6 +40,8 @@ def test_a_scan_guesses_what_comes_after_it():
     forecast = Forecast([400] * 3, images=32, trainable="all")
     assert forecast.before(180, 0.01) == "about 22 min: scan 3 min, then 3 trainings of 400 steps"
     assert forecast.before(170, 0.01) == ""  # once
+    started = Forecast([400, 0], images=32, trainable="all")
+    assert started.before(180, 0.01).endswith("then 1 training of 400 steps")
     assert Forecast([400], images=32, trainable="head").before(20, 0.01) == ""
     assert Forecast([400], minutes=30).before(120, 0.01) == "about 32 min: scan 2 min, then trainings within 30 min"
 
@@ -98,6 +100,19 @@ def test_a_budget_becomes_one_number_of_steps_for_every_method_and_attempt(probl
 def last_steps(folder):
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return {row["method"]: row["step"] for row in rows}
+
+
+def test_a_budget_is_shared_by_what_takes_steps(problem, tmp_path, capsys):
+    recipe = small_recipe(problem, "rates.method=probe", "training.minutes=0.02")
+    folder = run(recipe, tmp_path / "run", quiet=True).folder
+    capsys.readouterr()
+    fast = ("model.trainable=head", "output.checkpoint_every=500")
+    recipe = small_recipe(
+        problem, *fast, "rates.method=uniform", "training.minutes=0.02", "evaluation.baselines=[probe]"
+    )
+    folder = run(recipe, tmp_path / "both").folder
+    assert re.search(r"takes [\d,]+ steps of .* each of 1 trainings? ", capsys.readouterr().err)
+    assert set(last_steps(folder)) == {"uniform"}
 
 
 def test_a_budget_below_an_epoch_is_told_and_what_fits_is_trained(problem, tmp_path, capsys):

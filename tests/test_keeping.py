@@ -233,6 +233,9 @@ def test_the_best_is_never_less_than_the_probe_that_training_starts_from(problem
     assert results["cost"]["method_gradients"]["probe"] == 0
     test = PoolSpec(path=str(problem / "test"))
     assert evaluate(folder, test, QUIET)["nll"] == pytest.approx(results["baselines"]["probe"]["nll"], abs=1e-6)
+    card = (folder / "model/README.md").read_text()
+    assert "given a new head, else as it was, by homing" in card
+    assert "to learn the rates of the source, and to choose their settings" in card
     ours, start = (load_file(folder / f"models/{name}/model.safetensors") for name in ("hierarchical", "probe"))
     fixed = [name for name in start if name.endswith("running_mean")]
     assert fixed

@@ -110,6 +110,10 @@ def test_a_conflict_is_told_together_with_other_mistakes(mistake):
         (["model.trainable=head", "training.augmentation.min_scale=0.9"], "training.augmentation: no effect"),
         (["data.test={path: /t}", "evaluation.folds=3"], "evaluation.folds: no effect"),
         (["rates.method=uniform", "rates.apply=weight"], None),
+        (["rates.method=probe", "rates.folds=3"], None),
+        (["rates.method=probe", "rates.apply=weight"], "rates.apply: no effect with rates.method: probe"),
+        (["rates.method=uniform", "evaluation.baselines=[hierarchical]", "rates.folds=3"], None),
+        (["evaluation.baselines=[instance]", "rates.momentum=0.5"], None),
         (["model.trainable=head", "training.augmentation=none"], None),
     ],
 )

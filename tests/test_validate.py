@@ -121,6 +121,7 @@ def test_a_picture_in_two_roles_is_a_warning(root):
         (("rates.folds=9",), True, 9),
         (("rates.method=uniform", "evaluation.folds=12"), False, 12),
         (("rates.method=uniform", "rates.folds=9"), True, None),
+        (("rates.method=probe", "rates.folds=9"), True, 9),
         (("rates.folds=8",), True, None),
     ],
 )

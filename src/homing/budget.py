@@ -24,12 +24,23 @@ def with_steps(recipe: Recipe, session: Session, prepared: Prepared) -> Recipe:
     minutes = recipe.training.minutes
     if minutes is None:
         return recipe
+    if not _trained(recipe):
+        return _with(recipe, num_steps_for(recipe, prepared.material.problem))
     steps = on_main(session.accelerator, lambda: marked(session.folder).get("steps"))
     if not isinstance(steps, int):
         seconds = _measured(recipe, session, prepared)
         steps = on_main(session.accelerator, lambda: _chosen(recipe, prepared, seconds, session))
+    return _with(recipe, steps)
+
+
+def _with(recipe: Recipe, steps: int) -> Recipe:
     training = recipe.training.model_copy(update={"steps": steps, "minutes": None})
     return recipe.model_copy(update={"training": training})
+
+
+def _trained(recipe: Recipe) -> list[str]:
+    """The methods that take steps."""
+    return [name for name in methods_of(recipe) if METHODS[name].trains]
 
 
 def _measured(recipe: Recipe, session: Session, prepared: Prepared) -> float:
@@ -46,14 +57,14 @@ def _measured(recipe: Recipe, session: Session, prepared: Prepared) -> float:
 def _cost_of(name: str) -> float:
     """What a step of a method takes, of a plain step."""
     method = METHODS[name]
-    return _ONLINE if method.online is not None else float(method.trains)
+    return _ONLINE if method.online is not None else 1.0
 
 
 def _chosen(recipe: Recipe, prepared: Prepared, seconds: float, session: Session) -> int:
     """The number of steps, noted and told."""
     problem, minutes = prepared.material.problem, recipe.training.minutes
     assert minutes is not None
-    methods = methods_of(recipe)
+    methods = _trained(recipe)
     each = len(lengths_of(recipe, problem, methods)) // len(methods)
     cost = sum(each * _cost_of(name) for name in methods)
     steps, epoch = max(1, int(_RESERVE * 60 * minutes / (seconds * cost))), num_steps_for(recipe, problem)

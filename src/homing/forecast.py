@@ -82,7 +82,7 @@ class Forecast:
     def _trainings(self) -> str:
         if self._minutes is not None:
             return f"trainings within {self._minutes:g} min"
-        count, longest = len(self.lengths), max(self.lengths, default=0)
+        count, longest = sum(length > 0 for length in self.lengths), max(self.lengths, default=0)
         return f"{count} training{'s' if count > 1 else ''} of {longest:,} steps"
 
 

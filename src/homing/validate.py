@@ -13,6 +13,7 @@ from torch import nn
 
 from homing.errors import DataError, HomingError, RecipeError
 from homing.evaluation.metrics import check_metric
+from homing.methods import METHODS
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_matching import union_warnings
@@ -268,7 +269,7 @@ def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
     """Sizes that a run cannot work with, and sizes that make its figures weak."""
     if not problem.has_target_labels:
         return
-    is_judged = recipe.data.shares_labels and recipe.rates.method == "hierarchical"
+    is_judged = recipe.data.shares_labels and any(METHODS[name].plans_by == "learned" for name in recipe.methods)
     folds = recipe.rates.folds if is_judged else 0
     folds = max(folds, recipe.evaluation.folds if problem.test is None else 0)
     if len(problem.target) < folds:

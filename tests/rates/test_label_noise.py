@@ -1,5 +1,7 @@
 """Which label stands on which class, and whether the one at hand is right."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gaussian_domains import hidden_matches
@@ -95,6 +97,15 @@ def test_features_that_cannot_tell_classes_apart_are_no_evidence_against_labels(
     found = pool_consistency(overlapping(num_classes, rows, apart), seed=0)
     # By the sure rows alone: half of them and more.
     assert (found.right < 0.5).float().mean() <= 0.03
+
+
+@pytest.mark.parametrize("features", [0.0, 1.0])
+@pytest.mark.parametrize(("num_classes", "rows"), [(3, 1), (3, 100), (10, 10)])
+def test_no_label_is_called_wrong_where_features_say_nothing(num_classes, rows, features):
+    evidence = overlapping(num_classes, rows, apart=0.0)
+    found = pool_consistency(replace(evidence, source_features=features * evidence.source_features), seed=0)
+    assert found.right.min() == 1
+    assert found.wrong_share == 0
 
 
 @pytest.mark.parametrize(("num_classes", "rows", "apart"), [(17, 80, 0.5), (81, 20, 1.0)])

