@@ -218,7 +218,7 @@ BAD = {
     ),
     "no labels": (
         ("pool", lambda table: table.drop_columns(["label"])),
-        "there is no column 'label'; columns: 'id', 'embedding'; name the one of labels with --label, or add it",
+        "there is no column 'label'; columns: 'id', 'embedding'; name the one of labels with --label (",
     ),
 }
 

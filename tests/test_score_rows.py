@@ -83,6 +83,7 @@ def test_features_of_new_rows_may_lie_elsewhere(rated, tmp_path):
         ({"label": ["ant", "bee", "cat", "emu"]}, [], "'emu' is not among"),
         ({"id": ["a", "b", "b", "c"]}, [], "id 'b' occurs more than once"),
         ({}, ["--features", "vector"], "there is no column 'vector'"),
+        ({}, ["--label-column", "kind"], r"no column 'kind'; .* with --label \(`homing score`: --label-column\)"),
         ({}, ["--root", "."], "--root: is of pools of images"),
         ({}, ["--output", "DIR/run/rates.parquet"], "already"),
     ],

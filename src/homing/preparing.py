@@ -150,8 +150,8 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     canvases = keep_canvases(recipe, session, preprocessing, pictures) if not looked_at_once else ()
     found, store, activations = scan_rows(recipe, session, model, pictures)
     shown = pictures_of(problem, found.digests)
-    if session.resume and not session.allow_change:
-        on_main(session.accelerator, lambda: check_pictures(session.folder, shown))
+    if session.resume:
+        on_main(session.accelerator, lambda: check_pictures(session.folder, shown, may_change=session.allow_change))
     repeated = repeated_rows(problem, found.digests, (item.row for item in found.bad))
     gone = sorted({*(item.row for item in found.bad), *np.concatenate([[], *repeated.values()]).astype(int).tolist()})
     kept, dropped = leave_out(problem, found, gone, pictures, session, drop=recipe.data.on_bad_image == "drop")

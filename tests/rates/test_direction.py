@@ -175,6 +175,23 @@ def test_averages_are_kept_in_the_type_that_is_asked_for(dtype):
     assert {tensor.dtype for tensor in direction.values()} == {torch.float32}
 
 
+def test_a_model_of_sixteen_bits_is_averaged_in_the_type_that_is_asked_for():
+    torch.manual_seed(0)
+    model, keep, exact = torch.nn.Linear(8, 3).bfloat16(), 1 - 1 / 300, torch.zeros(3, 8, dtype=torch.float64)
+    one, other = (Direction(model, window=300, dtype=torch.float32) for _ in range(2))
+    for number in range(1, 301):
+        loss = torch.nn.functional.cross_entropy(model(torch.randn(4, 8).bfloat16()), torch.arange(4) % 3)
+        (gradient,) = torch.autograd.grad(loss, model.weight, retain_graph=True)
+        exact.lerp_(gradient.double(), (1 - keep) / (1 - keep**number))
+        one.update(loss)
+    assert one["weight"].dtype == torch.bfloat16
+    assert (one["weight"] - exact).norm() < 2**-8 * exact.norm()  # summed up in bfloat16: a tenth and more
+    other.load_state_dict(one.state_dict())
+    again = other.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in one.state_dict().items())
+    assert again["average.weight"].dtype == torch.float32
+
+
 def test_a_normalised_state_of_an_older_version_is_taken_up():
     model = patches()
     one, other = (Direction(model, window=3, normalise=True) for _ in range(2))

@@ -80,20 +80,28 @@ def check_pools(folder: Path, digests: Mapping[str, str]) -> None:
     _check(folder, "pools", digests, "it (rows came, went, moved, got new labels)")
 
 
-def check_pictures(folder: Path, digests: Mapping[str, str]) -> None:
-    """Whether the pictures are those that the run in a folder saw, byte by byte; arguments and errors as above."""
-    _check(folder, "pictures", digests, "it (other pictures stand under the same names)")
+def check_pictures(folder: Path, digests: Mapping[str, str], *, may_change: bool) -> None:
+    """Whether the pictures are those that the run in a folder saw, byte by byte; arguments and errors as above.
+
+    Those of a finished run may not change: what it measured is not to stand beside what is measured on others.
+    """
+    if not may_change or _is_finished(folder):
+        _check(folder, "pictures", digests, "it (other pictures stand under the same names)")
 
 
 def _check(folder: Path, what: str, digests: Mapping[str, str], how: str) -> None:
     noted = marked(folder).get(what)
     known = noted if isinstance(noted, dict) else dict(digests)
     if changed := [role for role in sorted({*known, *digests}) if known.get(role) != digests.get(role)]:
+        consent = " go on with `homing run --resume --allow-change` (rates then follow the sample ids),"
         raise CheckpointError(
-            f"{folder}: the {' and '.join(changed)} changed since this run saw {how}; put back what it began with, go"
-            " on with --resume --allow-change (rates then follow the sample ids), or begin again with --overwrite or"
-            " another --output"
+            f"{folder}: the {' and '.join(changed)} changed since this run saw {how}; put back what it began with,"
+            f"{'' if _is_finished(folder) else consent} or begin again with --overwrite or another --output"
         )
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "results.json").is_file()
 
 
 def marked(folder: Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _named(columns: Columns, what: str, name: str, root: str) -> Texts:
     if name not in columns:
         raise DataError(
             f"{root}: there is no column {name!r}; columns: {quoted(columns) or 'none'}; name the one of {what}s with"
-            f" --{what}, or add it"
+            f" --{what} (`homing score`: --{what}-column), or add it"
         )
     return columns[name]
 

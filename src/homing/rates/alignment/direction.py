@@ -104,17 +104,21 @@ class Direction(Mapping[str, Tensor]):
             self._length = float(squares) ** 0.5 or 1.0
 
     def _average(self, name: str) -> Tensor:
-        """What is kept of a parameter, in its own precision and memory format; zeros before the first update."""
+        """What is kept of a parameter, in its own precision or a wider one, and its memory format; zeros at first."""
         kept = self._averages.get(name)
         if isinstance(kept, SixteenBits):
             return kept.whole()
         parameter = self._parameters[name]
         if kept is None:
-            return torch.zeros_like(parameter, requires_grad=False)
-        return kept if self._dtype is None else kept.to(parameter.dtype)
+            return torch.zeros_like(parameter, dtype=self._precision(parameter), requires_grad=False)
+        return kept.to(self._precision(parameter))
+
+    def _precision(self, parameter: Tensor) -> torch.dtype:
+        """What the average of a parameter is reckoned in."""
+        return parameter.dtype if self._dtype is None else torch.promote_types(parameter.dtype, self._dtype)
 
     def _put(self, name: str, average: Tensor) -> None:
-        """Keep a tensor of the parameter's own precision and memory format, as small as it may be."""
+        """Keep a tensor such as `_average` gives, as small as it may be."""
         if self._dtype is not None:
             self._averages[name] = average.to(self._dtype)
         else:
@@ -164,7 +168,8 @@ class Direction(Mapping[str, Tensor]):
         if name not in self:
             raise KeyError(name)
         average = self._average(name)
-        return average if self._length == 1.0 else average / self._length
+        own = average if self._length == 1.0 else average / self._length
+        return own.to(self._parameters[name].dtype)
 
     def __contains__(self, name: object) -> bool:
         return self.is_ready and name in self._averages
@@ -200,7 +205,8 @@ class Direction(Mapping[str, Tensor]):
         number, length = state["num_updates_and_length"].tolist()
         self._averages, self._num_updates = {}, int(number)
         for name, average in averages.items():  # with those of older versions comes a length that they were divided by
-            like = torch.empty_like(self._parameters[name], requires_grad=False)
+            parameter = self._parameters[name]
+            like = torch.empty_like(parameter, dtype=self._precision(parameter), requires_grad=False)
             self._put(name, like.copy_(average) if length == 1.0 else like.copy_(average).mul_(length))
         self._measure()
 
