@@ -44,8 +44,11 @@ def kept_pool_facts(
 
 
 def _read(path: Path, key: str) -> PoolFacts | None:
-    """What is kept; None where nothing is, or where it is damaged: it is replaced then."""
-    with suppress(SafetensorError, OSError, KeyError), safe_open(path, framework="pt") as file:
+    """What is kept; None where nothing is, or where it is damaged: it is replaced then.
+
+    A file that another run removes while it is opened is a RuntimeError of safetensors.
+    """
+    with suppress(SafetensorError, OSError, RuntimeError, KeyError), safe_open(path, framework="pt") as file:
         if (file.metadata() or {}).get("key") == key:
             path.touch()  # of use now: what was unused for longest is evicted first
             return PoolFacts.from_tensors({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from homing.features.shards import Bytes
 from homing.outputs.artefact import digest_of, open_whole
@@ -77,7 +77,7 @@ def kept_looks(folder: Path, digests: Bytes) -> Looks:
 def _read(path: Path) -> tuple[Looks, Looks]:
     """Keys and looks; none where the file is damaged, or gone."""
     with suppress(OSError, SafetensorError, KeyError):
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())  # opened once: another run may remove it between two looks
         return tensors["digests"].numpy().view(np.uint64), tensors["looks"].numpy().view(np.uint64)
     return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
 
