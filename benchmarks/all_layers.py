@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import statistics
 import sys
 import time
@@ -27,7 +26,7 @@ import torch
 from accelerate import Accelerator
 from activations import AUGMENTATION, canvas_of
 from bed import training_plan
-from rows import add_row, read_rows
+from rows import add_row, machine, read_rows
 from scenarios import Scenario, all_scenarios, draw_study
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,6 +38,7 @@ from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import Visit
 from homing.pools.augmentation import crop
 from homing.pools.order import Rows
+from homing.rates.learned.blocks import ArrayFeatures
 from homing.recipe.schema import AVERAGE_LAST
 from homing.training.head import probe_head
 from homing.training.loop import FineTuning
@@ -53,8 +53,7 @@ POOL_SIZE, TEST_SIZE, EPOCHS, BATCH_SIZE = 1000, 600, 2.0, 32
 KEY = ("scenario", "seed", "method")
 ABOUT = {
     "command": "HOMING_DATA=... python benchmarks/all_layers.py --cache DIR",
-    "hardware": f"{platform.machine()}, 1 thread",
-    "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    **machine(),
     "backbone": BACKBONE,
     "size": SIZE,
     "pool": POOL_SIZE,
@@ -105,7 +104,7 @@ class Start:
         planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
         self.training = training_plan(planner(evidence, seed=seed, target_weight=None), method)
         self.labels = torch.cat([evidence.source_labels, evidence.target_labels])
-        probe_head(self.model, _Blocks(features), np.arange(known), self.labels, self.training.phases[-1])
+        probe_head(self.model, ArrayFeatures(features), np.arange(known), self.labels, self.training.phases[-1])
         self.steps = num_steps_of(EPOCHS, None, n + NOMINAL_WEIGHT * (known - n), BATCH_SIZE) // self.training.passes
 
     def fine_tuned(self, changes: dict[str, Any]) -> dict[str, float]:
@@ -137,15 +136,6 @@ class Start:
             "accuracy": round(100 * float((logits.argmax(1) == self.answers).float().mean()), 2),
             "nll": round(float(functional.cross_entropy(logits, self.answers)), 4),
         }
-
-
-class _Blocks:
-    def __init__(self, features: Tensor) -> None:
-        self.features = features
-
-    def rows(self, rows: Tensor) -> Tensor:
-        """float32 [m, D]."""
-        return self.features[rows]
 
 
 def main() -> None:

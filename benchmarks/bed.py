@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from activations import ActivationBank, LastStage, backbone, load_activations
 from pairs import print_pairs
-from rows import add_row, read_rows
+from rows import add_row, machine, read_rows
 from scenarios import Scenario, Study, all_scenarios, draw_study
 from suite import METHODS as COMPARED
 from torch import Tensor, nn
@@ -52,8 +51,7 @@ BATCH_SIZE = 32
 KEY = ("scenario", "seed", "method")
 ABOUT = {
     "command": "HOMING_DATA=... python benchmarks/bed.py --cache DIR --results FILE",
-    "hardware": f"{platform.machine()}, 1 thread",
-    "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    **machine(),
     "pool": POOL_SIZE,
     "epochs": EPOCHS,
 }

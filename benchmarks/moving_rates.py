@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import platform
 import random
 import sys
 import time
@@ -24,7 +23,7 @@ from bed import BATCH_SIZE, EPOCHS, POOL_SIZE, StudyFeatures, settings_of, train
 from moving_designs import DESIGNS, Direction, Static, losses_along, unit
 from moving_signals import Signals
 from pairs import cells_of, paired
-from rows import add_row, read_rows
+from rows import add_row, machine, read_rows
 from scenarios import Scenario, all_scenarios, draw_study
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,8 +40,7 @@ KEY = ("scenario", "seed", "method")
 NUM_MOVES = 5
 ABOUT = {
     "command": "HOMING_DATA=... python benchmarks/moving_rates.py --cache DIR --results FILE",
-    "hardware": f"{platform.machine()}, 1 thread",
-    "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    **machine(),
     "pool": POOL_SIZE,
     "epochs": EPOCHS,
 }

@@ -11,7 +11,6 @@ a class is fitted by the plan, and the test (700 mosaics of the target's domain)
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections import defaultdict
@@ -20,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rows import add_row, read_rows
+from rows import add_row, machine, read_rows
 from torch import Tensor
 
 from features import _backbone, _data
 from homing.evaluation.baselines import BASELINES
-from homing.evaluation.multi_label import set_metrics
+from homing.evaluation.multi_label import predictions_of
+from homing.evaluation.resampling import all_once
 from homing.pools.decoding import ALLOWED_FORMATS
 from homing.rates import Evidence
 from homing.rates.learned.one_vs_rest import fit_one_vs_rest, rarest_labels
@@ -41,8 +41,7 @@ FIGURES = ("mean_average_precision", "micro_f1", "macro_f1", "nll")
 REFERENCE = "pooled_oversampled"
 ABOUT = {
     "command": "HOMING_DATA=... python benchmarks/multi_label.py --cache DIR --results FILE --seeds 5",
-    "hardware": f"{platform.machine()}, 1 thread",
-    "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    **machine(),
     "target": TARGET,
     "pool": POOL,
     "test": TEST,
@@ -151,8 +150,8 @@ def scored(method: str, evidence: Evidence, features: Tensor, sets: Tensor, seed
     weights = torch.cat([plan.rates.float(), torch.full((evidence.num_target,), float(plan.target_weight))])
     wanted = torch.cat([evidence.source_sets, evidence.target_sets])
     (probe,) = fit_one_vs_rest(seen, wanted, weights[None], ridge=HEAD_RIDGE)
-    found = set_metrics(with_bias(features - center) @ probe, sets)
-    row = {name: round(found[name], 4) for name in FIGURES} | {"phi": plan.phi}
+    found = predictions_of((with_bias(features - center) @ probe)[None], sets).figures(all_once(len(sets)))
+    row = {name: round(float(found[name]), 4) for name in FIGURES} | {"phi": plan.phi}
     if plan.right is not None:
         clean = evidence.clean
         row |= {"right_where_clean": round(float(plan.right[clean].mean()), 3)}

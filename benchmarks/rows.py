@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
+
+
+def machine() -> dict:
+    """What rows of runs on one thread say of where they were made."""
+    return {
+        "hardware": f"{platform.machine()}, 1 thread",
+        "versions": {"python": platform.python_version(), "torch": version("torch")},
+    }
 
 
 def read_rows(results: Path) -> list[dict]:
