@@ -6,6 +6,7 @@ machine's load at its start. Runs of this commit that have their row are not don
 
     python benchmarks/suite_runs.py --runs 15
     python benchmarks/suite_runs.py --runs 5 --busy 2
+    python benchmarks/suite_runs.py --runs 5 --busy 1 --beside "python benchmarks/bed.py --cache DIR --results FILE"
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,19 +30,20 @@ from rows import add_row, read_rows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "suite_runs.json"
-BUSY = "while True: pass"
+BUSY = shlex.join([sys.executable, "-c", "while True: pass"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1, help="of this commit beside so many busy processes")
-    parser.add_argument("--busy", type=int, default=0, help="processes that do nothing but compute meanwhile")
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile, ended with the run")
+    parser.add_argument("--beside", default=BUSY, help="what each of them runs (default: an endless loop)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     about = {"command": "python benchmarks/suite_runs.py", "cores": os.cpu_count()}
     commit = commit_of(ROOT)
     while len(done(arguments.results, commit, arguments.busy)) < arguments.runs:
-        row = run_suite(ROOT, commit, arguments.busy)
+        row = run_suite(ROOT, commit, arguments.busy, arguments.beside)
         add_row(row, arguments.results, about)
         print(row, flush=True)
     print(standing(read_rows(arguments.results)))
@@ -55,7 +58,7 @@ def done(results: Path, commit: str, busy: int) -> list[dict]:
     return [row for row in read_rows(results) if (row["commit"], row["busy"]) == (commit, busy)]
 
 
-def run_suite(root: Path, commit: str, busy: int) -> dict:
+def run_suite(root: Path, commit: str, busy: int, beside: str = BUSY) -> dict:
     """The row of one run: its suite is that of a commit, without what is not committed."""
     with tempfile.TemporaryDirectory(prefix="suite-") as name:
         checkout, report = Path(name, "checkout"), Path(name, "junit.xml")
@@ -65,7 +68,7 @@ def run_suite(root: Path, commit: str, busy: int) -> dict:
         environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
         row = {"commit": commit, "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}", "busy": busy}
         row["load"] = round(os.getloadavg()[0], 1)
-        with busy_processes(busy):
+        with busy_processes(busy, beside):
             wall, cpu = time.monotonic(), cpu_of_children()
             ended = subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.DEVNULL, check=False)
             row |= {"seconds": round(time.monotonic() - wall), "cpu_seconds": round(cpu_of_children() - cpu)}
@@ -83,8 +86,8 @@ def outcome(report: Path) -> dict:
 
 
 @contextmanager
-def busy_processes(count: int) -> Iterator[None]:
-    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+def busy_processes(count: int, command: str) -> Iterator[None]:
+    processes = [subprocess.Popen(shlex.split(command)) for _ in range(count)]
     try:
         yield
     finally:
