@@ -29,7 +29,7 @@ TITLES = {
 }
 FULL = ("target_only", YARDSTICK, "sequential", "density_ratio", "instance", OURS, CEILING)
 FAST = ("target_only", YARDSTICK, "sequential", "density_ratio", "l2rw", "meta_weight_net", "instance", OURS, CEILING)
-BED = (*FAST[:-3], OURS)
+BED = (*FAST[:-3], OURS, CEILING)
 CORRUPT = (YARDSTICK, "l2rw", "meta_weight_net", "instance", OURS, CEILING)
 PLAIN = ("pooled", "instance", OURS)
 FIRST_OF_TRIALS = 100  # seeds from here on are for choosing settings
@@ -40,6 +40,7 @@ KINDS = {
     "matches hidden, labels wrong": lambda hidden, wrong: hidden and wrong,
 }
 """What is in the pool → whether shares of matching images and of wrong labels are of that kind."""
+BY_KIND = ("scenarios", "ours − best baseline: mean, worst", "oracle − best baseline: mean")
 
 Cells = dict[str, list[float]]
 """Method to its accuracies in %, one a seed."""
@@ -90,7 +91,7 @@ def plain() -> str:
 def fast_tier() -> str:
     """Probes on frozen features, by kind of scenario; the mean over seeds is one cell of a scenario."""
     scenarios = json.loads((RESULTS / "suite_fast.json").read_text())["scenarios"]
-    lines = [_head("what is trained, and on what", FAST, "scenarios", "ours − best baseline: mean, worst")]
+    lines = [_head("what is trained, and on what", FAST, *BY_KIND)]
     for title, key in (("linear", "accuracy"), ("MLP", "accuracy_mlp")):
         means = {
             item["scenario"]: {method: found[key] for method, found in item["methods"].items() if key in found}
@@ -127,7 +128,7 @@ def bed() -> str:
     means = {
         name: {method: statistics.mean(values) for method, values in methods.items()} for name, methods in cells.items()
     }
-    head = _head("", BED, "scenarios", "ours − best baseline: mean, worst")
+    head = _head("", BED, *BY_KIND)
     return "\n".join([head, *_by_kind("last stage", BED, means)])
 
 
@@ -143,11 +144,11 @@ def _by_kind(title: str, methods: tuple[str, ...], means: dict[str, dict[str, fl
         if not chosen:
             continue
         cells = [_mean_of([found.get(method) for found in chosen.values()]) for method in methods]
-        apart = [
-            found[OURS] - max(value for method, value in found.items() if method not in NO_BASELINE)
-            for found in chosen.values()
-        ]
-        cells += [str(len(chosen)), f"{statistics.mean(apart):+.1f}, {min(apart):+.1f}"]
+        best = [max(found[name] for name in found.keys() - NO_BASELINE) for found in chosen.values()]
+        ours = [found[OURS] - other for found, other in zip(chosen.values(), best, strict=True)]
+        true = [found[CEILING] - other for found, other in zip(chosen.values(), best, strict=True) if CEILING in found]
+        cells += [str(len(chosen)), f"{statistics.mean(ours):+.1f}, {min(ours):+.1f}"]
+        cells.append(f"{statistics.mean(true):+.1f}" if len(true) == len(best) else "–")
         lines.append(f"| {title}: {kind} | {' | '.join(cells)} |")
     return lines
 
