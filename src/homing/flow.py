@@ -34,7 +34,7 @@ from homing.outputs.finished import (
 from homing.outputs.going_on import is_prolonged, missing_methods
 from homing.outputs.in_short import as_html, in_short
 from homing.outputs.lock import folder_lock
-from homing.outputs.ownership import check_pools, note_pools
+from homing.outputs.ownership import check_pools, check_same_pools, note_pools
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
 from homing.outputs.shared_data import write_shared
 from homing.outputs.thumbnails import shown_of_recipe
@@ -136,6 +136,7 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
                 if accelerator.is_main_process:
                     discard_stump(folder)
                 raise DataError(f"target {name}: {error}") from error
+        on_main(accelerator, lambda: check_same_pools([folder / name for name in each], ["source"]))
         results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
         on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)

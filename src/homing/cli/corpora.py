@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -86,10 +85,11 @@ def pools_of(run_folder: Path) -> tuple[Sequence[PoolSpec], PoolSpec]:
     Raises:
         DataError: It is no run.
     """
+    from homing.outputs.run_kinds import results_of
     from homing.recipe.data import PoolSpec
 
     with suppress(OSError, ValueError, TypeError, KeyError):
-        asked = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))["asked"]
+        asked = results_of(run_folder)["asked"]
         columns = {"id_column": asked["id"], "label_column": asked["label"]}
         source, target = (PoolSpec(path=asked[role], **columns) for role in ("source", "target"))
         return [source], target

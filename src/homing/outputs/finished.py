@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from homing.errors import CheckpointError
 from homing.evaluation.choice import choose
 from homing.evaluation.planning import place_of_rates
 from homing.methods import METHODS
@@ -24,6 +22,7 @@ from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import write_report
 from homing.outputs.report.pictures import Shown
 from homing.outputs.results import collect, collect_rates_only, folds_of, predictions
+from homing.outputs.run_kinds import OF_ONE_TARGET, results_of
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
 from homing.outputs.thumbnails import shown_of_problem
 from homing.outputs.unlabelled_files import write_unlabelled
@@ -121,17 +120,12 @@ def is_complete(folder: Path) -> bool:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What a finished run came to.
+    """What a finished run of one target came to.
 
     Raises:
-        CheckpointError: The file is damaged.
+        DataError: The file is damaged.
     """
-    path = folder / RESULTS
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error}); remove it, and --resume writes it again") from error
-    return results
+    return results_of(folder, OF_ONE_TARGET)
 
 
 def write_missing_report(folder: Path, shown: Callable[[], Shown]) -> bool:
