@@ -184,7 +184,12 @@ def cache(
         "removed_bytes": sum(entry.bytes for entry in removed),
         "removed_kinds": _by_kind(removed),
     }
-    lines = _lines("removed", removed) + _lines("in use by a living run, kept" if clear else "kept", entries)
+    held, others = [entry for entry in entries if entry.in_use], [entry for entry in entries if not entry.in_use]
+    lines = _lines("removed", removed) + (
+        _lines("in use by a living run, kept", held) + _lines("cannot be removed by this user, kept", others)
+        if clear
+        else _lines("kept", entries)
+    )
     answer("\n".join([f"{place}:", *(lines or ["  nothing"])]), summary, as_json)
 
 

@@ -19,7 +19,7 @@ from homing.outputs.feature_map import write_map
 from homing.outputs.kept_models import LEFT_OUT, keep_models, left_out_warnings
 from homing.outputs.ownership import marked, note, remove_checkpoints
 from homing.outputs.rates_file import write_rates
-from homing.outputs.report.page import write_report
+from homing.outputs.report.page import NOT_WRITTEN, write_report
 from homing.outputs.report.pictures import Shown
 from homing.outputs.results import collect, collect_rates_only, folds_of, predictions
 from homing.outputs.run_kinds import OF_ONE_TARGET, results_of
@@ -80,7 +80,7 @@ def finish(
         results["models"] = choose(asked.method, logits, folds["labels"], folds=asked.folds, seed=asked.seed)
     trained = {item.method.name: item.fitted.model for item in outcomes}
     results["models"] |= keep_models(facts, trained, results, most_gb=asked.models_gb)
-    results["warnings"] = [text for text in results["warnings"] if not text.startswith(LEFT_OUT)]
+    results["warnings"] = [text for text in results["warnings"] if not text.startswith((LEFT_OUT, NOT_WRITTEN))]
     results["warnings"] += left_out_warnings(folder, results["models"], most_gb=asked.models_gb)
     shown = shown_of_problem(facts.problem, show_target=asked.show_target)
     results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, shown, results=results))
