@@ -19,11 +19,13 @@ from homing.outputs.ownership import (
     note_pools,
     remove_checkpoints,
 )
-from homing.outputs.pool_paths import check_output
+from homing.outputs.pool_paths import check_cache, check_output
 from homing.outputs.run_folder import discard_stump, open_run_folder
 from homing.outputs.table import results_table
 from homing.outputs.thumbnails import thumbnails_of
+from homing.progress import Progress
 from homing.recipe.reading import parse_recipe, read_recipe
+from homing.scanning import scan_recipe
 from processes import ended, start
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
@@ -190,6 +192,21 @@ def test_an_output_that_touches_a_pool_is_refused(tmp_path, output):
         with pytest.raises(RecipeError, match=r"(is|lies in|holds) the pool .*apart from all pools"):
             opened(tmp_path / output, recipe, **how)
     assert names_in(tmp_path / "pools" / "source") == ["cat/1.png"]
+
+
+def test_features_are_kept_in_no_pool(tmp_path):
+    make(tmp_path / "pools" / "source", "cat/1.png")
+    for cache in ("pools/source", "pools/source/cache"):
+        changes = [f"data.source.path={tmp_path / 'pools' / 'source'}", f"output.cache={tmp_path / cache}"]
+        recipe = parse_recipe(SMALL, changes)
+        for use in (
+            lambda recipe=recipe: opened(tmp_path / "run", recipe),
+            lambda recipe=recipe: scan_recipe(recipe, Progress(quiet=True)),
+        ):
+            with pytest.raises(RecipeError, match=r"output\.cache: .* (is|lies in) the pool .*apart from all pools"):
+                use()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pools"]
+    check_cache(str(tmp_path / "pools"), [tmp_path / "pools" / "source"])
 
 
 def test_pools_elsewhere_on_a_hub_or_of_the_run_itself_are_no_hindrance(tmp_path):

@@ -23,7 +23,7 @@ from homing.outputs.ownership import (
     note,
     remove_run,
 )
-from homing.outputs.pool_paths import check_output
+from homing.outputs.pool_paths import check_cache, check_output
 from homing.recipe.data import PoolSpec
 from homing.recipe.reading import read_recipe
 from homing.recipe.schema import Recipe
@@ -45,6 +45,7 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
     """
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other: go on, or begin again")
+    check_cache(recipe.output.cache, pools_of(recipe))
     began = folder / "recipe.yaml"
     if not (resume and began.exists()):
         check_new_folder(folder, pools_of(recipe), overwrite=overwrite, resume=resume)
