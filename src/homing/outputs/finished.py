@@ -24,6 +24,7 @@ from homing.outputs.report.pictures import Shown
 from homing.outputs.results import collect, collect_rates_only, folds_of, predictions
 from homing.outputs.run_kinds import OF_ONE_TARGET, results_of
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
+from homing.outputs.spent import forget_spent
 from homing.outputs.thumbnails import shown_of_problem
 from homing.outputs.unlabelled_files import write_unlabelled
 
@@ -87,6 +88,7 @@ def finish(
     plans_by = METHODS[asked.method].plans_by
     rates = place_of_rates(asked.method if plans_by == "learned" else plans_by, facts.problem.target_rows)
     note(folder, rates=rates.as_posix())
+    forget_spent(folder)
     write_json(folder / RESULTS, results)
     tidy(folder)
     return results
@@ -109,6 +111,7 @@ def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict
         _write_unlabelled(facts, plan, torch.zeros_like(plan.guesses.labels))
     results = collect_rates_only(facts, plan, seconds)
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
+    forget_spent(facts.folder)
     write_json(facts.folder / RESULTS, results)
     remove_checkpoints(facts.folder / "checkpoints", keep_newest=False)
     return results
