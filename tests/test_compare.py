@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from homing.cli.app import app
 from homing.compare import as_text, compare, side_by_side
-from homing.errors import DataError, RecipeError
+from homing.errors import CheckpointError, DataError, RecipeError
 from homing.evaluation.metrics import metrics
 from homing.outputs.report.compared import compared_scores, comparison_page
 from homing.outputs.report.verdict import verdict
@@ -108,6 +109,29 @@ def test_a_finished_comparison_is_not_run_again(compared):
     table, folder, recipe = compared
     again = compare(recipe, METHODS, 2, folder, resume=True, quiet=True)
     assert again == table
+
+
+def test_seeds_that_saw_other_pictures_are_not_held_against_each_other(tmp_path):
+    pools, out = draw_problem(tmp_path / "pools"), tmp_path / "out"
+    recipe = small_recipe(pools, "training.steps=2", "model.trainable=head", "rates.method=uniform")
+    compare(recipe, ["pooled"], 1, out, quiet=True)
+    shutil.copy(pools / "test/bar/000.png", pools / "test/disk/000.png")
+    with pytest.raises(CheckpointError, match=r"seed-0, .*seed-1: the test changed between these runs"):
+        compare(recipe, ["pooled"], 2, out, resume=True, quiet=True)
+    shutil.rmtree(out / "seed-0")  # as it says
+    assert compare(recipe, ["pooled"], 2, out, resume=True, quiet=True)["seeds"] == [0, 1]
+    assert compare(recipe, ["pooled"], 1, out, overwrite=True, quiet=True)["seeds"] == [0]
+
+
+def test_a_page_of_somebody_else_is_not_replaced_by_a_comparison(compared, tmp_path):
+    _, folder, recipe = compared
+    (tmp_path / "comparison.html").write_text("mine")
+    for how in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(RecipeError, match=r"comparison.html: is there already; give another --output"):
+            compare(recipe, METHODS, 2, tmp_path, quiet=True, **how)
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison.html"]
+    with pytest.raises(RecipeError, match=r"comparison.json: is there already"):
+        compare(recipe, METHODS, 2, folder, quiet=True)
 
 
 def test_no_method_takes_more_gradients_of_training_images_than_another(compared):

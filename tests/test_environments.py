@@ -166,6 +166,15 @@ def test_a_full_disk_is_one_sentence_with_the_file(recipe, tmp_path):
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+def test_a_full_disk_under_two_tables_at_once_is_one_sentence(finished_run, tmp_path):
+    files = ("--output", tmp_path / "p.parquet", "--embeddings", tmp_path / "e.parquet")
+    command = ("predict", finished_run, finished_run.parent / "test", *files, "--quiet")
+    code, told = call(tmp_path / "log", _with_little_room, 4_000, *command)
+    assert (code, told.startswith(f"homing: {tmp_path / 'e.parquet'}: ")) == (1, True), told
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
 def test_a_cache_whose_disk_is_full_in_mid_scan_is_one_sentence_and_goes_on_when_there_is_room(recipe, tmp_path):
     command = ("scan", recipe, f"output.cache={tmp_path / 'cache'}", "--quiet")
     code, told = call(tmp_path / "log", _with_little_room, 1_500, *command)

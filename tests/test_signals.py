@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from homing.flow import run
 from homing.interrupts import StopOnSignal
+from homing.outputs.ownership import marked
 from processes import LONG_ENOUGH, ended, homing, start
 from small_run import draw_problem, small_recipe
 
@@ -56,7 +57,12 @@ def test_a_signal_saves_and_resuming_ends_like_an_uninterrupted_run(whole, tmp_p
     assert last <= stopped <= last + 2  # the step at hand, and one that may have ended before the signal was sent
     assert [path.name for path in (tmp_path / "cut" / "checkpoints").glob("step-*")] == [f"step-{stopped:06d}"]
     assert not (tmp_path / "cut" / "results.json").exists()
-    assert run(recipe, tmp_path / "cut", resume=True, quiet=True).results["cost"]["source_gradients"] > 0
+    spent = marked(tmp_path / "cut")["seconds"]
+    cost = run(recipe, tmp_path / "cut", resume=True, quiet=True).results["cost"]
+    assert cost["source_gradients"] > 0
+    assert cost["seconds"] > spent["run"] > spent["hierarchical"] > 0
+    assert cost["method_seconds"]["hierarchical"] > spent["hierarchical"]
+    assert marked(tmp_path / "cut")["seconds"] == {}
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (unstopped, tmp_path / "cut"))
     assert all((ours[name] == theirs[name]).all() for name in ours)
     assert steps_in(tmp_path / "cut") == list(range(1, 61))

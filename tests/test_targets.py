@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from homing.cli.runs import print_results
-from homing.errors import DataError, RecipeError
+from homing.errors import CheckpointError, DataError, RecipeError
 from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
+from homing.outputs.ownership import marked, note
 from homing.outputs.shared_data import write_shared
 from homing.progress import Progress
 from homing.recipe.reading import parse_recipe, read_recipe
@@ -152,6 +153,10 @@ def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):
     assert (folder / "dark" / "rates.parquet").stat().st_mtime_ns == before
     with pytest.raises(RecipeError, match="already holds files"):
         run(recipe_over(pools), folder, quiet=True)
+    seen = marked(folder / "light")["pictures"]
+    note(folder / "light", pictures={**seen, "source": "another picture stood there"})
+    with pytest.raises(CheckpointError, match=r"target, .*light: the source changed between these runs"):
+        run(recipe_over(pools), folder, resume=True, quiet=True)
     print_results(folder, again.results, as_json=True)
     assert set(json.loads(capsys.readouterr().out)["targets"]) == {"target", "dark", "light"}
     print_results(folder, again.results, as_json=False)

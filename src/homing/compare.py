@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,29 @@ from homing.measures import MEASURES, Measure, headline_of
 from homing.methods import REFERENCE, title_of
 from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.comparison_picture import comparison_svg
+from homing.outputs.ownership import check_same_pools
 from homing.outputs.pool_paths import check_output
 from homing.outputs.report.compared import compared_scores, comparison_page
 from homing.outputs.report.verdict import verdict
 from homing.outputs.run_folder import pools_of
+from homing.outputs.run_kinds import lost
 from homing.progress import Progress
 from homing.recipe.conflicts import conflicts
 from homing.recipe.schema import Recipe
 from homing.terminal import counted
 
+_WRITTEN = ("comparison.json", "comparison.csv", "comparison.svg", "comparison.html")
+
 
 def compare(
-    recipe: Recipe, methods: Sequence[str], num_seeds: int, output: Path, *, resume: bool = False, quiet: bool = False
+    recipe: Recipe,
+    methods: Sequence[str],
+    num_seeds: int,
+    output: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Run a recipe with other methods beside it, once for each seed, and put the results side by side.
 
@@ -42,6 +55,7 @@ def compare(
         num_seeds: Seeds from the recipe's own upwards, at least 1.
         output: A folder for each seed's run, and `comparison` as `.json`, `.csv`, `.svg` and `.html`.
         resume: Go on with what is there.
+        overwrite: Replace the runs and the comparison that are there.
         quiet: Say nothing on stderr.
 
     Returns:
@@ -50,6 +64,7 @@ def compare(
     if several := recipe.by_target():
         raise RecipeError(f"data.target names {', '.join(several)}; homing compare takes one target at a time")
     check_output(output, pools_of(recipe))
+    _check_replaceable(output, may_replace=resume or overwrite)
     progress, runs = Progress(quiet=quiet), []
     for seed in range(recipe.seed, recipe.seed + num_seeds):
         progress.say(f"seed {seed}")
@@ -57,19 +72,38 @@ def compare(
         seeded = recipe.model_copy(update={"seed": seed, "evaluation": evaluation})
         if wrong := [message for _, message in conflicts(seeded.model_dump())]:
             raise RecipeError("; ".join(wrong))
-        runs.append(run(seeded, output / f"seed-{seed}", resume=resume, quiet=quiet))
+        runs.append(run(seeded, output / f"seed-{seed}", resume=resume, overwrite=overwrite, quiet=quiet))
+    check_same_pools([one.folder for one in runs], ("source", "target", "test", "unlabelled"))
     table = side_by_side([result.results for result in runs], [predictions_of(result.folder) for result in runs])
-    write_json(output / "comparison.json", table)
-    write_whole(output / "comparison.csv", as_csv(table).encode())
-    write_whole(output / "comparison.svg", comparison_svg(table).encode())
-    page = comparison_page(recipe.name, table)
-    write_whole(output / "comparison.html", page.encode("utf-8", errors="xmlcharrefreplace"))
+    page = comparison_page(recipe.name, table).encode("utf-8", errors="xmlcharrefreplace")
+    write_json(output / _WRITTEN[0], table)  # first: by it the others are known as ours
+    for name, content in zip(_WRITTEN[1:], (as_csv(table).encode(), comparison_svg(table).encode(), page), strict=True):
+        write_whole(output / name, content)
     return table
+
+
+def _check_replaceable(output: Path, *, may_replace: bool) -> None:
+    """Whether the files of a comparison can be written.
+
+    Raises:
+        RecipeError: One is there that is not to be replaced, or that another program wrote.
+    """
+    there = [output / name for name in _WRITTEN if (output / name).exists()]
+    with suppress(OSError, ValueError, RecursionError):
+        if may_replace and "own_method" in json.loads((output / _WRITTEN[0]).read_text(encoding="utf-8")):
+            return
+    if there:
+        raise RecipeError(
+            f"{there[0]}: is there already; give another --output, or go on with a comparison by --resume, or replace"
+            " it by --overwrite"
+        )
 
 
 def predictions_of(folder: Path) -> dict[str, Tensor]:
     """Method → logits [M, C] of the judged images, and under `labels` what is right, int64 [M]."""
     path = folder / "predictions.safetensors"
+    if not path.exists():
+        raise lost(path, folder)
     try:
         saved = load_file(path)
         saved["labels"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,9 +34,10 @@ from homing.outputs.finished import (
 from homing.outputs.going_on import is_prolonged, missing_methods
 from homing.outputs.in_short import as_html, in_short
 from homing.outputs.lock import folder_lock
-from homing.outputs.ownership import check_pools, note_pools
+from homing.outputs.ownership import check_pools, check_same_pools, note_pools
 from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
 from homing.outputs.shared_data import write_shared
+from homing.outputs.spent import spending
 from homing.outputs.thumbnails import shown_of_recipe
 from homing.pools.order import Rows
 from homing.pools.problem import open_problem
@@ -136,6 +137,7 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
                 if accelerator.is_main_process:
                     discard_stump(folder)
                 raise DataError(f"target {name}: {error}") from error
+        on_main(accelerator, lambda: check_same_pools([folder / name for name in each], ["source"]))
         results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
         on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)
@@ -166,32 +168,36 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
             on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
             on_main(accelerator, lambda: lock.take(folder))
             on_main(accelerator, lambda: note_pools(folder, prepared.listed, prepared.pictures))
-            results = (trained if recipe.trains else rated)(recipe, session, prepared, started)
+            with spending(folder, "run", writes=accelerator.is_main_process, started=started) as spent:
+                results = (trained if recipe.trains else rated)(recipe, session, prepared, spent)
         on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)
 
 
-def rated(recipe: Recipe, session: Session, prepared: Prepared, started: float) -> dict[str, Any]:
+def rated(recipe: Recipe, session: Session, prepared: Prepared, spent: Callable[[], float]) -> dict[str, Any]:
     """Rates alone: nothing is trained."""
     material = prepared.material
     plan = Planner(session, material, plan_settings(recipe)).rates("hierarchical", material.problem.target_rows)
     return on_main(
         session.accelerator,
-        lambda: write_rates_only(prepared.facts(recipe, session), plan, seconds=time.monotonic() - started),
+        lambda: write_rates_only(prepared.facts(recipe, session), plan, seconds=spent()),
     )
 
 
-def trained(recipe: Recipe, session: Session, prepared: Prepared, started: float) -> dict[str, Any]:
+def trained(recipe: Recipe, session: Session, prepared: Prepared, spent: Callable[[], float]) -> dict[str, Any]:
     """All methods of a run, or those that a finished one lacks: rates, fine-tuning, evaluation, outputs."""
     methods = on_main(session.accelerator, lambda: yet_to_train(session.folder, recipe))
     write = write_outputs if methods == methods_of(recipe) else write_added
     with tracking(session.accelerator, recipe.name, recipe.model_dump(mode="json")):
         settled, problem = with_steps(recipe, session, prepared), prepared.material.problem
         session.progress.expect(forecast_of(settled, problem, methods))
-        outcomes = [fit_and_judge(name, settled, session, prepared) for name in methods]
+        outcomes = []
+        for name in methods:
+            with spending(session.folder, name, writes=session.accelerator.is_main_process) as took:
+                outcomes.append(replace(fit_and_judge(name, settled, session, prepared), seconds=took()))
         trim_heap()
         facts = prepared.facts(recipe, session)
-        results = on_main(session.accelerator, lambda: write(facts, outcomes, seconds=time.monotonic() - started))
+        results = on_main(session.accelerator, lambda: write(facts, outcomes, seconds=spent()))
         scores = {f"target/{key}": value for key, value in (results["target"] or {}).items()}
         track(session.accelerator, scores, num_steps_for(settled, problem))
     return results
@@ -202,7 +208,7 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
 
     A target without labels has no folds to be judged on.
     """
-    started, problem = time.monotonic(), prepared.material.problem
+    problem = prepared.material.problem
     planned, one = _planned(name, recipe, session, prepared, problem.target_rows, name, METHODS[name].title)
     keeps_activations = prepared.material.activations is not None
     count = branches_of(recipe, keeps_activations=keeps_activations) if METHODS[name].trains else 1
@@ -212,7 +218,7 @@ def fit_and_judge(name: str, recipe: Recipe, session: Session, prepared: Prepare
     if recipe.chooses or (problem.test is None and problem.is_measured):
         folds = cross_validate(name, recipe, session, prepared)
     logits = folds if problem.test is None else _predict(recipe, session, prepared, fitted, problem.test_rows)
-    return Outcome(planned, fitted, logits, time.monotonic() - started, folds)
+    return Outcome(planned, fitted, logits, folds=folds)
 
 
 def cross_validate(name: str, recipe: Recipe, session: Session, prepared: Prepared) -> Tensor:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -103,7 +104,7 @@ def predict(
     table = PredictionTable(file, saved.classes, are_sets=saved.is_multi_label) if form == "parquet" else None
     if form == "csv":
         file.write(_csv_line(["image", "predicted", "probability", "error", *(f"p({name})" for name in saved.classes)]))
-    with embeddings_to(embeddings, names, width) as what_is_seen:
+    with closing(table) if table else nullcontext(), embeddings_to(embeddings, names, width) as what_is_seen:
         rows, sees = np.arange(len(names)), what_is_seen is not None
         for answer in _answers(habits, saved, store, rows, names, progress, batch_size, sees=sees):
             if table is not None:
@@ -115,8 +116,6 @@ def predict(
                 what_is_seen.add(answer.rows, seen.numpy(), [item.row for item in answer.bad])
             bad += answer.bad
             blank += answer.blank
-    if table is not None:
-        table.close()
     _warn_of_blank(blank, names, progress)
     return bad, len(names)
 

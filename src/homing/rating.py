@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
@@ -171,7 +170,7 @@ def shown_of_run(run: Path) -> Shown | None:
         DataError: The source cannot be read any more.
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
-        asked = Asked(**json.loads((run / "results.json").read_text(encoding="utf-8"))["asked"])
+        asked = Asked(**results_of(run)["asked"])
         return shown_of(*_rows_of(asked, asked.source), asked.text)
     return None
 

@@ -11,6 +11,8 @@ import numpy as np
 from homing.errors import Interrupted, RecipeError
 from homing.features.scan import scan, scan_part
 from homing.interrupts import StopOnSignal
+from homing.outputs.pool_paths import check_cache
+from homing.outputs.run_folder import pools_of
 from homing.pools.problem import open_problem
 from homing.preparing import build_backbone, digests_of, open_pictures
 from homing.progress import Progress
@@ -75,6 +77,7 @@ def scan_recipe(
             "homing scan keeps features for later runs, and this recipe keeps none (output.cache: none, or"
             " training.batch_norm: adapt); set output.cache to a folder that all machines share"
         )
+    check_cache(recipe.output.cache, pools_of(recipe))
     if engine == "ray" and part != (1, 1):
         raise RecipeError("--part and --engine ray exclude each other: Ray hands out the parts itself")
     if not caches_of(recipe, None):

@@ -17,6 +17,7 @@ from homing.features.keys import KeySet
 from homing.features.lease import start_of
 from homing.features.places import BAD
 from homing.outputs.artefact import host
+from homing.user_cache import INDEX_FOLDER
 from processes import ended, start
 
 WIDTH = 6
@@ -196,6 +197,15 @@ def test_each_kind_of_what_is_kept_has_a_line_of_its_own_and_all_of_it_counts(ca
     told = CliRunner().invoke(app, ["cache", "--folder", str(cache.folder), "--clear"])
     assert told.stdout.splitlines()[-1].endswith("removed")
     assert CliRunner().invoke(app, ["cache", "--folder", str(cache.folder)]).stdout.splitlines()[1:] == ["  nothing"]
+
+
+def test_what_cannot_be_removed_is_not_told_as_removed(cache):
+    with open_store(cache) as store:
+        fill(store, 20)
+    (cache.folder / INDEX_FOLDER / "of-another.parquet").mkdir(parents=True)
+    told = CliRunner().invoke(app, ["cache", "--folder", str(cache.folder), "--clear"]).stdout.splitlines()
+    assert [line.rpartition("MB, ")[2] for line in told[1:]] == ["removed", "cannot be removed by this user, kept"]
+    assert (cache.folder / INDEX_FOLDER / "of-another.parquet").is_dir()
 
 
 def hold(folder, held, release):

@@ -1,10 +1,13 @@
 """Files and folders are there whole or not at all, and what a kill left is removed by the next writer."""
 
 import os
+import resource
 import signal
 import time
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from homing.outputs.artefact import (
     digest_of,
@@ -18,7 +21,7 @@ from homing.outputs.artefact import (
     write_json,
     write_whole,
 )
-from processes import start
+from processes import LONG_ENOUGH, ended, start
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
@@ -112,3 +115,24 @@ def test_what_a_living_process_or_another_host_writes_stays(tmp_path):
 def test_a_name_of_any_length_can_be_written(tmp_path):
     write_whole(tmp_path / ("é" * 127), b"")
     assert os.listdir(tmp_path) == ["é" * 127]
+
+
+def test_a_full_disk_below_safetensors_is_told_like_any_other(tmp_path):
+    process = start(_fill_up, tmp_path / "model")
+    assert ended(process, LONG_ENOUGH)
+    assert process.exitcode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def _fill_up(folder) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+    with pytest.raises(OSError, match="File too large") as told, folder_whole(folder) as unfinished:
+        save_file({"weights": torch.zeros(1_000)}, unfinished / "model.safetensors")
+    assert told.value.filename == str(folder)
+
+
+def test_a_place_that_cannot_be_written_to_is_told_by_its_own_name(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"'.*/file/out.csv'$"), open_whole(tmp_path / "file" / "out.csv"):
+        pass

@@ -196,7 +196,7 @@ def test_a_damaged_or_unfinished_run_is_told(finished, tmp_path):
     for name in ("recipe.yaml", "results.json"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
     sources = sources_of(finished)
-    with pytest.raises(DataError, match="finished run"):
+    with pytest.raises(DataError, match=r"rates\.parquet: no such file, though this run is complete"):
         write_corpus(tmp_path, sources, tmp_path / "corpus", Wanted())
     (tmp_path / "rates.parquet").write_bytes((finished / "rates.parquet").read_bytes()[:-100])
     with pytest.raises(DataError, match="run the recipe again"):

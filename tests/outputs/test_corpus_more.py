@@ -1,6 +1,7 @@
 """Corpora in further forms and files, with the target, weights of losses and a card; read with the users' readers."""
 
 import json
+import shutil
 import tracemalloc
 import warnings
 
@@ -86,6 +87,17 @@ def test_the_target_of_drawn_rows_weighs_as_much_beside_fewer_of_them(finished_r
     target = pandas.read_csv(tmp_path / "corpus" / "target" / "metadata.csv")
     np.testing.assert_allclose(target.rate, weight / 2, rtol=1e-4)
     assert "drawn by rate already" in (tmp_path / "corpus" / "README.md").read_text()
+
+
+def test_a_target_that_changed_since_the_run_is_not_given_the_weight_that_it_had(finished_run, tmp_path):
+    sources, target = pools_of(finished_run)
+    pool = shutil.copytree(target.path, tmp_path / "target")
+    spec = target.model_copy(update={"path": str(pool)})
+    assert write_corpus(finished_run, sources, tmp_path / "same", Wanted(with_target=True), target=spec)["target"] == 12
+    (pool / "bar" / "000.png").unlink()
+    with pytest.raises(DataError, match=r"--with-target: .*target changed since the run saw it"):
+        write_corpus(finished_run, sources, tmp_path / "other", Wanted(with_target=True), target=spec)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["same", "target"]
 
 
 @pytest.mark.parametrize("form", ["parquet", "folder", "metadata", "webdataset", "lance"])

@@ -88,6 +88,18 @@ def test_a_report_that_was_lost_is_written_when_the_run_is_resumed(whole, tmp_pa
     assert (tmp_path / "run" / "results.json").stat().st_mtime_ns == before
 
 
+def test_a_report_that_is_there_is_not_told_as_not_written(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    told = [*results["warnings"], "report.html could not be written (No space left on device); `homing report` …"]
+    for command in (("report", folder), ("run", whole / "recipe.yaml", "--output", folder, "--resume", "--quiet")):
+        (folder / "report.html").unlink()
+        (folder / "results.json").write_text(json.dumps({**results, "warnings": told}))
+        assert done(tmp_path, *command)[0] == 0
+        assert "could not be written" not in (folder / "report.html").read_text()
+        assert json.loads((folder / "results.json").read_text()) == results
+
+
 def test_what_a_run_is_complete_without_costs_a_warning_where_it_fails(tmp_path):
     (tmp_path / "report.html").mkdir()
     (warning,) = finished.unless_it_fails("report.html", lambda: write_whole(tmp_path / "report.html", b""))

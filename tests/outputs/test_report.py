@@ -262,9 +262,12 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
         write_report(tmp_path, pictures)
     write_run(tmp_path)
     (tmp_path / "results.json").write_text('{"target": ')
-    with pytest.raises(DataError, match="is not valid JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         write_report(tmp_path, pictures)
     (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(DataError, match="no JSON object"):
+        write_report(tmp_path, pictures)
+    (tmp_path / "results.json").write_text("{}")
     with pytest.raises(DataError, match='"target" object'):
         write_report(tmp_path, pictures)
     assert not (tmp_path / "report.html").exists()

@@ -1,3 +1,4 @@
+import hashlib
 import signal
 
 import pytest
@@ -7,12 +8,24 @@ from homing.errors import CheckpointError, RecipeError
 from homing.outputs import lock as lock_module
 from homing.outputs.artefact import host
 from homing.outputs.lock import FolderLock, folder_lock
-from homing.outputs.ownership import GENERATOR, LOCK, MARK, check_pools, note_pools, remove_checkpoints
-from homing.outputs.pool_paths import check_output
+from homing.outputs.ownership import (
+    GENERATOR,
+    LOCK,
+    MARK,
+    check_pools,
+    mark_as_ours,
+    marked,
+    note,
+    note_pools,
+    remove_checkpoints,
+)
+from homing.outputs.pool_paths import check_cache, check_output
 from homing.outputs.run_folder import discard_stump, open_run_folder
 from homing.outputs.table import results_table
 from homing.outputs.thumbnails import thumbnails_of
+from homing.progress import Progress
 from homing.recipe.reading import parse_recipe, read_recipe
+from homing.scanning import scan_recipe
 from processes import ended, start
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
@@ -53,11 +66,57 @@ def test_a_run_of_another_version_says_so_and_that_its_recipe_can_be_run_anew(tm
     (tmp_path / "checkpoints").mkdir()
     began = tmp_path / "recipe.yaml"
     began.write_text(RECIPE.to_yaml().replace("  average_last: null\n", ""))  # read as this version reads it
+    mark_as_ours(tmp_path, hashlib.sha256(began.read_bytes()).hexdigest())
     for recipe in (read_recipe(began), parse_recipe(SMALL, ["seed=1"])):
         with pytest.raises(CheckpointError, match=r"another version of homing, .* --output OTHER`") as told:
             opened(tmp_path, recipe, resume=True)
         assert "--resume" not in str(told.value)
+    (tmp_path / "results.json").write_text("{}")  # what is finished counts, and takes no methods by other defaults
+    opened(tmp_path, read_recipe(began), resume=True)
+    with pytest.raises(CheckpointError, match="another version of homing"):
+        opened(tmp_path, parse_recipe(SMALL, ["evaluation.baselines=[pooled]"]), resume=True)
     assert "recipe.yaml" in opened(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_recipe_that_was_edited_by_hand_is_told_and_comments_are_not(tmp_path, finished):
+    opened(tmp_path)
+    began = tmp_path / "recipe.yaml"
+    if finished:
+        (tmp_path / "results.json").write_text("{}")
+    began.write_text(f"# mine\n{RECIPE.to_yaml()}")
+    opened(tmp_path, resume=True)
+    began.write_text(RECIPE.to_yaml().replace("seed: 0", "seed: 5"))
+    more = parse_recipe(SMALL, ["seed=5", "evaluation.baselines=[pooled]"])
+    for recipe in (RECIPE, read_recipe(began), more):
+        with pytest.raises(CheckpointError, match=r"recipe.yaml: was edited since .* --output OTHER`"):
+            opened(tmp_path, recipe, resume=True)
+    assert "seed: 5" in began.read_text()
+
+
+def test_a_kill_while_a_changed_recipe_is_noted_costs_nothing(tmp_path, monkeypatch):
+    opened(tmp_path)
+    began, more = tmp_path / "recipe.yaml", parse_recipe(SMALL, ["evaluation.baselines=[pooled]"])
+    before = [began.read_bytes(), (tmp_path / MARK).read_bytes()]
+    opened(tmp_path, more, resume=True)
+    after = [began.read_bytes(), (tmp_path / MARK).read_bytes()]
+    note(tmp_path, recipe_sha256=RECIPE.sha256())  # the last write is missing
+    opened(tmp_path, more, resume=True)
+    began.write_bytes(before[0])  # the last two are
+    for recipe in (RECIPE, more):
+        opened(tmp_path, recipe, resume=True)
+    assert (began.read_bytes(), marked(tmp_path)["recipe_sha256"]) == (after[0], more.sha256())
+
+
+def test_what_a_kill_or_a_full_disk_leaves_before_the_recipe_is_a_new_folder(tmp_path):
+    for resume in (False, True):
+        mark_as_ours(tmp_path / "run", RECIPE.sha256()) if resume else opened(tmp_path / "run")
+        (tmp_path / "run" / "recipe.yaml").unlink(missing_ok=True)
+        assert opened(tmp_path / "run", resume=resume) == ["recipe.yaml"]
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    (tmp_path / "run" / "rates.parquet").touch()
+    with pytest.raises(RecipeError, match=r"already holds files, and no recipe\.yaml that --resume could go on with"):
+        opened(tmp_path / "run", resume=True)
 
 
 def test_resuming_takes_the_same_recipe_only(tmp_path):
@@ -66,9 +125,10 @@ def test_resuming_takes_the_same_recipe_only(tmp_path):
     assert opened(tmp_path, resume=True) == ["checkpoints", "recipe.yaml"]
     with pytest.raises(CheckpointError, match="another recipe"):
         opened(tmp_path, parse_recipe(SMALL, ["seed=1"]), resume=True)
-    (tmp_path / "recipe.yaml").write_bytes(b"\xff")
-    with pytest.raises(CheckpointError, match="another recipe"):
-        opened(tmp_path, resume=True)
+    for damage, told in ((b"\xff", "UTF-8"), (RECIPE.to_yaml().encode() + b"new: 1\n", "new: unknown key")):
+        (tmp_path / "recipe.yaml").write_bytes(damage)
+        with pytest.raises(CheckpointError, match=rf"recipe.yaml: is no recipe of this version \(.*{told}"):
+            opened(tmp_path, resume=True)
 
 
 def make(folder, *names):
@@ -132,6 +192,21 @@ def test_an_output_that_touches_a_pool_is_refused(tmp_path, output):
         with pytest.raises(RecipeError, match=r"(is|lies in|holds) the pool .*apart from all pools"):
             opened(tmp_path / output, recipe, **how)
     assert names_in(tmp_path / "pools" / "source") == ["cat/1.png"]
+
+
+def test_features_are_kept_in_no_pool(tmp_path):
+    make(tmp_path / "pools" / "source", "cat/1.png")
+    for cache in ("pools/source", "pools/source/cache"):
+        changes = [f"data.source.path={tmp_path / 'pools' / 'source'}", f"output.cache={tmp_path / cache}"]
+        recipe = parse_recipe(SMALL, changes)
+        for use in (
+            lambda recipe=recipe: opened(tmp_path / "run", recipe),
+            lambda recipe=recipe: scan_recipe(recipe, Progress(quiet=True)),
+        ):
+            with pytest.raises(RecipeError, match=r"output\.cache: .* (is|lies in) the pool .*apart from all pools"):
+                use()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pools"]
+    check_cache(str(tmp_path / "pools"), [tmp_path / "pools" / "source"])
 
 
 def test_pools_elsewhere_on_a_hub_or_of_the_run_itself_are_no_hindrance(tmp_path):

@@ -97,7 +97,8 @@ def _check_working_folder() -> None:
 
 def _described(error: OSError) -> str:
     """Where it happened, and what; the system's number says nothing to people."""
-    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    said = error.strerror or ", ".join(map(str, error.args))  # of a library's own making: words alone
+    return f"{error.filename}: {said}" if error.filename and said else str(error)
 
 
 def _is_usage_error(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -86,10 +85,11 @@ def pools_of(run_folder: Path) -> tuple[Sequence[PoolSpec], PoolSpec]:
     Raises:
         DataError: It is no run.
     """
+    from homing.outputs.run_kinds import results_of
     from homing.recipe.data import PoolSpec
 
     with suppress(OSError, ValueError, TypeError, KeyError):
-        asked = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))["asked"]
+        asked = results_of(run_folder)["asked"]
         columns = {"id_column": asked["id"], "label_column": asked["label"]}
         source, target = (PoolSpec(path=asked[role], **columns) for role in ("source", "target"))
         return [source], target
@@ -184,7 +184,12 @@ def cache(
         "removed_bytes": sum(entry.bytes for entry in removed),
         "removed_kinds": _by_kind(removed),
     }
-    lines = _lines("removed", removed) + _lines("in use by a living run, kept" if clear else "kept", entries)
+    held, others = [entry for entry in entries if entry.in_use], [entry for entry in entries if not entry.in_use]
+    lines = _lines("removed", removed) + (
+        _lines("in use by a living run, kept", held) + _lines("cannot be removed by this user, kept", others)
+        if clear
+        else _lines("kept", entries)
+    )
     answer("\n".join([f"{place}:", *(lines or ["  nothing"])]), summary, as_json)
 
 

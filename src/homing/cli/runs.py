@@ -98,6 +98,7 @@ def compare(
     ] = _COMPARED,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="runs, each with a seed of its own")] = 3,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -111,7 +112,8 @@ def compare(
     from homing.compare import compare as compare_methods
 
     folder = output or folder_of(f"compare-{checked.name}")
-    table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, resume=resume, quiet=quiet)
+    how = {"resume": resume, "overwrite": overwrite, "quiet": quiet}
+    table = compare_methods(checked, checked.evaluation.baselines, seeds, folder, **how)
     answer(f"{as_text(table)}\n\npage: {folder / 'comparison.html'}", {"folder": str(folder), **table}, as_json)
 
 

@@ -19,12 +19,12 @@ class Outcome:
         fitted: Model, rates, visits.
         logits: float32 [M, C], of the test's rows, or of the target's (cross-validated) where there is no test; None
             where neither has labels.
-        seconds: Wall time of planning, fitting and judging.
+        seconds: Wall time of planning, fitting and judging, over all attempts.
         folds: float32 [n, C], cross-validated logits of the target's rows; None where nothing asked for them.
     """
 
     method: Planned
     fitted: Fitted
     logits: Tensor | None
-    seconds: float
+    seconds: float = 0.0
     folds: Tensor | None = None

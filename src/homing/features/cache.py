@@ -49,11 +49,12 @@ class Entry:
     used: float
     in_use: bool
 
-    def remove(self) -> None:
-        """Take it away."""
+    def remove(self) -> bool:
+        """Take it away; whether it is gone."""
         for path in self.paths:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+        return not self.paths[0].exists()
 
 
 class FeatureCache:
@@ -108,14 +109,12 @@ class FeatureCache:
         return sorted(found, key=lambda entry: (entry.used, entry.paths[0].name))
 
     def clear(self) -> list[Entry]:
-        """Remove all that is not in use; returns what that was."""
-        removed = [entry for entry in self.entries() if not entry.in_use]
-        for entry in removed:
-            entry.remove()
+        """Remove all that is not in use, as far as this user may; returns what that was."""
+        removed = [entry for entry in self.entries() if not entry.in_use and entry.remove()]
         for place in self._stores():
-            if not any(path.name != MARK for path in place.iterdir()):
-                (place / MARK).unlink(missing_ok=True)
-                with suppress(OSError):
+            with suppress(OSError):
+                if not any(path.name != MARK for path in place.iterdir()):
+                    (place / MARK).unlink(missing_ok=True)
                     place.rmdir()
         with suppress(OSError):
             (self.folder / INDEX_FOLDER).rmdir()
@@ -128,8 +127,7 @@ class FeatureCache:
         for entry in entries:
             if total <= self.max_bytes:
                 return
-            if not entry.in_use:
-                entry.remove()
+            if not entry.in_use and entry.remove():
                 total -= entry.bytes
 
     def _stores(self) -> Iterator[Path]:

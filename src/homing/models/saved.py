@@ -96,6 +96,7 @@ def open_model(folder: Path, *, device: torch.device | None = None, precision: s
     config = _config(folder)
     classes, temperature = _class_names(folder, config), _temperature(folder, config)
     try:
+        (folder / "model.safetensors").open("rb").close()  # what may not be read is told as not there by others
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:  # safetensors, timm and torch each have their own ways to refuse
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError
+
 MARK = "done.json"
 """Name of the mark that a folder is whole, where it has no file of its own that is written last."""
 _OF_OTHER_HOSTS = 24 * 3600  # seconds without a change, after which what another host wrote is taken for left behind
@@ -191,8 +193,13 @@ def under_other_name(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk is not told with a name
+        if error.filename in (None, str(unfinished)):  # a full disk is not told with a name
+            error.filename = str(path)
         raise
+    except SafetensorError as error:  # its writer tells of the system's errors in words alone
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     finally:
         _remove(unfinished)
         _ours.discard(unfinished.name)

@@ -65,7 +65,7 @@ def write_corpus(
     else:
         check_new_folder(output, sources)
     rates = RatesFile(run_folder / "rates.parquet")
-    results = _results(run_folder)
+    results = results_of(run_folder, ("dropped",))
     # ids and rates alone are those of all samples, also of what cannot be read
     usable = _usable(rates, frozenset() if wanted.column_only else _left_out(results, "source"))
     codes, names = (None, ()) if wanted.column_only else rates.classes()
@@ -143,20 +143,6 @@ def _counts(
         raise DataError(f"{rates.path}: all rates are 0, so nothing can be drawn by rate")
     assert wanted.draw is not None
     return resample(values, usable, wanted.draw, wanted.seed)
-
-
-def _results(run_folder: Path) -> dict[str, Any]:
-    """What `results.json` says.
-
-    Raises:
-        DataError: There is none, or it is damaged.
-    """
-    results = results_of(run_folder)
-    try:
-        list(map(str, results["dropped"]))
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{run_folder / 'results.json'}: is damaged ({error}); run the recipe again") from error
-    return results
 
 
 def _left_out(results: dict[str, Any], role: str) -> frozenset[str]:

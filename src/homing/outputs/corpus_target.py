@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from homing.errors import DataError
 from homing.outputs.corpus_forms import CorpusRow
+from homing.outputs.ownership import marked
 from homing.pools.pool import Pool
 from homing.pools.reading import read_pool
 from homing.pools.split_off import split_off
@@ -61,6 +62,12 @@ class CorpusTarget:
     @cached_property
     def _pool(self) -> Pool:
         pool = _as_trained(self.run, self.spec)
+        noted = (marked(self.run).get("pools") or {}).get("target")
+        if noted not in (None, pool.identity()):
+            raise DataError(
+                f"--with-target: {self.spec.path} changed since the run saw it (images came, went or got new labels);"
+                " put it back as it was, or leave the target out"
+            )
         return pool.select([row for row, name in enumerate(pool.ids) if name not in self.left_out])
 
     def __len__(self) -> int:

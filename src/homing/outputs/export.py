@@ -15,7 +15,7 @@ from homing.outputs.kept_models import card_of, model_of
 from homing.outputs.narrow import TOLERANCES, DType, check_narrow, narrow_onnx, narrow_weights
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
-from homing.outputs.run_kinds import check_has_model, results_of
+from homing.outputs.run_kinds import OF_ONE_TARGET, check_has_model, results_of
 from homing.recipe.reading import recipe_of_run
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def export_model(
     if (form, dtype) == ("onnx", "bfloat16"):
         raise RecipeError("--dtype bfloat16: onnxruntime lacks it on most devices; take float16, or --format timm")
     check_has_model(run)
-    recipe, results, model = recipe_of_run(run), results_of(run), model_of(run, method)
+    recipe, results, model = recipe_of_run(run), results_of(run, OF_ONE_TARGET), model_of(run, method)
     check_output(output, pools_of(recipe))
     card = card_of(results, Asked.of(recipe), method, form=form, licence=licence, place=output.name)
     with folder_whole(output) as folder:

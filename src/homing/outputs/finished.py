@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from homing.errors import CheckpointError
 from homing.evaluation.choice import choose
 from homing.evaluation.planning import place_of_rates
 from homing.methods import METHODS
@@ -21,10 +19,12 @@ from homing.outputs.feature_map import write_map
 from homing.outputs.kept_models import LEFT_OUT, keep_models, left_out_warnings
 from homing.outputs.ownership import marked, note, remove_checkpoints
 from homing.outputs.rates_file import write_rates
-from homing.outputs.report.page import write_report
+from homing.outputs.report.page import NOT_WRITTEN, write_report
 from homing.outputs.report.pictures import Shown
 from homing.outputs.results import collect, collect_rates_only, folds_of, predictions
+from homing.outputs.run_kinds import OF_ONE_TARGET, results_of
 from homing.outputs.scorer_folder import SavedScorer, save_scorer
+from homing.outputs.spent import forget_spent
 from homing.outputs.thumbnails import shown_of_problem
 from homing.outputs.unlabelled_files import write_unlabelled
 
@@ -81,13 +81,14 @@ def finish(
         results["models"] = choose(asked.method, logits, folds["labels"], folds=asked.folds, seed=asked.seed)
     trained = {item.method.name: item.fitted.model for item in outcomes}
     results["models"] |= keep_models(facts, trained, results, most_gb=asked.models_gb)
-    results["warnings"] = [text for text in results["warnings"] if not text.startswith(LEFT_OUT)]
+    results["warnings"] = [text for text in results["warnings"] if not text.startswith((LEFT_OUT, NOT_WRITTEN))]
     results["warnings"] += left_out_warnings(folder, results["models"], most_gb=asked.models_gb)
     shown = shown_of_problem(facts.problem, show_target=asked.show_target)
     results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, shown, results=results))
     plans_by = METHODS[asked.method].plans_by
     rates = place_of_rates(asked.method if plans_by == "learned" else plans_by, facts.problem.target_rows)
     note(folder, rates=rates.as_posix())
+    forget_spent(folder)
     write_json(folder / RESULTS, results)
     tidy(folder)
     return results
@@ -110,6 +111,7 @@ def write_rates_only(facts: RunFacts, plan: RatePlan, *, seconds: float) -> dict
         _write_unlabelled(facts, plan, torch.zeros_like(plan.guesses.labels))
     results = collect_rates_only(facts, plan, seconds)
     results["warnings"] += unless_it_fails("map.parquet", lambda: _write_map(facts))
+    forget_spent(facts.folder)
     write_json(facts.folder / RESULTS, results)
     remove_checkpoints(facts.folder / "checkpoints", keep_newest=False)
     return results
@@ -121,17 +123,12 @@ def is_complete(folder: Path) -> bool:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What a finished run came to.
+    """What a finished run of one target came to.
 
     Raises:
-        CheckpointError: The file is damaged.
+        DataError: The file is damaged.
     """
-    path = folder / RESULTS
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error}); remove it, and --resume writes it again") from error
-    return results
+    return results_of(folder, OF_ONE_TARGET)
 
 
 def write_missing_report(folder: Path, shown: Callable[[], Shown]) -> bool:

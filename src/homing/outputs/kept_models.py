@@ -12,7 +12,7 @@ from homing.methods import METHODS
 from homing.outputs.artefact import write_whole
 from homing.outputs.model_card import model_card
 from homing.outputs.model_folder import PARTS, link_model, save_model
-from homing.outputs.run_kinds import results_of
+from homing.outputs.run_kinds import lost, results_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,8 +110,12 @@ def model_of(run: Path, method: str | None) -> Path:
 
     Raises:
         RecipeError: There is none of that method; says which there are.
+        DataError: The run is complete, and its model is gone.
     """
     if method is None:
+        for part in PARTS:
+            if (run / "results.json").is_file() and not (run / MODEL / part).is_file():
+                raise lost(run / MODEL / part, run)
         return run / MODEL
     results = results_of(run)
     kept = {name: run / MODELS / name for name in methods_there(run)}

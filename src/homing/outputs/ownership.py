@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -89,6 +89,28 @@ def check_pictures(folder: Path, digests: Mapping[str, str], *, may_change: bool
         _check(folder, "pictures", digests, "it (other pictures stand under the same names)")
 
 
+def check_same_pools(folders: Sequence[Path], roles: Iterable[str]) -> None:
+    """Whether runs that are held against each other saw the same pools, picture by picture.
+
+    Args:
+        folders: Of the runs, at least one.
+        roles: Of the pools that they have in common.
+
+    Raises:
+        CheckpointError: Some saw another; names two runs and the role.
+    """
+    first, *others = folders
+    for what in ("pools", "pictures"):
+        ours = marked(first).get(what) or {}
+        for folder in others:
+            theirs = marked(folder).get(what) or {}
+            if changed := [role for role in roles if role in ours and role in theirs and ours[role] != theirs[role]]:
+                raise CheckpointError(
+                    f"{first}, {folder}: the {' and '.join(changed)} changed between these runs, so they cannot be held"
+                    " against each other; remove the one that saw what is no longer there, and --resume runs it again"
+                )
+
+
 def _check(folder: Path, what: str, digests: Mapping[str, str], how: str) -> None:
     noted = marked(folder).get(what)
     known = noted if isinstance(noted, dict) else dict(digests)
@@ -106,7 +128,7 @@ def _is_finished(folder: Path) -> bool:
 
 def marked(folder: Path) -> dict[str, Any]:
     """What the mark of a folder says; nothing where there is none."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         found = json.loads((folder / MARK).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
@@ -115,7 +137,7 @@ def marked(folder: Path) -> dict[str, Any]:
 def is_ours(folder: Path) -> bool:
     """Whether a folder is a run of ours: it has the mark, or (before 0.2) results that only a run has."""
     for name, key in ((MARK, "homing"), ("results.json", "recipe_sha256"), ("results.json", "targets")):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             found = json.loads((folder / name).read_text(encoding="utf-8"))
             if isinstance(found, dict) and key in found:
                 return True
@@ -123,8 +145,9 @@ def is_ours(folder: Path) -> bool:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether nothing lies in a folder but what a kill left, a lock, or features of a run that never got further."""
-    return all(path.name in (LOCK, FEATURES) or is_leftover(path) for path in folder.iterdir())
+    """Whether nothing lies in a folder but what a kill left: our mark, a lock, features of a run that never began."""
+    ours = (MARK, LOCK, FEATURES) if marked(folder).get("homing") else (LOCK, FEATURES)
+    return all(path.name in ours or is_leftover(path) for path in folder.iterdir())
 
 
 def check_free(folder: Path) -> None:

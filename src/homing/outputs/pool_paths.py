@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,20 +24,34 @@ def check_output(output: Path, pools: Iterable[str | Path]) -> None:
     Raises:
         RecipeError: It is a pool, holds one or lies in one; says which.
     """
+    for relation, pool in _touched(output, pools):
+        raise RecipeError(f"{output}: {relation} the pool {pool}; give an --output that lies apart from all pools")
+
+
+def check_cache(cache: str, pools: Iterable[str | Path]) -> None:
+    """Whether the folder that features are kept in (`output.cache`) is or lies in no pool; it may hold some.
+
+    Raises:
+        RecipeError: It does; says which.
+    """
+    for relation, pool in _touched(Path(cache), pools) if cache not in ("user", "none") else ():
+        if relation != "holds":
+            raise RecipeError(f"output.cache: {cache} {relation} the pool {pool}; set a folder apart from all pools")
+
+
+def _touched(output: Path, pools: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
+    """How an output lies to the pools that it touches, and which these are."""
     place = output.resolve()
     for given in (one for path in pools for one in _local(str(path))):
         if not Path(given).exists():
             continue
         pool = Path(given).resolve()
         if place == pool:
-            relation = "is the pool"
+            yield "is", given
         elif place.is_relative_to(pool):
-            relation = "lies in the pool"
+            yield "lies in", given
         elif pool.is_relative_to(place) and not pool.is_relative_to(place / OWN_DATA):
-            relation = "holds the pool"
-        else:
-            continue
-        raise RecipeError(f"{output}: {relation} {given}; give an --output that lies apart from all pools")
+            yield "holds", given
 
 
 def _local(path: str) -> list[str]:

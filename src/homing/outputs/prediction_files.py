@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
@@ -97,10 +97,9 @@ def embeddings_to(path: Path | None, names: Sequence[str], width: int) -> Iterat
     if path is None:
         yield None
         return
-    with open_whole(path) as file:
-        writer = (_Array if path.suffix == ".npy" else _Table)(file, names, width)
+    kind = _Array if path.suffix == ".npy" else _Table
+    with open_whole(path) as file, closing(kind(file, names, width)) as writer:
         yield writer
-        writer.close()
 
 
 class _Array:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homing.errors import DataError
+from homing.outputs.run_kinds import lost, targets_of
 
 NEEDED = ("sample_id", "source", "label", "rate")
 PIECE = 8_192  # rows
@@ -34,6 +35,8 @@ class RatesFile:
             self._file = pq.ParquetFile(path, buffer_size=1 << 20)
             self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
         except FileNotFoundError:
+            if (path.parent / "results.json").is_file() and not targets_of(path.parent):
+                raise lost(path, path.parent) from None
             several = sorted(file.parent.name for file in path.parent.glob("*/rates.parquet"))
             hint = f"one target's folder in it: {', '.join(several)}" if several else "the folder of a finished run"
             raise DataError(f"{path}: no such file; give {hint}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,8 +11,19 @@ from homing.errors import CheckpointError, RecipeError
 from homing.outputs.artefact import write_whole
 from homing.outputs.going_on import is_prolonged, why_not
 from homing.outputs.lock import folder_lock
-from homing.outputs.ownership import FEATURES, LOCK, MARK, check_free, is_empty, is_ours, mark_as_ours, note, remove_run
-from homing.outputs.pool_paths import check_output
+from homing.outputs.ownership import (
+    FEATURES,
+    LOCK,
+    MARK,
+    check_free,
+    is_empty,
+    is_ours,
+    mark_as_ours,
+    marked,
+    note,
+    remove_run,
+)
+from homing.outputs.pool_paths import check_cache, check_output
 from homing.recipe.data import PoolSpec
 from homing.recipe.reading import read_recipe
 from homing.recipe.schema import Recipe
@@ -33,9 +45,10 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
     """
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other: go on, or begin again")
+    check_cache(recipe.output.cache, pools_of(recipe))
     began = folder / "recipe.yaml"
     if not (resume and began.exists()):
-        check_new_folder(folder, pools_of(recipe), overwrite=overwrite)
+        check_new_folder(folder, pools_of(recipe), overwrite=overwrite, resume=resume)
     else:
         _check_place(folder, pools_of(recipe))
         _check_recipe(folder, began, recipe)
@@ -44,40 +57,51 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
 
 def _check_recipe(folder: Path, began: Path, recipe: Recipe) -> None:
     """Whether a run was begun with a recipe, all defaults included, or may go on with it."""
-    written, why = began.read_bytes(), ""
-    if written == recipe.to_yaml().encode():
-        return
-    with suppress(RecipeError):
-        before = read_recipe(began)
-        # settings or defaults came or went since; what is finished does not go on with them
-        if before.to_yaml().encode() != written and not (folder / "results.json").exists():
-            raise CheckpointError(
-                f"{folder}: its recipe was written by another version of homing, or by hand; finish the run with what"
-                f" began it, run its recipe anew with `homing run {began} --output OTHER`, or begin again with"
-                " --overwrite"
-            )
-        if not (why := why_not(before, recipe)):
-            return
-    raise CheckpointError(
-        f"{folder}: was begun with another recipe{f' ({why})' if why else ''}; resume with"
-        f" `homing run {began} --output {folder} --resume`, or begin again with --overwrite"
-    )
+    try:
+        written, before = began.read_bytes(), read_recipe(began)
+    except RecipeError as error:
+        raise CheckpointError(
+            f"{began}: is no recipe of this version ({str(error).splitlines()[-1].strip()}), so the run cannot go on;"
+            " put it back as it was, finish the run with what began it, or begin again with --overwrite"
+        ) from error
+    known = {digest for key in ("recipe_sha256", "next_sha256") if isinstance(digest := marked(folder).get(key), str)}
+    as_written, as_read = hashlib.sha256(written).hexdigest(), before.sha256()
+    if known and not known & {as_written, as_read}:
+        raise CheckpointError(
+            f"{began}: was edited since the run was begun with it; put it back as it was, run it anew with"
+            f" `homing run {began} --output OTHER`, or begin again with --overwrite"
+        )
+    # settings or defaults came or went since; what is there does not go on with them
+    if as_read not in {*known, as_written} and (before != recipe or not (folder / "results.json").exists()):
+        raise CheckpointError(
+            f"{folder}: its recipe was written by another version of homing, or by hand; finish the run with what"
+            f" began it, run its recipe anew with `homing run {began} --output OTHER`, or begin again with"
+            " --overwrite"
+        )
+    if why := why_not(before, recipe):
+        raise CheckpointError(
+            f"{folder}: was begun with another recipe ({why}); resume with"
+            f" `homing run {began} --output {folder} --resume`, or begin again with --overwrite"
+        )
 
 
-def check_new_folder(folder: Path, pools: Iterable[str | Path], *, overwrite: bool) -> None:
+def check_new_folder(
+    folder: Path, pools: Iterable[str | Path], *, overwrite: bool = False, resume: bool = False
+) -> None:
     """Whether something new can begin in a folder; nothing is written.
 
     Args:
         folder: Of outputs.
         pools: Paths of the pools that they are made from.
         overwrite: Whether a run of ours may be replaced.
+        resume: Whether something was to go on there.
 
     Raises:
         RecipeError: It touches a pool, or holds something that may not be replaced.
     """
     _check_place(folder, pools)
     if folder.exists() and not is_empty(folder):
-        _check_replaceable(folder, overwrite)
+        _check_replaceable(folder, overwrite, resume)
 
 
 def _check_place(folder: Path, pools: Iterable[str | Path]) -> None:
@@ -86,7 +110,12 @@ def _check_place(folder: Path, pools: Iterable[str | Path]) -> None:
     check_output(folder, pools)
 
 
-def _check_replaceable(folder: Path, overwrite: bool) -> None:
+def _check_replaceable(folder: Path, overwrite: bool, resume: bool) -> None:
+    if resume:
+        raise RecipeError(
+            f"{folder}: already holds files, and no recipe.yaml that --resume could go on with; put it back, or give"
+            " another --output"
+        )
     if not overwrite:
         raise RecipeError(
             f"{folder}: already holds files; give another --output, go on with --resume, or replace the run in it"
@@ -122,6 +151,7 @@ def _note_change(folder: Path, began: Path, recipe: Recipe) -> None:
         return
     if is_prolonged(before, recipe):
         (folder / "results.json").unlink(missing_ok=True)
+    note(folder, next_sha256=recipe.sha256())  # a kill may leave either recipe
     write_whole(began, recipe.to_yaml().encode())
     note(folder, recipe_sha256=recipe.sha256())
 

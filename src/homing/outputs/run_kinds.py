@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from homing.errors import DataError
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "method": str,
+    "seed": int,
+    "target": (dict, type(None)),
+    "data": dict,
+    "rates": dict,
+    "cost": dict,
+    "baselines": dict,
+    "warnings": list,
+    "dropped": list,
+    "targets": dict,
+}
+OF_ONE_TARGET = ("method", "seed", "target", "rates", "cost", "baselines", "warnings")
+"""What `results.json` says of every run of one target."""
 
 
 def targets_of(run: Path) -> tuple[str, ...]:
@@ -44,28 +61,54 @@ def check_has_model(run: Path) -> None:
         )
 
 
-def results_of(run: Path) -> dict[str, Any]:
+def results_of(run: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
     """`results.json` of a finished run.
+
+    Args:
+        run: Its folder.
+        needed: Keys that it must have.
 
     Raises:
         DataError: There is none, or it is damaged.
     """
     path = run / "results.json"
     try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        wrong = _wrong(found, needed)
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such file, so there is no finished run here; give a folder of `homing run`"
         ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}); run the recipe again") from error
-    return results
+    except (ValueError, RecursionError) as error:
+        wrong = f"not valid JSON: {error}"
+    if wrong:
+        raise DataError(f"{path}: is damaged ({wrong}); remove it, and `homing run … --resume` writes it again")
+    return dict(found)
+
+
+def lost(path: Path, run: Path) -> DataError:
+    """The error to raise where a file is gone that every finished run has: going on alone does not make it again."""
+    again, began = "rate the rows again", run / "recipe.yaml"
+    if began.exists():
+        again = f"remove {run / 'results.json'}, and `homing run {began} --output {run} --resume` makes both again"
+    return DataError(f"{path}: no such file, though this run is complete; put it back, or {again}")
+
+
+def _wrong(found: Any, needed: Iterable[str]) -> str:
+    """What is wrong with the content of a `results.json`; nothing where all is well."""
+    if not isinstance(found, dict):
+        return "no JSON object"
+    if missing := [key for key in needed if key not in found]:
+        return f"it lacks {', '.join(missing)}"
+    return ", ".join(
+        f"{key} is {json.dumps(found[key])[:40]}"
+        for key, kind in _KINDS.items()
+        if key in found and not isinstance(found[key], kind)
+    )
 
 
 def _results(run: Path) -> dict[str, Any]:
     """What `results.json` says; nothing where there is none, or it cannot be read: others tell that better."""
-    try:
-        found = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    with suppress(DataError, OSError):
+        return results_of(run)
+    return {}

@@ -12,6 +12,7 @@ import numpy as np
 
 from homing.errors import DataError
 from homing.outputs.report.columns import Floats, RateColumns, read_columns
+from homing.outputs.run_kinds import lost, results_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_run(run: Path, results: dict[str, Any] | None = None) -> RunFolder:
     results = _read_results(run / "results.json") if results is None else results
     recipe_text = _read_text(run / "recipe.yaml")
     if not (run / "rates.parquet").is_file():
-        raise DataError(_unfinished(run / "rates.parquet"))
+        raise lost(run / "rates.parquet", run)
     rates = read_columns(run / "rates.parquet", _dropped_ids(results))
     return RunFolder(
         name=run.resolve().name,
@@ -93,24 +94,18 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(_unfinished(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: is not valid JSON ({error}). Restore the file, or run the recipe again into a new folder."
-        ) from None
-    if isinstance(results, dict) and isinstance(results.get("targets"), dict):
+    if not path.exists():
+        raise DataError(_unfinished(path))
+    results = results_of(path.parent)
+    if "targets" in results:
         names = ", ".join(str(path.parent / name) for name in results["targets"])
         raise DataError(f"{path}: is of several targets, each with a report of its own; give one of {names}")
-    has_no_figure = isinstance(results, dict) and results.get("headline") in ("none", "unmeasured")
-    if not has_no_figure and not (isinstance(results, dict) and isinstance(results.get("target"), dict)):
+    if results.get("headline") not in ("none", "unmeasured") and not isinstance(results.get("target"), dict):
         raise DataError(
             f'{path}: expected a JSON object with a "target" object, found none. '
             "Restore the file, or run the recipe again into a new folder."
         )
-    return mapping(results)
+    return results
 
 
 def _unfinished(path: Path) -> str:

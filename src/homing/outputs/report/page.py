@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from homing.errors import DataError
 from homing.measures import MEASURES
 from homing.outputs import titles
-from homing.outputs.artefact import write_whole
+from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.ownership import is_our_report
 from homing.outputs.report.axis import Axis, axis_around, axis_of
 from homing.outputs.report.certainty import certainty
@@ -40,10 +40,13 @@ from homing.outputs.report.tables import (
 )
 from homing.outputs.report.unlabelled import unlabelled
 from homing.outputs.report.verdict import columns_of, reference, scores, verdict
+from homing.outputs.run_kinds import results_of
 
 if TYPE_CHECKING:
     import jinja2
 
+NOT_WRITTEN = "report.html could not be written"
+"""So begins the warning in the results of a run whose report failed."""
 _ROLES = ("source", "target", "test", "unlabelled")
 _NO_FIGURE = {
     "none": "Rates only: nothing was trained, so nothing was measured",
@@ -72,7 +75,18 @@ def write_report(run: Path, shown: Pictures | Shown, *, results: dict[str, Any] 
     shown = shown if isinstance(shown, Shown) else Shown(shown)
     page = environment().get_template("report.html.j2").render(_context(read_run(run, results), shown))
     write_whole(path, page.encode("utf-8", errors="xmlcharrefreplace"))
+    if results is None:
+        _forget_failure(run)
     return path
+
+
+def _forget_failure(run: Path) -> None:
+    """A report that is there now was not written at first, as `results.json` may say."""
+    results = results_of(run)
+    given = results.get("warnings", [])
+    kept = [text for text in given if not str(text).startswith(NOT_WRITTEN)]
+    if len(kept) < len(given):
+        write_json(run / "results.json", {**results, "warnings": kept})
 
 
 @functools.cache
@@ -224,6 +238,7 @@ def _prose(text: str) -> str:
 def _warnings(run: RunFolder) -> list[str]:
     given = run.results.get("warnings")
     found = [str(warning) for warning in given] if isinstance(given, list) else []
+    found = [warning for warning in found if not warning.startswith(NOT_WRITTEN)]
     if run.rates.num_dropped:
         found.append(
             f"{run.rates.num_dropped:,} source images could not be read or have no finite rate, and are left out of"
