@@ -181,11 +181,33 @@ def test_a_pool_too_large_to_judge_on_gives_much_the_same_rates(monkeypatch):
         assert plan.rates[evidence.matches].mean() > 1.5 * plan.rates[~evidence.matches].mean()
 
 
-def test_constant_features_are_no_trouble():
-    evidence = replace(
-        hidden_matches(seed=10), source_features=torch.ones(600, WIDTH), target_features=torch.ones(24, WIDTH)
+@pytest.mark.parametrize("value", [1.0, 1e30])
+def test_constant_features_are_no_trouble(value):
+    source, target = torch.full((600, WIDTH), value), torch.full((24, WIDTH), value)
+    evidence = replace(hidden_matches(seed=10), source_features=source, target_features=target)
+    plan = learn_rates(evidence)
+    assert is_sound(plan, evidence)
+    assert torch.isfinite(plan.scorer(target, evidence.target_labels).rates).all()
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_the_unit_of_features_does_not_matter(factor):
+    evidence = hidden_matches(seed=0)
+    scaled = replace(
+        evidence,
+        source_features=evidence.source_features * factor,
+        target_features=evidence.target_features * factor,
     )
-    assert is_sound(learn_rates(evidence), evidence)
+    # as far as the rounding of float32 and where searches end
+    torch.testing.assert_close(learn_rates(scaled).rates, learn_rates(evidence).rates, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("value", [1e10, 1e30])
+def test_target_rows_nowhere_near_the_source_are_refused(value):
+    evidence = hidden_matches(seed=0)
+    evidence.target_features[5, 3] = value
+    with pytest.raises(DataError, match=r"features of 1 of 24 target rows lie more than 1,000,000 .*first: row 5"):
+        learn_rates(evidence)
 
 
 @pytest.mark.parametrize("role", ["source", "target"])

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from homing.errors import DataError
-from homing.rates.learned.blocks import ArrayFeatures, FeatureBlocks, MappedFeatures, as_blocks, check_finite, slices
+from homing.rates.learned.blocks import (
+    ArrayFeatures,
+    FeatureBlocks,
+    MappedFeatures,
+    as_blocks,
+    check_finite,
+    in_float32,
+    slices,
+)
 from homing.rates.learned.drawing import draw_rows, fitted_rows
 from homing.rates.learned.projection import Projection, fit_projection
 
@@ -219,7 +227,7 @@ def _as_tensor(name: str, given: Any) -> Any:
             )
         return torch.from_numpy(given.astype(np.int64))
     if name.endswith("features"):
-        return ArrayFeatures(given) if isinstance(given, np.memmap) else torch.from_numpy(given.astype(np.float32))
+        return ArrayFeatures(given) if isinstance(given, np.memmap) else in_float32(given)
     return torch.from_numpy(np.ascontiguousarray(given))
 
 
