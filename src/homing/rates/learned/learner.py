@@ -80,7 +80,7 @@ def learn_rates(
         DataError: The target has fewer images than folds, or its features lie nowhere near the source's.
         ValueError: An unknown descriptor, fewer than 2 folds, or a negative target weight.
     """
-    names = _checked(descriptors, folds, target_weight)
+    names, seed = _checked(descriptors, folds, target_weight), whole("seed", seed)
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
     work = reporting(progress, device, together=together)
     if pool is None:
