@@ -80,10 +80,9 @@ def write_corpus(
     else:
         with folder_whole(output) as folder:
             classes = names if own is None else own.with_classes(names)
-            write_parts(folder, rates, counts, classes, sources, own, wanted, scale, advance)
-            card = corpus_card(
-                results, wanted.form, counts, own, scale, drawn=wanted.draw is not None, place=output.name
-            )
+            features = write_parts(folder, rates, counts, classes, sources, own, wanted, scale, advance)
+            drawn = wanted.draw is not None
+            card = corpus_card(results, wanted.form, counts, own, scale, features, drawn=drawn, place=output.name)
             (folder / "README.md").write_text(card, encoding="utf-8")
     form = "table" if is_file else "column" if wanted.column_only else wanted.form
     return {

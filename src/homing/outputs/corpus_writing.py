@@ -91,8 +91,13 @@ def write_parts(
     wanted: Wanted,
     scale: float | None,
     advance: Callable[[int], None],
-) -> None:
-    """The source, and where it is wanted the target: in folders of their own where names do not keep them apart."""
+) -> dict[str, Any]:
+    """The source, and where it is wanted the target: in folders of their own where names do not keep them apart.
+
+    Returns:
+        Features that `datasets` has to be told, as it would find others; none of most forms.
+    """
+    features: dict[str, Any] = {}
     columns = [name for name in rates.columns if name not in ("sample_id", "image", "copy", "copies", "file_name")]
     columns += ["loss_weight"] if scale is not None else []
     rows = {"train": _rows(rates, counts, scale, advance)}
@@ -104,7 +109,10 @@ def write_parts(
         if target is not None and wanted.form in ("folder", "metadata"):
             place = folder / part
             place.mkdir()
-        _form(rates, columns, names, pools[part], wanted).write(place, of_part, part)
+        form = _form(rates, columns, names, pools[part], wanted)
+        form.write(place, of_part, part)
+        features |= form.features() if isinstance(form, WebDataset) else {}
+    return features
 
 
 def write_table(

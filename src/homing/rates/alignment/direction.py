@@ -81,9 +81,9 @@ class Direction(Mapping[str, Tensor]):
         """
         refuse_sharded(self.model)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"the type {type(loss).__name__}"
+            given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"the type {type(loss).__name__}"
             graph = " and no graph (no_grad, or detached)" if not getattr(loss, "requires_grad", False) else ""
-            raise HomingError(f"the target's loss has {found}{graph}; give the mean loss of a batch, with its graph")
+            raise HomingError(f"the target's loss has {given}{graph}; give the mean loss of a batch, with its graph")
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
         found = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
         if all(gradient is None for gradient in found):
