@@ -52,7 +52,7 @@ def test_a_file_holds_the_rates_of_the_rows_that_are_wanted(finished_run, tmp_pa
     assert list(read(tmp_path / f"some.{suffix}").columns) == ["sample_id", "rate"]
     write(finished_run, tmp_path / f"drawn.{suffix}", draw=100)
     assert read(tmp_path / f"drawn.{suffix}").copies.sum() == 100
-    with pytest.raises(RecipeError, match="exists already"):
+    with pytest.raises(RecipeError, match=r"exists already; give another --output$"):
         write(finished_run, tmp_path / f"all.{suffix}")
 
 
@@ -191,6 +191,7 @@ def test_what_cannot_be_meant_is_refused(finished_run, tmp_path):
         ("weigh alike", "a", {"loss_weights": True, "draw": 5}),
         ("exclude each other", "a", {"with_target": True, "column_only": True}),
         ("is a table; give a folder", "a.csv", {"with_target": True}),
+        ("--format lance makes a folder, and .*a.csv is a table", "a.csv", {"form": "lance"}),
     ):
         with pytest.raises(RecipeError, match=told):
             write(finished_run, tmp_path / output, **wanted)

@@ -60,8 +60,9 @@ def write_corpus(
     if is_file:
         check_new_file(output)
         check_output(output, [spec.path for spec in sources])
-        if wanted.with_target:
-            raise RecipeError(f"--with-target writes images, and {output} is a table; give a folder with --output")
+        if wanted.with_target or wanted.form != "parquet":
+            option = "--with-target" if wanted.with_target else f"--format {wanted.form}"
+            raise RecipeError(f"{option} makes a folder, and {output} is a table; give a folder with --output")
     else:
         check_new_folder(output, sources)
     rates = RatesFile(run_folder / "rates.parquet")

@@ -77,6 +77,12 @@ class Wanted:
             )
         if self.with_target and self.column_only:
             raise RecipeError("--with-target and --column-only exclude each other: the target has no column of rates")
+        if self.column_only and self.form != "parquet":
+            raise RecipeError(f"--format {self.form} and --column-only exclude each other; give one")
+        if self.draw is None and self.seed:
+            raise RecipeError("--seed is about the rows of --resample; add that, or leave it out")
+        if self.keep is None and not self.per_class:
+            raise RecipeError("--no-per-class is about the share of --keep; add that, or leave it out")
         if self.copy and (self.form != "folder" or self.column_only):
             raise RecipeError("--copy is about the files of --format folder; add that, or leave it out")
 

@@ -63,8 +63,12 @@ def write_pieces(path: Path, schema: Any, pieces: Iterable[Any]) -> None:
             writer.write_table(pa.Table.from_batches([piece]).cast(schema))
 
 
-def check_new_file(path: Path, *, overwrite: bool = False) -> None:
+def check_new_file(path: Path, *, overwrite: bool | None = None) -> None:
     """Whether a file can be made; one whose name ends in nothing is parquet.
+
+    Args:
+        path: Of the file.
+        overwrite: Whether one that is there may be replaced; None: never.
 
     Raises:
         RecipeError: Its name asks for another format, it is there, or its folder is not.
@@ -72,7 +76,8 @@ def check_new_file(path: Path, *, overwrite: bool = False) -> None:
     if path.suffix and not is_table_name(path):
         raise RecipeError(f"{path}: give a file whose name ends in {' or '.join(SUFFIXES)}")
     if path.exists() and not (overwrite and path.is_file()):
-        raise RecipeError(f"{path}: exists already; give another --output, or replace a file with --overwrite")
+        replace = "" if overwrite is None else ", or replace a file with --overwrite"
+        raise RecipeError(f"{path}: exists already; give another --output{replace}")
     if not path.parent.is_dir():
         raise RecipeError(f"{path.parent}: no such folder; make it first")
 
