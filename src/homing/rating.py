@@ -209,4 +209,5 @@ def _classes_of(source: Pool, target: Pool) -> tuple[str, ...]:
     try:
         return classes_of_both(source, target)
     except DataError as error:
-        raise DataError(f"{target.name}: {error}") from error
+        more = "; tables have no rename: write the classes of both alike" if "rename" in str(error) else ""
+        raise DataError(f"{target.name}: {error}{more}") from error
