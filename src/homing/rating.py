@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from homing.errors import DataError
@@ -29,7 +28,7 @@ from homing.pools.reading import read_rows
 from homing.pools.tables import Table
 from homing.pools.vectors import FILES, Vectors, open_vectors
 from homing.progress import Progress
-from homing.rates.learned.blocks import ArrayFeatures, check_finite
+from homing.rates.learned.blocks import ArrayFeatures, check_finite, in_float32
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.judge import FOLDS
 from homing.rates.learned.learner import learn_rates
@@ -155,7 +154,7 @@ def _asked_of(run: Path) -> Asked:
 
 
 def _finite(vectors: Vectors, rows: slice, table: str) -> torch.Tensor:
-    features = torch.from_numpy(np.array(vectors[rows], np.float32))
+    features = in_float32(vectors[rows])
     try:
         check_finite(features, "new", rows.start)
     except DataError as error:
@@ -187,7 +186,7 @@ def _learned(asked: Asked, progress: Progress) -> RatedRows:
     evidence = Evidence(
         source_features=ArrayFeatures(open_vectors(table, asked.features)),
         source_labels=torch.from_numpy(source.label_indices(classes)),
-        target_features=torch.from_numpy(np.array(open_vectors(others, of_target)[:], np.float32)),
+        target_features=in_float32(open_vectors(others, of_target)[:]),
         target_labels=torch.from_numpy(target.label_indices(classes)),
         num_classes=len(classes),
     )
@@ -209,4 +208,5 @@ def _classes_of(source: Pool, target: Pool) -> tuple[str, ...]:
     try:
         return classes_of_both(source, target)
     except DataError as error:
-        raise DataError(f"{target.name}: {error}") from error
+        more = "; tables have no rename: write the classes of both alike" if "rename" in str(error) else ""
+        raise DataError(f"{target.name}: {error}{more}") from error

@@ -1,6 +1,8 @@
 """Every command and snippet of the README and of docs/ runs as it is printed."""
 
 import json
+import pkgutil
+import re
 import shutil
 
 import pytest
@@ -99,11 +101,18 @@ def test_the_cookbook_has_a_section_for_each_shipped_recipe_and_its_command():
 
 
 def test_links_between_pages_lead_somewhere():
-    import re
-
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_names_and_scripts_that_pages_speak_of_are_there():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`(homing\.[a-z_]+(?:\.\w+)*)", text):
+            pkgutil.resolve_name(name)
+        for path in re.findall(r"\b(?:benchmarks|docs|tests|recipes|src)/[\w./-]+\.(?:py|md|yaml|png)\b", text):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
 def test_the_recipe_reference_is_in_step_with_the_schema(monkeypatch):

@@ -158,6 +158,9 @@ def test_column_only_is_ids_and_rates_of_every_sample(finished, tmp_path):
         ({"draw": 0}, "at least 1"),
         ({"form": "zip"}, "metadata"),
         ({"copy": True}, "--format folder"),
+        ({"seed": 3}, "--seed is about the rows of --resample"),
+        ({"per_class": False}, "--no-per-class is about the share of --keep"),
+        ({"form": "lance", "column_only": True}, "--format lance and --column-only exclude each other"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(finished, tmp_path, wanted, told):

@@ -1,8 +1,11 @@
 """What an alignment is invariant to: the batch, the loss's weights and reduction, what happens before and after."""
 
+import copy
 import gc
+import pickle
 import weakref
 
+import pytest
 import timm
 import torch
 from alignment_models import batch, direction_of, losses_of, patches
@@ -11,7 +14,7 @@ from timm import loss as timm_loss
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from homing.rates import Alignment
+from homing.rates import Alignment, AlignmentError
 
 torch.set_num_threads(1)
 
@@ -171,6 +174,17 @@ def test_a_regulariser_on_the_parameters_belongs_to_no_sample():
         model, images, labels, direction_of(model), lambda losses: losses.mean() + model.head.weight.square().sum()
     )
     assert relative(found, plain) < 1e-12
+
+
+def test_a_copy_has_observed_nothing_yet():
+    model, (images, labels) = patches(), batch()
+    alignment = Alignment(model)
+    with alignment.observe(direction_of(model)):
+        losses_of(model(images), labels).mean().backward()
+    for copied in (copy.deepcopy(alignment), pickle.loads(pickle.dumps(alignment))):  # noqa: S301
+        with pytest.raises(AlignmentError, match="nothing was observed yet"):
+            copied.values()
+    assert len(alignment.values()) == len(images)
 
 
 def test_scopes_add_up():

@@ -59,6 +59,26 @@ def test_direction_of_something_else_than_tensors():
         pass
 
 
+def test_a_direction_that_is_none():
+    with pytest.raises(AlignmentError, match="is of the type NoneType; give a Direction"):
+        step(patches(), Alignment(patches()), None, *batch())
+
+
+def test_another_model_than_the_observed_one():
+    alignment, other = Alignment(patches()), patches()
+    with pytest.raises(AlignmentError, match="the observed model had no part; call the very model"):
+        step(other, alignment, direction_of(other), *batch())
+
+
+@pytest.mark.parametrize("what", ["weight", "image"])
+def test_what_is_not_finite_from_the_first_step_on_is_called_so(what):
+    model, (images, labels) = patches(), batch()
+    with torch.no_grad():
+        (images[1] if what == "image" else model.head.weight).view(-1)[0] = torch.nan
+    with pytest.raises(DivergedError, match="samples are not finite"):
+        step(model, Alignment(model), direction_of(patches()), images, labels)
+
+
 def test_an_empty_batch():
     model = patches()
     with pytest.raises(AlignmentError, match="the batch is empty"), Alignment(model).observe(direction_of(model)):

@@ -284,6 +284,7 @@ def test_state_goes_on_bit_for_bit():
         {"average.head.bias": torch.ones(7)},
         {"average.head.bias": torch.full((3,), float("nan"))},
         {"other": torch.ones(2)},
+        {"num_updates_and_length": torch.tensor([torch.nan, 1.0])},
     ],
 )
 def test_state_of_another_model(change):
@@ -297,9 +298,17 @@ def test_bad_input():
     model = patches()
     with pytest.raises(HomingError, match="window is 0"):
         Direction(model, window=0)
+    with pytest.raises(HomingError, match="window is inf"):
+        Direction(model, window=float("inf"))
     direction = Direction(model)
     with pytest.raises(DivergedError, match="not finite"):
         direction.update(target_loss(model) * float("inf"))
+    with pytest.raises(HomingError, match=r"shape \(\) and no graph"):
+        direction.update(target_loss(model).detach())
+    with pytest.raises(HomingError, match=r"the target's loss has shape \(3,\); give the mean loss"):
+        direction.update(target_loss(model).expand(3))
+    with pytest.raises(HomingError, match="no parameter of this model has a part"):
+        direction.update(target_loss(patches()))
     assert not direction
     assert "head.weight" not in direction
     with pytest.raises(HomingError, match="no trainable parameters"):

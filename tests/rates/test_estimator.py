@@ -200,6 +200,19 @@ def test_bad_pools_are_refused_in_one_sentence(kind):
         RateLearner().fit(*pools)
 
 
+def test_features_beyond_float32_are_refused():
+    learner = RateLearner().fit(SOURCE_X, SOURCE_Y, TARGET_X, TARGET_Y)
+    source, target = SOURCE_X.astype(np.float64), TARGET_X.astype(np.float64)
+    source[4, 2] = target[4, 2] = 1e40
+    message = r"features of 1 {} row are not finite \(first: row 4\).* up to 3.4e38".format
+    with pytest.raises(DataError, match=message("source")):
+        RateLearner().fit(source, SOURCE_Y, TARGET_X, TARGET_Y)
+    with pytest.raises(DataError, match=message("target")):
+        RateLearner().fit(SOURCE_X, SOURCE_Y, target, TARGET_Y)
+    with pytest.raises(DataError, match=message("new")):
+        learner.score_samples(target, TARGET_Y)
+
+
 def test_rows_of_a_file_that_are_not_finite_are_named(tmp_path):
     broken = SOURCE_X.copy()
     broken[7, 2] = np.inf

@@ -27,3 +27,5 @@ def test_seeds_split_differently_and_the_same_seed_alike():
 def test_fewer_images_than_folds_are_refused():
     with pytest.raises(DataError, match="2 labelled images, fewer than the 3 folds"):
         list(held_out_folds(torch.tensor([0, 1]), 3, seed=0))
+    with pytest.raises(DataError, match=r"1 labelled image, fewer than the 3 folds .*: label more images\.$"):
+        list(held_out_folds(torch.tensor([0]), 3, seed=0))

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
+import pandas
 import pytest
 import torch
 from gaussian_domains import NUM_CLASSES, WIDTH, hidden_matches
 
-from homing.errors import DataError
+from homing.errors import DataError, HomingError
 from homing.rates import Evidence, learn_rates
 from homing.rates.learned.rate_model import class_presence
 
@@ -99,8 +101,40 @@ def test_lists_are_as_good_as_tensors():
     names = ("source_features", "source_labels", "target_features", "target_labels")
     lists = Evidence(**{name: getattr(evidence, name).tolist() for name in names}, num_classes=NUM_CLASSES)
     assert torch.equal(learn_rates(lists).rates, learn_rates(evidence).rates)
-    with pytest.raises(DataError, match="source_features are lists of many lengths"):
+    with pytest.raises(DataError, match=r"source_features are no numbers, as many for each row .*inhomog"):
         replace(lists, source_features=[[1.0], [1.0, 2.0]])
+
+
+KINDS = {
+    "float64, with a graph": lambda t: t.double().requires_grad_() if t.is_floating_point() else t.to(torch.uint8),
+    "frames": lambda t: pandas.DataFrame(t.numpy()) if t.ndim == 2 else pandas.Series(t.numpy(), t.numpy()[::-1]),
+    "arrays that run backwards": lambda t: t.numpy()[::-1].copy()[::-1],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_any_kind_are_taken(kind):
+    evidence = hidden_matches(seed=4)
+    names = ("source_features", "source_labels", "target_features", "target_labels")
+    given = Evidence(
+        **{name: KINDS[kind](getattr(evidence, name)) for name in names}, num_classes=np.int64(NUM_CLASSES)
+    )
+    assert torch.equal(learn_rates(given, seed=np.int64(0)).rates, learn_rates(evidence).rates)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("source_labels", torch.zeros(600), r"source_labels are torch.float32; give positions in the list of classes"),
+        ("target_labels", torch.ones(24).bool(), r"target_labels are torch.bool; give positions"),
+        ("target_labels", None, r"target_labels are object; give positions"),
+        ("source_features", [["a"]] * 600, r"source_features are no numbers, .*'a'"),
+        ("num_classes", 4.0, r"num_classes is 4.0; allowed: whole numbers, 1 and more"),
+    ],
+)
+def test_what_are_no_features_or_labels_is_refused_in_a_sentence(name, given, message):
+    with pytest.raises(HomingError, match=message):
+        replace(hidden_matches(seed=4), **{name: given})
 
 
 def test_a_given_target_weight_is_kept():
@@ -181,11 +215,33 @@ def test_a_pool_too_large_to_judge_on_gives_much_the_same_rates(monkeypatch):
         assert plan.rates[evidence.matches].mean() > 1.5 * plan.rates[~evidence.matches].mean()
 
 
-def test_constant_features_are_no_trouble():
-    evidence = replace(
-        hidden_matches(seed=10), source_features=torch.ones(600, WIDTH), target_features=torch.ones(24, WIDTH)
+@pytest.mark.parametrize("value", [1.0, 1e30])
+def test_constant_features_are_no_trouble(value):
+    source, target = torch.full((600, WIDTH), value), torch.full((24, WIDTH), value)
+    evidence = replace(hidden_matches(seed=10), source_features=source, target_features=target)
+    plan = learn_rates(evidence)
+    assert is_sound(plan, evidence)
+    assert torch.isfinite(plan.scorer(target, evidence.target_labels).rates).all()
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_the_unit_of_features_does_not_matter(factor):
+    evidence = hidden_matches(seed=0)
+    scaled = replace(
+        evidence,
+        source_features=evidence.source_features * factor,
+        target_features=evidence.target_features * factor,
     )
-    assert is_sound(learn_rates(evidence), evidence)
+    # as far as the rounding of float32 and where searches end
+    torch.testing.assert_close(learn_rates(scaled).rates, learn_rates(evidence).rates, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("value", [1e10, 1e30])
+def test_target_rows_nowhere_near_the_source_are_refused(value):
+    evidence = hidden_matches(seed=0)
+    evidence.target_features[5, 3] = value
+    with pytest.raises(DataError, match=r"features of 1 of 24 target rows lie more than 1,000,000 .*first: row 5"):
+        learn_rates(evidence)
 
 
 @pytest.mark.parametrize("role", ["source", "target"])

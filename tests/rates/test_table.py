@@ -160,7 +160,9 @@ def test_rows_and_values_may_be_arrays_or_lists():
 
 
 def test_labels_out_of_range():
-    with pytest.raises(DataError, match=r"labels are \[1\]; this table has the classes 0 to 0: give .* num_classes"):
+    with pytest.raises(
+        DataError, match=r"labels are \[1\] \(int64\); this table has the classes 0 to 0: give .* num_classes"
+    ):
         learned().update(torch.tensor([1]), torch.ones(1), torch.tensor([1]))
 
 
@@ -171,6 +173,8 @@ def test_labels_out_of_range():
         (["a", *range(19)], "the id 0 is no text"),
         ("abcdefghijklmnopqrst", "ids are no texts: a single one is given"),
         ([None] * 20, "ids are no texts: the first of them is None"),
+        (None, "ids are of the type NoneType; give a list of str"),
+        ({str(row) for row in range(20)}, "ids are of the type set"),
     ],
 )
 def test_ids_that_are_no_texts_are_refused(ids, message, tmp_path):
@@ -185,6 +189,10 @@ def test_a_folder_that_is_not_there_and_labels_that_are_no_texts_are_told(tmp_pa
     for save in (learned().save, learned().save_rates):
         with pytest.raises(DataError, match="none: no such folder for file; make it first"):
             save(tmp_path / "none" / "file", ids)
+        with pytest.raises(DataError, match="is a folder; give the file to write"):
+            save(tmp_path, ids)
+    with pytest.raises(DataError, match=r"the text '\\udcff.png' is not Unicode"):
+        learned().save_rates(tmp_path / "file", [*ids[1:], "\udcff.png"])
     with pytest.raises(DataError, match="values of label are no texts: the first of them is 1"):
         learned().save_rates(tmp_path / "file", ids, labels=[1] * 20)
 
@@ -195,6 +203,7 @@ def test_a_folder_that_is_not_there_and_labels_that_are_no_texts_are_told(tmp_pa
         {"num_rows": 0},
         {"num_rows": 3.5},
         {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
         {"momentum": 1.0},
         {"decay": 1.1},
         {"max_rate": 0.5},
@@ -248,6 +257,9 @@ def test_ids_must_be_unique_and_complete(tmp_path):
         RateTable(3).save(tmp_path / "rates", ["a", "b", "a"])
     with pytest.raises(DataError, match="2 ids for 3 rows"):
         RateTable(3).save(tmp_path / "rates", ["a", "b"])
+    RateTable(3).save(tmp_path / "rates", ["a", "b", "c"])
+    with pytest.raises(DataError, match="2 ids for 3 rows"):
+        RateTable(3).load(tmp_path / "rates", ["a", "b"])
 
 
 def test_rates_file_has_the_columns_of_a_runs_and_is_read_by_id(tmp_path):
@@ -293,6 +305,8 @@ def test_damaged_file(tmp_path, damage):
         {"rate": torch.full((20,), 7.0)},
         {"rate": torch.full((20,), float("nan"))},
         {"rate": torch.ones(3)},
+        {"visits": torch.full((20,), -1)},
+        {"square": torch.tensor([1.0, -1.0])},
         {"extra": torch.ones(3)},
     ],
 )

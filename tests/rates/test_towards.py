@@ -123,6 +123,8 @@ def test_wrapped_models_half_precision_and_length_one():
         (lambda r: {n: v for n, v in r.items() if n != "head.bias"}, r"lacks head.bias \(1 names missing, 0 unknown\)"),
         (lambda r: r | {"more": torch.ones(2)}, "names more, which this model does not have"),
         (lambda r: r | {"head.bias": torch.ones(7)}, r"head.bias has shape \(7,\), the model's \(3,\)"),
+        (lambda r: r | {"head.bias": r["head.bias"].numpy()}, "head.bias is of the type ndarray; give tensors"),
+        (lambda r: None, "the reference is of the type NoneType"),
         (lambda r: r | {"head.bias": torch.full((3,), float("nan"))}, "head.bias has values that are not finite"),
     ],
 )

@@ -60,8 +60,9 @@ def write_corpus(
     if is_file:
         check_new_file(output)
         check_output(output, [spec.path for spec in sources])
-        if wanted.with_target:
-            raise RecipeError(f"--with-target writes images, and {output} is a table; give a folder with --output")
+        if wanted.with_target or wanted.form != "parquet":
+            option = "--with-target" if wanted.with_target else f"--format {wanted.form}"
+            raise RecipeError(f"{option} makes a folder, and {output} is a table; give a folder with --output")
     else:
         check_new_folder(output, sources)
     rates = RatesFile(run_folder / "rates.parquet")
@@ -80,10 +81,9 @@ def write_corpus(
     else:
         with folder_whole(output) as folder:
             classes = names if own is None else own.with_classes(names)
-            write_parts(folder, rates, counts, classes, sources, own, wanted, scale, advance)
-            card = corpus_card(
-                results, wanted.form, counts, own, scale, drawn=wanted.draw is not None, place=output.name
-            )
+            features = write_parts(folder, rates, counts, classes, sources, own, wanted, scale, advance)
+            drawn = wanted.draw is not None
+            card = corpus_card(results, wanted.form, counts, own, scale, features, drawn=drawn, place=output.name)
             (folder / "README.md").write_text(card, encoding="utf-8")
     form = "table" if is_file else "column" if wanted.column_only else wanted.form
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from typing import Any
 
@@ -16,7 +18,7 @@ _OPEN = {
     "parquet": 'corpus = datasets.load_dataset("{place}", split="train")',
     "folder": 'corpus = datasets.load_dataset("imagefolder", data_dir="{where}", split="train")',
     "metadata": 'corpus = pandas.read_csv("{where}/metadata.csv")',
-    "webdataset": 'corpus = datasets.load_dataset("webdataset", data_files="{place}/train-*.tar", split="train")',
+    "webdataset": 'corpus = datasets.load_dataset("{place}", split="train")  # or by webdataset.WebDataset',
     "lance": 'corpus = lance.dataset("{place}/train.lance").to_table(columns=["sample_id", "rate"])',
 }
 _MODULE = {"metadata": "pandas", "lance": "lance"}
@@ -28,6 +30,7 @@ def corpus_card(
     counts: npt.NDArray[np.int32],
     target: CorpusTarget | None,
     scale: float | None,
+    features: dict[str, Any],
     *,
     drawn: bool,
     place: str,
@@ -40,12 +43,14 @@ def corpus_card(
         counts: How often each source sample is in it, int32 [N].
         target: Where its images are in it too.
         scale: Mean rate of all that is in it, where it has weights of losses.
+        features: That `datasets` has to be told.
         drawn: Whether its rows were drawn by rate.
         place: Name of its folder.
     """
     name = _plain(str(results.get("name", "corpus")))
+    front = _front_matter(form, target, features, _digest(results, counts, scale))
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(form, target), sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {name}: a source pool with rates\n\n{_what_it_is(results, counts, target)}",
         f"## What the rates mean\n\n{_MEANING}",
         f"## Where they come from\n\n{_origin(results)}",
@@ -62,16 +67,33 @@ whole pool. `target_likeness` is a log density ratio: above 0 the sample looks m
 wrong, and `suggested_label` is the class that fits better. All of it holds for this target alone."""
 
 
-def _front_matter(form: str, target: CorpusTarget | None) -> dict[str, Any]:
+def _digest(results: dict[str, Any], counts: npt.NDArray[np.int32], scale: float | None) -> str:
+    words = json.dumps([results, scale], default=str).encode()
+    return hashlib.sha256(words + counts.tobytes()).hexdigest()[:16]
+
+
+def _front_matter(form: str, target: CorpusTarget | None, features: dict[str, Any], digest: str) -> dict[str, Any]:
     splits = ["train", *(["target"] if target is not None else [])]
-    # not of parquet, whose names say as much: `datasets` keeps old rows of a configuration with the same words and path
+    # Not of parquet, whose names say as much: `datasets` keeps old rows of a configuration with the same words and
+    # path, so that what is told of shards needs words of its own.
     listed = [{"split": split, "path": f"{split}-*.tar"} for split in splits] if form == "webdataset" else []
     return {
         "license": "unknown",
         "task_categories": ["image-classification"],
         "tags": ["homing", "sample-weights"],
-        **({"configs": [{"config_name": "default", "data_files": listed}]} if listed else {}),
+        **({"configs": [{"config_name": "default", "description": digest, "data_files": listed}]} if listed else {}),
+        **(_told(features) if features else {}),
     }
+
+
+def _told(features: dict[str, Any]) -> dict[str, Any]:
+    from datasets import DatasetInfo, Features
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    card = DatasetCardData()
+    DatasetInfosDict({"default": DatasetInfo(features=Features(features))}).to_dataset_card_data(card)
+    return {"dataset_info": {"features": card["dataset_info"]["features"]}}
 
 
 def _what_it_is(results: dict[str, Any], counts: npt.NDArray[np.int32], target: CorpusTarget | None) -> str:

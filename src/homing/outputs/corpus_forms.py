@@ -150,14 +150,12 @@ class ImageDataset:
     def _schema(self) -> Any:
         import datasets
 
-        kinds = {"visits": "int32"} | dict.fromkeys(("rate", "loss_weight", *DESCRIPTORS), "float32")
-        values = {name: datasets.Value(kinds.get(name, "string")) for name in self.columns if name != "label"}
         features = datasets.Features(
             {
                 "image": datasets.Image(),
                 "label": datasets.ClassLabel(names=list(self.classes)),
                 "sample_id": datasets.Value("string"),
-                **values,
+                **values_of(self.columns),
                 "copy": datasets.Value("int32"),
             }
         )
@@ -172,6 +170,14 @@ class ImageDataset:
         import pyarrow as pa
 
         return pa.Table.from_pylist(group, schema=self._schema())
+
+
+def values_of(columns: Sequence[str]) -> dict[str, Any]:
+    """Columns of the rates file, but for the label, as `datasets` calls their types."""
+    import datasets
+
+    kinds = {"visits": "int32"} | dict.fromkeys(("rate", "loss_weight", *DESCRIPTORS), "float32")
+    return {name: datasets.Value(kinds.get(name, "string")) for name in columns if name != "label"}
 
 
 def encoded(images: ImagesById, row: CorpusRow) -> tuple[bytes, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from homing.errors import RecipeError
-from homing.outputs.corpus_forms import GROUP_BYTES, ROW_BYTES, SHARD_BYTES, CorpusRow, encoded
+from homing.outputs.corpus_forms import GROUP_BYTES, ROW_BYTES, SHARD_BYTES, CorpusRow, encoded, values_of
 from homing.pools.lookup import ImagesById
 
 
@@ -29,6 +29,16 @@ class WebDataset:
     def __init__(self, images: ImagesById, columns: Sequence[str], classes: Sequence[str]) -> None:
         self.images, self.columns = images, columns
         self._index = {name: position for position, name in enumerate(classes)}
+        self._suffixes: set[str] = set()
+
+    def features(self) -> Any:
+        """What `datasets` cannot tell from the first samples: kinds of images, types of what they know nothing of."""
+        from datasets import Features, Image, Value
+
+        about = {"sample_id": Value("string"), "label": Value("string"), "label_index": Value("int32")}
+        about |= {**values_of(self.columns), "copy": Value("int32")}
+        pictures = {suffix.removeprefix("."): Image() for suffix in sorted(self._suffixes)}
+        return Features({**pictures, "json": about, "__key__": Value("string"), "__url__": Value("string")})
 
     def write(self, folder: Path, rows: Iterable[CorpusRow], part: str) -> None:
         """A sample for each copy of each row; a new shard after each 500 MB."""
@@ -52,6 +62,7 @@ class WebDataset:
     def _samples(self, rows: Iterable[CorpusRow], part: str) -> Iterator[list[tuple[str, bytes]]]:
         for row in rows:
             data, suffix = encoded(self.images, row)
+            self._suffixes.add(suffix)
             label = str(row.values["label"])
             about = {"sample_id": row.sample_id, "label": label, "label_index": self._index[label]}
             about |= {name: _number(row.values[name]) for name in self.columns if name != "label"}

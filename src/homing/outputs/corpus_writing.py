@@ -77,6 +77,12 @@ class Wanted:
             )
         if self.with_target and self.column_only:
             raise RecipeError("--with-target and --column-only exclude each other: the target has no column of rates")
+        if self.column_only and self.form != "parquet":
+            raise RecipeError(f"--format {self.form} and --column-only exclude each other; give one")
+        if self.draw is None and self.seed:
+            raise RecipeError("--seed is about the rows of --resample; add that, or leave it out")
+        if self.keep is None and not self.per_class:
+            raise RecipeError("--no-per-class is about the share of --keep; add that, or leave it out")
         if self.copy and (self.form != "folder" or self.column_only):
             raise RecipeError("--copy is about the files of --format folder; add that, or leave it out")
 
@@ -91,8 +97,13 @@ def write_parts(
     wanted: Wanted,
     scale: float | None,
     advance: Callable[[int], None],
-) -> None:
-    """The source, and where it is wanted the target: in folders of their own where names do not keep them apart."""
+) -> dict[str, Any]:
+    """The source, and where it is wanted the target: in folders of their own where names do not keep them apart.
+
+    Returns:
+        Features that `datasets` has to be told, as it would find others; none of most forms.
+    """
+    features: dict[str, Any] = {}
     columns = [name for name in rates.columns if name not in ("sample_id", "image", "copy", "copies", "file_name")]
     columns += ["loss_weight"] if scale is not None else []
     rows = {"train": _rows(rates, counts, scale, advance)}
@@ -104,7 +115,10 @@ def write_parts(
         if target is not None and wanted.form in ("folder", "metadata"):
             place = folder / part
             place.mkdir()
-        _form(rates, columns, names, pools[part], wanted).write(place, of_part, part)
+        form = _form(rates, columns, names, pools[part], wanted)
+        form.write(place, of_part, part)
+        features |= form.features() if isinstance(form, WebDataset) else {}
+    return features
 
 
 def write_table(

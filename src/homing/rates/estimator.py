@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from homing.errors import DataError
-from homing.rates.learned.blocks import ArrayFeatures
+from homing.rates.learned.blocks import ArrayFeatures, check_finite, in_float32
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.judge import FOLDS
 from homing.rates.learned.learner import learn_rates
@@ -81,7 +81,7 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
             Evidence(
                 source_features=ArrayFeatures(source_X),
                 source_labels=self._codes(source_y),
-                target_features=torch.from_numpy(np.array(target_X, np.float32)),
+                target_features=in_float32(target_X),
                 target_labels=self._codes(target_y),
                 num_classes=len(self.classes_),
             ),
@@ -118,7 +118,9 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
         else:
             X, y = self._checked("new", X, y, reset=False)
             codes = self._codes(y)
-        scores = self._scorer(torch.from_numpy(np.array(X, np.float32)), codes)
+        features = in_float32(X)
+        check_finite(features, "new")
+        scores = self._scorer(features, codes)
         return np.asarray(scores.rates.float().numpy())
 
     def _checked(self, role: str, features: Any, labels: Any, *, reset: bool) -> tuple[Array, Array]:

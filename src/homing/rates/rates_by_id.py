@@ -24,8 +24,6 @@ def rates_by_id(path: Path, ids: Sequence[str]) -> npt.NDArray[np.float32]:
     Raises:
         DataError: The file cannot be read, an id has no rate, or ids occur twice.
     """
-    if not hasattr(ids, "__len__"):
-        raise DataError(f"ids are of the type {type(ids).__name__}; give a list of str, one for each row")
     ids = by_position(ids)
     wanted = digests(ids, len(ids))
     names, rates = _read(path)

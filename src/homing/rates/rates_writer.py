@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from homing.errors import DataError
+
 ROW_GROUP = 65_536
 """Rows in a group: readers that take one after the other need no more memory for a larger pool."""
 DESCRIPTORS = ("target_likeness", "label_consistency", "target_alignment")
@@ -92,10 +94,20 @@ def _float32(values: Any) -> Any:
     return np.asarray(values).astype(np.float32)
 
 
+def _encoded(values: list[str | None]) -> Any:
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the text {error.object!r} is not Unicode (the name of a file that is not UTF-8?), which a rates file"
+            " cannot hold; give it another name"
+        ) from error
+
+
 def _texts(values: Any, kind: Any) -> Any:
     """Texts as one Arrow array of a type: plain, or with a dictionary."""
     if not isinstance(values, pa.Array | pa.ChunkedArray):
-        values = pa.array(list(values), pa.string())
+        values = _encoded(list(values))
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
         values = pa.concat_arrays(values.chunks) if isinstance(values, pa.ChunkedArray) else values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -181,12 +182,12 @@ class RateTable:
         for name, tensor in state.items():
             if not bool(tensor.isfinite().all()):
                 raise CheckpointError(f"rate table state: {name} has values that are not finite")
-        rate = state["rate"]
-        if len(rate) and (float(rate.min()) < 0 or float(rate.max()) > self.max_rate):
-            raise CheckpointError(
-                f"rate table state: rates from {float(rate.min()):g} to {float(rate.max()):g}; "
-                f"allowed 0 to {self.max_rate:g}"
-            )
+        for name, most in {"rate": self.max_rate, "visits": math.inf, "seen": 1.0, "square": math.inf}.items():
+            least, largest = float(state[name].min()), float(state[name].max())
+            if least < 0 or largest > most:
+                raise CheckpointError(
+                    f"rate table state: {name} goes from {least:g} to {largest:g}; allowed: 0 to {most:g}"
+                )
 
     def save(self, path: str | Path, ids: Sequence[str]) -> None:
         """Save the per-row state under the rows' ids (safetensors; written to a temporary file, then renamed).
@@ -252,7 +253,7 @@ class RateTable:
             DataError: Not one id per row, or ids occur twice.
         """
         fresh = {name: torch.full((self.num_rows,), float(name == "rate")).to(dtype) for name, dtype in _STATE.items()}
-        saved, moments, (mine, theirs) = read_table(Path(path), ids, _STATE)
+        saved, moments, (mine, theirs) = read_table(Path(path), ids, _STATE, self.num_rows)
         for name, tensor in fresh.items():
             tensor[mine] = saved[name][theirs]
         fresh["rate"].clamp_(max=self.max_rate)
@@ -268,7 +269,7 @@ def _check_settings(
     memory: float,
 ) -> None:
     allowed = {
-        f"learning_rate is {learning_rate}; allowed: above 0": learning_rate > 0,
+        f"learning_rate is {learning_rate}; allowed: above 0, finite": 0 < learning_rate < math.inf,
         f"momentum is {momentum}; allowed: 0 up to below 1": 0 <= momentum < 1,
         f"decay is {decay}; allowed: 0 to 1": 0 <= decay <= 1,
         f"max_rate is {max_rate}; allowed: 1 and more": max_rate >= 1,

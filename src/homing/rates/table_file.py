@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def write_table(path: Path, ids: Sequence[str], state: Mapping[str, Tensor], mom
 
 
 def read_table(
-    path: Path, ids: Sequence[str], columns: Mapping[str, torch.dtype]
+    path: Path, ids: Sequence[str], columns: Mapping[str, torch.dtype], num_rows: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[Tensor, Tensor]]:
     """Read a table file and find the ids in it.
 
@@ -48,7 +48,7 @@ def read_table(
 
     Raises:
         CheckpointError: The file is damaged or of another kind.
-        DataError: Ids occur twice.
+        DataError: Not one id per row, or ids occur twice.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -64,7 +64,7 @@ def read_table(
                 f"{path}: column {name} is {saved[name].dtype} {tuple(saved[name].shape)}; it is damaged"
             )
     moments = {name: saved.pop(name) for name in _MOMENTS}
-    return saved, moments, match(digests(ids, len(ids)), found.numpy())
+    return saved, moments, match(digests(ids, num_rows), found.numpy())
 
 
 def digests(ids: Sequence[str], num_rows: int) -> Keys:
@@ -73,16 +73,22 @@ def digests(ids: Sequence[str], num_rows: int) -> Keys:
     Raises:
         DataError: Not one id per row, or ids occur twice.
     """
+    ids = by_position(ids)
     if len(ids) != num_rows:
         raise DataError(f"{len(ids)} ids for {num_rows} rows; give one id per row")
     check_texts(ids, "ids")
-    ids = by_position(ids)
     return check_unique(digests_of(ids), ids)
 
 
 def by_position(ids: Sequence[str]) -> Sequence[str]:
-    """The same, where a pandas Series would be asked by its index."""
+    """The same, where a pandas Series would be asked by its index.
+
+    Raises:
+        DataError: They have no order.
+    """
     values: Any = ids
+    if not hasattr(values, "__len__") or isinstance(values, Set | Mapping):
+        raise DataError(f"ids are of the type {type(ids).__name__}; give a list of str, one for each row")
     return values.to_numpy() if hasattr(values, "iloc") else ids
 
 
@@ -101,11 +107,13 @@ def check_texts(values: Sequence[str], what: str) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a file whose folder is not there.
+    """Refuse a file whose folder is not there, or that is one itself.
 
     Raises:
-        DataError: It is not.
+        DataError: So it is.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the file to write")
     if not path.parent.is_dir():
         raise DataError(f"{path.parent}: no such folder for {path.name}; make it first")
 

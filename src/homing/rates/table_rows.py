@@ -68,9 +68,10 @@ def merge_duplicates(
     if labels is None:
         labels = torch.zeros_like(rows)
     if labels.is_floating_point() or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes):
+        kind = str(labels.dtype).removeprefix("torch.")
         raise DataError(
-            f"labels are {labels.unique().tolist()[:5]}; this table has the classes 0 to {num_classes - 1}: give"
-            " RateTable the number of them as num_classes"
+            f"labels are {labels.unique().tolist()[:5]} ({kind}); this table has the classes 0 to {num_classes - 1}: "
+            "give RateTable the number of them as num_classes"
         )
     rows, values, labels = (tensor.detach().cpu() for tensor in (rows.long(), values.double(), labels.long()))
     # Sorting by value first makes the sums below run in one order, whatever the order of the batch.

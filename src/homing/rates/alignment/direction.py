@@ -6,6 +6,7 @@ alignment is positive.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -50,8 +51,8 @@ class Direction(Mapping[str, Tensor]):
         normalise: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if window < 1:
-            raise HomingError(f"window is {window}; allowed: 1 (the newest batch alone) and more")
+        if not 1 <= window < math.inf:
+            raise HomingError(f"window is {window}; allowed: 1 (the newest batch alone) and more, finite")
         self.model = unwrap(model)
         self._parameters = trainable_parameters(model)
         if not self._parameters:
@@ -75,11 +76,20 @@ class Direction(Mapping[str, Tensor]):
 
         Raises:
             DivergedError: The gradient is not finite; the direction is left as it was.
+            HomingError: It is no scalar, has no graph, or no parameter of this model has a part in it.
             AlignmentError: The model has been sharded meanwhile.
         """
         refuse_sharded(self.model)
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"the type {type(loss).__name__}"
+            graph = " and no graph (no_grad, or detached)" if not getattr(loss, "requires_grad", False) else ""
+            raise HomingError(f"the target's loss has {given}{graph}; give the mean loss of a batch, with its graph")
         live = {name: p for name, p in self._parameters.items() if p.requires_grad}
         found = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
+        if all(gradient is None for gradient in found):
+            raise HomingError(
+                "no parameter of this model has a part in the target's loss; compute it with direction.model"
+            )
         if sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             found = tuple(_over_processes(p, g) for p, g in zip(live.values(), found, strict=True))
         gradients = {name: gradient for name, gradient in zip(live, found, strict=True) if gradient is not None}
@@ -202,13 +212,19 @@ class Direction(Mapping[str, Tensor]):
                 raise CheckpointError(f"direction state: {name} has shape {shapes[0]}, the parameter {shapes[1]}")
             if not bool(average.isfinite().all()):
                 raise CheckpointError(f"direction state: {name} has values that are not finite")
-        number, length = state["num_updates_and_length"].tolist()
+        number, length = _number_and_length(state["num_updates_and_length"])
         self._averages, self._num_updates = {}, int(number)
         for name, average in averages.items():  # with those of older versions comes a length that they were divided by
             parameter = self._parameters[name]
             like = torch.empty_like(parameter, dtype=self._precision(parameter), requires_grad=False)
             self._put(name, like.copy_(average) if length == 1.0 else like.copy_(average).mul_(length))
         self._measure()
+
+
+def _number_and_length(pair: Tensor) -> tuple[int, float]:
+    if pair.shape != (2,) or not bool(pair.isfinite().all()) or pair[0] < 0 or pair[1] <= 0:
+        raise CheckpointError(f"direction state: num_updates_and_length is {pair.tolist()}; it is damaged")
+    return int(pair[0]), float(pair[1])
 
 
 def _check_reference(
@@ -219,6 +235,8 @@ def _check_reference(
     Raises:
         HomingError: A name, a shape or a value is not as it must be.
     """
+    if not isinstance(reference, Mapping):
+        raise HomingError(f"the reference is of the type {type(reference).__name__}; give a state_dict()")
     missing, unknown = [n for n in parameters if n not in reference], [n for n in reference if n not in state]
     if missing or unknown:
         found = f"lacks {missing[0]}" if missing else f"names {unknown[0]}, which this model does not have"
@@ -227,6 +245,9 @@ def _check_reference(
             "give the state_dict() of the same architecture, taken from the model without its wrapper"
         )
     for name, parameter in parameters.items():
+        if not isinstance(reference[name], Tensor):
+            kind = type(reference[name]).__name__
+            raise HomingError(f"the reference's {name} is of the type {kind}; give tensors, as a state_dict() has them")
         if reference[name].shape != parameter.shape:
             shapes = tuple(reference[name].shape), tuple(parameter.shape)
             raise HomingError(

@@ -144,6 +144,10 @@ class Alignment:
         squares = {n: float(step.direction[n].double().square().sum()) for n in sizes if n in step.direction}
         return Coverage(_share(sizes, covered), _share(squares, covered))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, and what is pickled, has observed nothing yet."""
+        return {**self.__dict__, "_step": None}
+
     def _current(self) -> _Step:
         if self._step is None:
             raise AlignmentError("nothing was observed yet; run a forward and backward pass inside observe(direction)")
@@ -201,7 +205,11 @@ class _Step:
         if self._accumulator is None:
             first = next(iter(self._parameters.values()))
             dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-            assert self.losses.batch is not None
+            if self.losses.batch is None:
+                raise AlignmentError(
+                    "a backward pass ran in which the observed model had no part; call the very model that Alignment "
+                    "was made of inside observe(), and make an Alignment for each model"
+                )
             self._accumulator = Accumulator(self.losses.batch, first.device, dtype)
         return self._accumulator
 
@@ -230,7 +238,7 @@ class _Step:
             batch = tensors[0].shape[0]
             if not batch:
                 raise AlignmentError("the batch is empty; observe steps with at least one sample")
-            if self._wants_probe and batch > 1 and tensors[0].is_floating_point():
+            if self._wants_probe and batch > 1 and tensors[0].is_floating_point() and self._is_finite():
                 self._probe(args, kwargs, batch)
             self.losses.batch = batch
             self.trace.mark_data((args, kwargs))
@@ -250,6 +258,10 @@ class _Step:
 
     def _leave(self, module: nn.Module, args: Any, outputs: Any) -> None:
         self.losses.watching = True
+
+    def _is_finite(self) -> bool:
+        """Whether the model is; else all that it gives is NaN, which says nothing of samples that are mixed."""
+        return all(bool(t.isfinite().all()) for t in (*self._model.parameters(), *self._model.buffers()))
 
     def _probe(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int) -> None:
         """Check once, on two samples, that the batch keeps to the first dimension (see `RowProbe`)."""
@@ -287,6 +299,9 @@ class _Step:
 
 
 def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    if not isinstance(direction, Mapping):
+        kind = type(direction).__name__
+        raise AlignmentError(f"the direction is of the type {kind}; give a Direction, or a tensor for each name")
     missing = frozenset(name for name in parameters if name not in direction)
     if missing:
         raise AlignmentError(
@@ -320,7 +335,7 @@ def _like(tangent: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _two_samples(values: Any, batch: int) -> Any:
-    """The first two samples of all tensors that have the batch first, the first of them NaN where it can be."""
+    """The first two samples of all tensors that have the batch first; the first NaN where it can be, the second not."""
     from torch.utils._pytree import tree_map
 
     def cut(value: Any) -> Any:
@@ -328,7 +343,7 @@ def _two_samples(values: Any, batch: int) -> Any:
             return value
         pair = value[:2].detach().clone()
         if pair.is_floating_point():
-            pair[0] = float("nan")
+            pair[0], pair[1] = float("nan"), pair[1].nan_to_num(0.0, 0.0, 0.0)
         return pair
 
     return tree_map(cut, values)

@@ -53,7 +53,7 @@ class ArrayFeatures:
     def rows(self, rows: slice | Tensor) -> Tensor:
         """float32 `[m, D]`."""
         which = rows if isinstance(rows, slice) else rows.numpy()
-        return torch.from_numpy(np.array(self.features[which], np.float32))
+        return in_float32(self.features[which])
 
 
 class HeldFeatures(ArrayFeatures):
@@ -107,6 +107,12 @@ def slices(num_rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
         yield slice(first, min(first + size, num_rows))
 
 
+def in_float32(features: Any) -> Tensor:
+    """An array as a float32 tensor of its own; what is beyond float32 is infinite there, and left to `check_finite`."""
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.array(features, np.float32))
+
+
 def check_finite(features: Tensor, role: str, first_row: int = 0, rows: Tensor | None = None) -> None:
     """Refuse features that hold NaN or infinities.
 
@@ -126,4 +132,6 @@ def check_finite(features: Tensor, role: str, first_row: int = 0, rows: Tensor |
     if len(broken):
         row = first_row + int(broken[0]) if rows is None else int(rows[broken[0]])
         what = f"features of {len(broken):,} {role} row{'s' * (len(broken) > 1)} are not finite (first: row {row})"
-        raise DataError(f"{what}: look at those samples, or compute their features in fp32.")
+        raise DataError(
+            f"{what}: look at those samples, or compute their features in fp32 (which holds numbers up to 3.4e38)."
+        )

@@ -11,16 +11,25 @@ import torch
 from torch import Tensor
 
 from homing.errors import DataError
-from homing.rates.learned.blocks import ArrayFeatures, FeatureBlocks, MappedFeatures, as_blocks, check_finite, slices
+from homing.rates.learned.blocks import (
+    ArrayFeatures,
+    FeatureBlocks,
+    MappedFeatures,
+    as_blocks,
+    check_finite,
+    in_float32,
+    slices,
+)
 from homing.rates.learned.drawing import draw_rows, fitted_rows
 from homing.rates.learned.projection import Projection, fit_projection
+from homing.rates.whole_numbers import whole
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Features and labels of both pools; everything that rates can be learned from before training.
 
-    Arrays of numpy are taken too; one that is mapped from a file is read in blocks.
+    Arrays of numpy, lists and frames of pandas are taken too; an array that is mapped from a file is read in blocks.
 
     Attributes:
         source_features: `[N, D]` float32 features of the source pool, or blocks of them that need not be in memory.
@@ -37,8 +46,8 @@ class Evidence:
         target_sets: `[n, L]` bool, the same of the target.
 
     Raises:
-        DataError: Shapes disagree, a label is out of range, a feature is not finite (of blocks: when they are read),
-            or a pool is empty.
+        DataError: Shapes disagree, a label is out of range or no whole number, a feature is not finite (of blocks: when
+            they are read), or a pool is empty.
     """
 
     source_features: Tensor | FeatureBlocks
@@ -53,6 +62,7 @@ class Evidence:
     target_sets: Tensor | None = None
 
     def __post_init__(self) -> None:
+        whole("num_classes", self.num_classes, 1)
         for field in fields(self):
             object.__setattr__(self, field.name, _as_tensor(field.name, getattr(self, field.name)))
         _check_pool("source", self.source_features, self.source_labels, self.num_classes)
@@ -203,24 +213,37 @@ class Evidence:
 
 
 def _as_tensor(name: str, given: Any) -> Any:
-    """An array or lists as a tensor: features float32, labels int64; anything else as it is."""
-    if isinstance(given, list | tuple):
-        try:
-            given = np.array(given)
-        except ValueError as error:
-            raise DataError(f"{name} are lists of many lengths; give as many numbers for each row") from error
-    if not isinstance(given, np.ndarray):
-        return given
-    if name.endswith("labels"):
-        if given.dtype.kind not in "iu":
-            raise DataError(
-                f"{name} are {given.dtype}; give positions in the list of classes, such as np.unique(labels,"
-                " return_inverse=True)[1] makes of them"
-            )
-        return torch.from_numpy(given.astype(np.int64))
-    if name.endswith("features"):
-        return ArrayFeatures(given) if isinstance(given, np.memmap) else torch.from_numpy(given.astype(np.float32))
-    return torch.from_numpy(np.ascontiguousarray(given))
+    """Numbers of any kind as a tensor on the CPU: labels int64, features of float32 or less; blocks as they are."""
+    try:
+        if name.endswith("labels"):
+            return _as_positions(name, given)
+        if name.endswith("features"):
+            return _as_features(given)
+    except DataError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} are no numbers, as many for each row ({error})") from error
+    return torch.from_numpy(np.array(given)) if isinstance(given, np.ndarray | list | tuple) else given
+
+
+def _as_positions(name: str, given: Any) -> Tensor:
+    found = given if isinstance(given, Tensor) else np.array(given)
+    if not str(found.dtype).removeprefix("torch.").startswith(("int", "uint")):
+        raise DataError(
+            f"{name} are {found.dtype}; give positions in the list of classes, such as np.unique(labels,"
+            " return_inverse=True)[1] makes of them"
+        )
+    return torch.as_tensor(found).detach().cpu().long()
+
+
+def _as_features(given: Any) -> Tensor | FeatureBlocks:
+    if isinstance(given, np.memmap):
+        return ArrayFeatures(given)
+    if hasattr(given, "rows") and not hasattr(given, "to_numpy"):  # which frames of other packages have
+        blocks: FeatureBlocks = given
+        return blocks
+    found = given.detach().cpu() if isinstance(given, Tensor) else in_float32(given)
+    return found.float() if found.dtype == torch.float64 else found
 
 
 def _check_pool(role: str, features: Tensor | FeatureBlocks, labels: Tensor, num_classes: int) -> None:

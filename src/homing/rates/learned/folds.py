@@ -25,9 +25,10 @@ def held_out_folds(labels: Tensor, folds: int, seed: int) -> Iterator[Tensor]:
         DataError: There are fewer images than folds.
     """
     if len(labels) < folds:
+        count, fewer = len(labels), f" or set folds to at most {len(labels)}" if len(labels) > 1 else ""
         raise DataError(
-            f"The target has {len(labels)} labelled images, fewer than the {folds} folds that judge the rates: "
-            f"label more images or set folds to at most {len(labels)}."
+            f"The target has {count} labelled image{'s' * (count != 1)}, fewer than the {folds} folds that judge the "
+            f"rates: label more images{fewer}."
         )
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from homing.errors import HomingError
+from homing.errors import DataError, HomingError
 from homing.rates.learned.consistency import LEAN
 from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
@@ -41,6 +41,7 @@ JUDGED_ROWS = 20_000
 
 NOTHING = 0.005  # a share of matching rows below this cannot matter
 UNIFORM = 0.01  # rates this close to 1 are called uniform
+FAR = 1e6  # spreads of the source
 NEAR_CHANCE = 0.95  # of the loss of guessing
 DOUBTFUL = 5.0
 """A target label is doubted where, held out, another class is found to be this many times as likely."""
@@ -76,10 +77,10 @@ def learn_rates(
         The plan; `judged` holds one row per setting.
 
     Raises:
-        DataError: The target has fewer images than folds.
+        DataError: The target has fewer images than folds, or its features lie nowhere near the source's.
         ValueError: An unknown descriptor, fewer than 2 folds, or a negative target weight.
     """
-    names = _checked(descriptors, folds, target_weight)
+    names, seed = _checked(descriptors, folds, target_weight), whole("seed", seed)
     settings = candidate_settings(names, evidence.num_source, evidence.num_target, target_weight)
     work = reporting(progress, device, together=together)
     if pool is None:
@@ -88,6 +89,7 @@ def learn_rates(
         pool = find_pool_facts(evidence.source_features, labels, evidence.num_classes, seed, stretch, sets=sets)
     alone = consistency_of(pool, evidence.source_labels, evidence.num_classes)
     reduced = evidence.projected_by(pool.projection)
+    _check_near(reduced.target_features, min(WIDTH, evidence.source_features.shape[1]))
     description = describe(reduced, names, alone, seed, work.part(0.3, 0.5))
     # Rows that match decide between settings: they are drawn more often, and stand for fewer rows each.
     leaning = 1 + LEAN * description.likeness.match
@@ -125,6 +127,27 @@ def _checked(descriptors: Sequence[str], folds: int, target_weight: float | None
     if target_weight is not None and not (isinstance(target_weight, Real) and 0 <= target_weight < math.inf):
         raise HomingError(f"target_weight is {target_weight!r}; allowed: finite numbers of at least 0, or None")
     return tuple(descriptors)
+
+
+def _check_near(target: Tensor, width: int) -> None:
+    """Refuse target rows so far out that no probe stays within float32 beside them.
+
+    Args:
+        target: `[n, w]` on the source's components, which have mean square 1 over `width` of them.
+        width: As said.
+
+    Raises:
+        DataError: There are some.
+    """
+    far = (target.double().square().sum(dim=1) / width).sqrt()
+    wrong = (~(far <= FAR)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"features of {len(wrong)} of {len(target)} target rows lie more than {FAR:,.0f} times as far out as the "
+            f"source's do (first: row {row}, {float(far[row]):.1g} times): take the features of both pools from one "
+            "model, and look at those rows"
+        )
 
 
 def _plan(
@@ -219,7 +242,7 @@ def _warnings(
     if num_classes > 1 and loss > NEAR_CHANCE * chance:
         warnings.append(
             f"Held-out target images are predicted no better than by guessing ({loss:.2f} nats, chance {chance:.2f}): "
-            "look at the target's labels."
+            "look at the target's labels, and for rows of the source whose features lie far out."
         )
     return warnings
 

@@ -19,6 +19,8 @@ FITTED_ROWS = 65_536
 """Rows that mean and covariance are taken over, at even steps; all where there are no more."""
 
 _LEAST_VARIANCE = 1e-8  # of the largest: what is below holds rounding of the features, or nothing
+_ROUNDING = torch.finfo(torch.float32).eps  # of its mean: a column that varies by less holds nothing else
+_LEAST_SPREAD = 1e-30  # what is smaller cannot be stretched to 1 within float32
 _SOLVERS = ("numpy", "svd")
 
 
@@ -62,15 +64,16 @@ def fit_projection(features: Tensor | FeatureBlocks, width: int) -> Projection:
         DataError: A feature is not finite.
     """
     mean, covariance = _moments(as_blocks(features))
-    variances, directions = _components(covariance)
-    kept = variances[-width:] > _LEAST_VARIANCE * variances[-1].clamp(min=torch.finfo(torch.float32).tiny)
+    variances, directions = _components(covariance, varies=covariance.diagonal().sqrt() > _ROUNDING * mean.abs())
+    kept = variances[-width:] > _LEAST_VARIANCE * variances[-1]
     kept[-1] = True  # features that are all alike keep one direction, of zeros
     variances, directions = variances[-width:][kept], directions[:, -width:][:, kept]
     # Of either sign a direction is the same one: the largest entry says which is meant.
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     directions = directions * torch.where(largest < 0, -1.0, 1.0)
     # The mean square of all columns that were asked for: leaving out empty ones does not stretch the others.
-    scale = (variances.sum() / min(width, len(covariance))).clamp(min=torch.finfo(torch.float32).tiny).sqrt()
+    spread = (variances.sum() / min(width, len(covariance))).sqrt()
+    scale = torch.where(spread > 0, spread.clamp(min=_LEAST_SPREAD), 1.0)
     return Projection((directions / scale).float(), mean.float())
 
 
@@ -93,9 +96,8 @@ def _moments(features: FeatureBlocks) -> tuple[Tensor, Tensor]:
     return centre + shift, products / count - torch.outer(shift, shift)
 
 
-def _components(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances `[D]`, ascending, and directions `[D, D]`; columns that never vary are left out of the search."""
-    varies = covariance.diagonal() > 0
+def _components(covariance: Tensor, varies: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances `[D]`, ascending, and directions `[D, D]`; columns that do not vary are left out of the search."""
     variances, directions = torch.zeros(len(covariance)).double(), torch.eye(len(covariance)).double()
     if varies.any():
         found, vectors = _eigenvectors(covariance[varies][:, varies])
