@@ -48,9 +48,31 @@ def test_wrong_labels_are_let_go():
 def test_rates_are_uniform_where_nothing_matches_and_it_is_said():
     evidence = hidden_matches(seed=2, hidden=0, shift=4.0)
     plan = learn_rates(evidence)
-    assert (plan.rates - 1).abs().max() < 0.05
+    assert (plan.rates / plan.rates.mean() - 1).abs().max() < 0.05
     assert any("looks like the target" in warning for warning in plan.warnings)
-    assert any("uniform" in warning for warning in plan.warnings)
+    uniform = learn_rates(evidence, target_weight=3.0)
+    assert (uniform.rates - 1).abs().max() < 0.05
+    assert any("uniform" in warning for warning in uniform.warnings)
+
+
+def test_a_pool_that_misleads_hardly_counts_beside_the_target_and_it_is_said():
+    evidence = hidden_matches(seed=2, hidden=400, others=200, wrong=1.0, mixed_up=True, shots=10)
+    plan = learn_rates(evidence)
+    assert float(plan.rates.sum()) < 0.2 * plan.target_weight * evidence.num_target
+    assert any("hardly helps" in warning for warning in plan.warnings)
+    assert not any("hardly helps" in warning for warning in learn_rates(hidden_matches(seed=2)).warnings)
+    given = learn_rates(evidence, target_weight=3.0)
+    assert given.rates.mean() == pytest.approx(1)  # who gives the weight has said what the source counts
+
+
+def test_rates_that_are_uniform_for_another_reason_than_an_empty_pool_say_which():
+    evidence = hidden_matches(seed=4, hidden=20, others=20)  # ten rows of a class
+    plan = learn_rates(evidence, target_weight=3.0)
+    torch.testing.assert_close(plan.rates, torch.ones(40))
+    assert 0 < plan.phi["match_share"] < 1
+    (said,) = [warning for warning in plan.warnings if "uniform" in warning]
+    assert "although" in said
+    assert said.endswith("no class may rest on 10 rows or fewer.")
 
 
 def test_a_target_whose_labels_make_no_sense_is_told_of():

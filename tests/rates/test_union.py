@@ -43,7 +43,8 @@ def test_the_source_is_described_as_if_the_target_had_its_classes_alone(evidence
 
 def test_rates_are_balanced_within_each_class_and_tell_what_is_wrong(evidence, plan):
     for label in evidence.source_classes.tolist():
-        assert float(plan.rates[evidence.source_labels == label].mean()) == pytest.approx(1, abs=1e-4)
+        mean = float(plan.rates[evidence.source_labels == label].mean())
+        assert mean == pytest.approx(plan.phi["source_weight"], abs=1e-4)
     assert plan.rates[~evidence.clean].mean() < 0.5 * plan.rates[evidence.clean].mean()
     assert plan.suggested is not None
     assert not (plan.suggested == ONLY).any()

@@ -57,9 +57,10 @@ def corpus_card(
 
 _MEANING = """`rate` says how much a sample counts in a training for the target below: 0 is left out, 1 counts as
 much as the average sample of its class, 3 as much as three of them. Rates have the mean 1 within each class, over the
-whole pool. `target_likeness` is a log density ratio: above 0 the sample looks more like the target than like the pool.
-`label_consistency` is the log-probability of the sample's own label; where it is far below 0 the label is probably
-wrong, and `suggested_label` is the class that fits better. All of it holds for this target alone."""
+whole pool, or the source weight below where the pool as a whole hardly helps. `target_likeness` is a log density
+ratio: above 0 the sample looks more like the target than like the pool. `label_consistency` is the log-probability of
+the sample's own label; where it is far below 0 the label is probably wrong, and `suggested_label` is the class that
+fits better. All of it holds for this target alone."""
 
 
 def _front_matter(form: str, target: CorpusTarget | None) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class RateLearner(BaseEstimator):  # type: ignore[misc] # scikit-learn has no ty
         random_state: Seed of folds and cross-fits. The same one gives the same rates; None or `RandomState`: drawn.
 
     Attributes:
-        rates_: float32 [N] of the source, at least 0, mean 1 within each class that the target has.
+        rates_: float32 [N] of the source, at least 0, mean 1 within each class that the target has, or `source_weight`
+            of `phi_` where the source as a whole hardly helps.
         target_weight_: How often each target row counts beside them.
         sample_weight_: float32 [N + n], both of them: for `fit(np.concatenate([source_X, target_X]), …)` of any
             estimator that takes weights.

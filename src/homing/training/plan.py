@@ -16,7 +16,7 @@ class Phase:
     """A stretch of the training with fixed masses.
 
     Attributes:
-        rates: Rate of each source sample, >= 0, mean 1 where the source counts at all; behind them those of the
+        rates: Rate of each source sample, >= 0, mean 1 where the source counts fully; behind them those of the
             unlabelled images, where their labels are guessed; float32 [N + U].
         target_weight: Times an epoch takes each target image, >= 0.
         share: Of the steps, (0, 1]; the shares of all phases add up to 1.

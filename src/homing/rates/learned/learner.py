@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from homing.errors import HomingError
+from homing.rates.learned.balance import LEAST_ROWS
 from homing.rates.learned.consistency import LEAN
 from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
@@ -213,15 +214,39 @@ def _warnings(
         )
     if description.likeness.share < NOTHING:
         warnings.append("Nothing in the source pool looks like the target: no row is lifted.")
+    if chosen.source_weight < 1:
+        source, target = float(rates.double().sum()), chosen.target_weight * evidence.num_target
+        warnings.append(
+            "The source hardly helps: held-out target images are predicted better where all of it has "
+            f"{100 * source / (source + target):.2g} % of the weight. Look at its labels, and compare with target_only."
+        )
     if torch.allclose(rates, torch.ones_like(rates), atol=UNIFORM):
-        warnings.append("Rates are uniform: the pool holds nothing to lift and no label to doubt.")
+        warnings.append(_why_uniform(chosen, description))
     loss, chance = float(verdict.losses[verdict.chosen].mean()), _chance(evidence)
     if num_classes > 1 and loss > NEAR_CHANCE * chance:
         warnings.append(
             f"Held-out target images are predicted no better than by guessing ({loss:.2f} nats, chance {chance:.2f}): "
-            "look at the target's labels."
+            "look at the target's labels, and at the features: they may not tell the classes apart, or be of very "
+            "unlike scales."
         )
     return warnings
+
+
+def _why_uniform(chosen: Setting, description: Description) -> str:
+    share, doubted = description.likeness.share, float((description.consistency.right < 0.5).float().mean())
+    some_match = NOTHING <= share < 1
+    if not some_match and not doubted:
+        return "Rates are uniform: the pool holds nothing to lift and no label to doubt."
+    is_judged = chosen.pools or (chosen.match_lift == 1 and not doubted)
+    why = (
+        "held-out target images say not to act on it"
+        if is_judged
+        else f"no class may rest on {LEAST_ROWS} rows or fewer"
+    )
+    return (
+        f"Rates are uniform, although {100 * share:.0f} % of the source look like the target and {100 * doubted:.0f} % "
+        f"of its labels are doubted: {why}."
+    )
 
 
 def _chance(evidence: Evidence) -> float:

@@ -18,7 +18,7 @@ class RatePlan:
 
     Attributes:
         rates: `[N]` float32, at least 0, mean 1 within each class of the source, less in classes that the target lacks
-            (0 everywhere: train on no source).
+            and where the source as a whole hardly helps (0 everywhere: train on no source).
         target_weight: How often each target image counts; 0: the target is not trained on.
         phi: The few learned numbers behind the rates, for `results.json`.
         descriptors: Name to `[N]` float32, what the rates were computed from, for `rates.parquet`.

@@ -17,6 +17,9 @@ from homing.rates.learned.work import ALONE, Work
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
 RUNGS, MIDDLE_RUNG = 5, 2
+LITTLE_SOURCE = (0.1, 0.01)
+"""What a source row counts on the mean where the pool as a whole misleads, beside a target that weighs as much as all
+of it would: nearly the target alone, but rates still say which rows are the better ones."""
 IGNORING_LABELS = 4.0
 """Rungs that rates which ignore what the pool says of its labels stand off: thousands of labels say it, and a few dozen
 target images must be very sure to overrule them."""
@@ -35,16 +38,18 @@ class Setting:
         match_lift: Factor on the rate of a row that surely matches the target; 1 leaves all alike.
         let_go: Power of the probability that a row's label is right; 0 leaves all alike. Above 1, because a wrong
             label costs more than a right one adds.
+        source_weight: What a source row counts on the mean; below 1 where the pool as a whole misleads.
     """
 
     target_weight: float
     match_lift: float = 1.0
     let_go: float = 0.0
+    source_weight: float = 1.0
 
     @property
     def pools(self) -> bool:
         """Whether all rates are 1, whatever is known."""
-        return self.match_lift == 1 and self.let_go == 0
+        return self.match_lift == 1 and self.let_go == 0 and self.source_weight == 1
 
     def as_dict(self) -> dict[str, float]:
         """Names and values, for reports."""
@@ -63,7 +68,7 @@ def weight_ladder(num_source: int, num_target: int) -> tuple[float, ...]:
 def candidate_settings(
     names: tuple[str, ...], num_source: int, num_target: int, target_weight: float | None
 ) -> list[Setting]:
-    """Everything that the judge chooses from; uniform rates are among them.
+    """Everything that the judge chooses from; uniform rates are among them, and so is a source that hardly counts.
 
     A row that surely matches is worth a target image at most: lifts climb the ladder of target weights.
 
@@ -78,7 +83,9 @@ def candidate_settings(
     lifts = ladder[:-1] if "target_likeness" in names else (1.0,)
     let_go = LET_GO if "label_consistency" in names else 0.0
     uniform = [Setting(weight) for weight in weights]
-    return uniform + [s for lift in lifts for w in weights if (s := Setting(w, lift, let_go)) not in uniform]
+    is_free = bool(names) and target_weight is None
+    little = [Setting(ladder[-1], 1.0, let_go, part) for part in LITTLE_SOURCE if is_free]
+    return uniform + [s for lift in lifts for w in weights if (s := Setting(w, lift, let_go)) not in uniform] + little
 
 
 def log_prior(settings: list[Setting], num_source: int, num_target: int) -> Tensor:
@@ -130,8 +137,8 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     """Rates of every source row under each setting.
 
     `r = (1 + (match_lift - 1) * P(match)) * P(label right) ** let_go`, scaled to mean 1 within each class and spread
-    over `LEAST_ROWS` of it at least, times `class_presence` of the class. A setting that neither lifts nor lets go is
-    plain pooling: all rates are 1.
+    over `LEAST_ROWS` of it at least, times `class_presence` of the class and `source_weight`. A setting that neither
+    lifts nor lets go of anything is plain pooling: all rates are 1.
 
     Args:
         settings: S settings.
@@ -147,7 +154,8 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     keeping = description.consistency.right**let_go
     rates, _ = spread_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes, evidence.masses)
     pooling = torch.tensor([[setting.pools] for setting in settings])
-    return rates * torch.where(pooling, 1.0, class_presence(evidence)[evidence.source_labels])
+    weight = torch.tensor([[setting.source_weight] for setting in settings])
+    return rates * weight * torch.where(pooling, 1.0, class_presence(evidence)[evidence.source_labels])
 
 
 def class_presence(evidence: Evidence) -> Tensor:
