@@ -22,7 +22,8 @@ def known():
     generator = torch.Generator().manual_seed(9)
     ours, truth = draw_domain(OURS, 0.6, 2.0, generator)
     foreign, _ = draw_domain(FOREIGN, 0.3, -3.0, generator)
-    return evidence, learn_rates(evidence), evidence.projection(WIDTH), torch.cat([ours, foreign]), truth
+    plan = learn_rates(evidence, target_weight=25.0)  # so that the source counts
+    return evidence, plan, evidence.projection(WIDTH), torch.cat([ours, foreign]), truth
 
 
 def guesses_of(known, features, **settings):
