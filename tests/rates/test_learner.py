@@ -55,6 +55,26 @@ def test_rates_are_uniform_where_nothing_matches_and_it_is_said():
     assert any("uniform" in warning for warning in plan.warnings)
 
 
+def test_a_pool_that_misleads_hardly_counts_beside_the_target_and_it_is_said():
+    evidence = hidden_matches(seed=2, hidden=400, others=200, wrong=1.0, mixed_up=True, shots=10)
+    plan = learn_rates(evidence)
+    assert float(plan.rates.sum()) < 0.2 * plan.target_weight * evidence.num_target
+    assert any("hardly helps" in warning for warning in plan.warnings)
+    assert not any("hardly helps" in warning for warning in learn_rates(hidden_matches(seed=2)).warnings)
+    assert plan.rates.mean() == pytest.approx(1)  # the target's weight says it, rates stay what they are
+    assert learn_rates(evidence, target_weight=3.0).target_weight == 3
+
+
+def test_rates_that_are_uniform_for_another_reason_than_an_empty_pool_say_which():
+    evidence = hidden_matches(seed=4, hidden=20, others=20)  # ten rows of a class
+    plan = learn_rates(evidence, target_weight=3.0)
+    torch.testing.assert_close(plan.rates, torch.ones(40))
+    assert 0 < plan.phi["match_share"] < 1
+    (said,) = [warning for warning in plan.warnings if "uniform" in warning]
+    assert "although" in said
+    assert said.endswith("no class may rest on 10 rows or fewer.")
+
+
 def test_a_target_whose_labels_make_no_sense_is_told_of():
     evidence = hidden_matches(seed=2)
     assert not any("guessing" in warning for warning in learn_rates(evidence).warnings)

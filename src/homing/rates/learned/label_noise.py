@@ -16,6 +16,7 @@ _STEPS = 10  # between no noise and what the sure rows show
 _SHARPNESS = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0, 6.3, 10.0)
 _MOST = 0.5  # of the noise, above which all of it counts: a network learns by heart what is not let go of
 _WRONG_LABEL = 0.04  # nats that calling a label wrong must explain: no probe's probabilities are quite true
+_BY_CHANCE = 4.0  # nats that the likeliest of so many explanations is ahead by where a pool is small and clean
 _STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
 _ROUNDING = 1e-6
 _FLOOR = 1e-9  # of a probability, before its logarithm is taken
@@ -102,8 +103,8 @@ class NoiseSearch:
         each = log_likelihoods.view(len(_SHARPNESS), -1).amax(dim=0)
         likely = torch.cat([each[:1], torch.maximum(each[1 : _STEPS + 1], each[_STEPS + 1 :])])
         best = int(likely.argmax())
-        wrong = num_rows * self._shares[best] * (1 - own_shares(self._noise).mean())
-        if likely[best] - likely[0] <= _WRONG_LABEL * wrong:
+        wrong = float(num_rows * self._shares[best] * (1 - own_shares(self._noise).mean()))
+        if float(likely[best] - likely[0]) <= max(_BY_CHANCE, _WRONG_LABEL * wrong):
             return self._part(self._shares[0])
         mean = (likely.softmax(dim=0) * self._shares).sum().float()
         return self._part(mean if mean < _MOST else self._shares[-1])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from homing.errors import DataError, HomingError
+from homing.rates.learned.balance import LEAST_ROWS
 from homing.rates.learned.consistency import LEAN
 from homing.rates.learned.drawing import fitted_rows
 from homing.rates.learned.evidence import Evidence
@@ -29,6 +30,7 @@ from homing.rates.learned.rate_model import (
     describe,
     log_prior,
     rates_of,
+    weight_ladder,
 )
 from homing.rates.learned.scorer import fit_scorer
 from homing.rates.learned.work import reporting
@@ -160,6 +162,8 @@ def _plan(
     chosen = settings[verdict.chosen]
     rates = rates_of([chosen], description, evidence)[0]
     likeness, consistency = description.likeness, description.consistency
+    top = weight_ladder(evidence.num_source, evidence.num_target)[-1]
+    is_beyond = chosen.target_weight > top and any(setting.target_weight <= top for setting in settings)
     plan = RatePlan(
         rates=rates,
         target_weight=chosen.target_weight,
@@ -176,7 +180,7 @@ def _plan(
         match=likeness.match,
         right=consistency.right,
         judged=_judged_rows(settings, verdict),
-        warnings=_warnings(rates, chosen, description, verdict, evidence),
+        warnings=_warnings(rates, chosen, description, verdict, evidence, is_beyond=is_beyond),
     )
     if evidence.source_sets is not None:  # one class cannot be suggested, nor one probe score new rows
         return plan
@@ -224,7 +228,7 @@ def _judged_rows(settings: list[Setting], verdict: Verdict) -> list[dict[str, fl
 
 
 def _warnings(
-    rates: Tensor, chosen: Setting, description: Description, verdict: Verdict, evidence: Evidence
+    rates: Tensor, chosen: Setting, description: Description, verdict: Verdict, evidence: Evidence, *, is_beyond: bool
 ) -> list[str]:
     warnings, num_classes = [], evidence.num_classes - (evidence.source_sets is not None)
     presence = class_presence(evidence)
@@ -236,15 +240,39 @@ def _warnings(
         )
     if description.likeness.share < NOTHING:
         warnings.append("Nothing in the source pool looks like the target: no row is lifted.")
+    if is_beyond:
+        source, target = float(rates.double().sum()), chosen.target_weight * evidence.num_target
+        warnings.append(
+            "The source hardly helps: held-out target images are predicted better where all of it has "
+            f"{100 * source / (source + target):.2g} % of the weight. Look at its labels, and compare with target_only."
+        )
     if torch.allclose(rates, torch.ones_like(rates), atol=UNIFORM):
-        warnings.append("Rates are uniform: the pool holds nothing to lift and no label to doubt.")
+        warnings.append(_why_uniform(chosen, description))
     loss, chance = float(verdict.losses[verdict.chosen].mean()), _chance(evidence)
     if num_classes > 1 and loss > NEAR_CHANCE * chance:
         warnings.append(
             f"Held-out target images are predicted no better than by guessing ({loss:.2f} nats, chance {chance:.2f}): "
-            "look at the target's labels, and for rows of the source whose features lie far out."
+            "look at the target's labels, and at the features: they may not tell the classes apart, be of very unlike "
+            "scales, or lie far out in some rows of the source."
         )
     return warnings
+
+
+def _why_uniform(chosen: Setting, description: Description) -> str:
+    share, doubted = description.likeness.share, float((description.consistency.right < 0.5).float().mean())
+    some_match = NOTHING <= share < 1
+    if not some_match and not doubted:
+        return "Rates are uniform: the pool holds nothing to lift and no label to doubt."
+    is_judged = chosen.pools or (chosen.match_lift == 1 and not doubted)
+    why = (
+        "held-out target images say not to act on it"
+        if is_judged
+        else f"no class may rest on {LEAST_ROWS} rows or fewer"
+    )
+    return (
+        f"Rates are uniform, although {100 * share:.0f} % of the source look like the target and {100 * doubted:.0f} % "
+        f"of its labels are doubted: {why}."
+    )
 
 
 def _chance(evidence: Evidence) -> float:

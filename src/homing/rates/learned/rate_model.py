@@ -17,6 +17,10 @@ from homing.rates.learned.work import ALONE, Work
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
 RUNGS, MIDDLE_RUNG = 5, 2
+BEYOND_TOP = (10.0, 100.0)
+"""Weights of the whole target, in weights of the whole source, that leave next to nothing of a source that misleads."""
+MOST_BEYOND = 100_000_000
+"""Visits of an epoch, above which they are not tried."""
 IGNORING_LABELS = 4.0
 """Rungs that rates which ignore what the pool says of its labels stand off: thousands of labels say it, and a few dozen
 target images must be very sure to overrule them."""
@@ -63,7 +67,7 @@ def weight_ladder(num_source: int, num_target: int) -> tuple[float, ...]:
 def candidate_settings(
     names: tuple[str, ...], num_source: int, num_target: int, target_weight: float | None
 ) -> list[Setting]:
-    """Everything that the judge chooses from; uniform rates are among them.
+    """Everything that the judge chooses from; uniform rates are among them, and targets beside which no row counts.
 
     A row that surely matches is worth a target image at most: lifts climb the ladder of target weights.
 
@@ -78,17 +82,20 @@ def candidate_settings(
     lifts = ladder[:-1] if "target_likeness" in names else (1.0,)
     let_go = LET_GO if "label_consistency" in names else 0.0
     uniform = [Setting(weight) for weight in weights]
-    return uniform + [s for lift in lifts for w in weights if (s := Setting(w, lift, let_go)) not in uniform]
+    beyond = [part for part in BEYOND_TOP if names and target_weight is None and part * num_source <= MOST_BEYOND]
+    little = [Setting(round(part * ladder[-1], 2), 1.0, let_go) for part in beyond]
+    return uniform + [s for lift in lifts for w in weights if (s := Setting(w, lift, let_go)) not in uniform] + little
 
 
 def log_prior(settings: list[Setting], num_source: int, num_target: int) -> Tensor:
     """`[S]` in nats: a Gaussian around the middle rung, one rung wide, for the target's weight and for the lift.
 
-    Rates that ignore what the pool says of its labels stand `IGNORING_LABELS` rungs off.
+    Rates that ignore what the pool says of its labels stand `IGNORING_LABELS` rungs off, weights beyond the ladder one
+    rung above it.
     """
     ladder = weight_ladder(num_source, num_target)
     numbers = torch.tensor([[s.target_weight, s.match_lift] for s in settings]).clamp(min=1.0)
-    off = numbers.log() / math.log(ladder[1]) - MIDDLE_RUNG
+    off = (numbers.log() / math.log(ladder[1])).clamp(max=RUNGS) - MIDDLE_RUNG
     ignores_labels = torch.tensor([s.let_go == 0 for s in settings])
     return -0.5 * (off.square().sum(dim=1) + IGNORING_LABELS**2 * ignores_labels)
 
