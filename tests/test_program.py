@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,9 @@ def test_the_version_is_told():
 
 
 def test_a_script_for_a_shell_is_printed():
-    done = program("--show-completion", "bash")
-    assert done.returncode == 0
+    line = shlex.join([sys.executable, "-c", PROGRAM, "--show-completion"])  # of the shell that it is called from
+    done = subprocess.run(["bash", "-c", f"{line}; exit $?"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert "complete -o default -F _homing_completion homing" in done.stdout
 
 

@@ -52,7 +52,7 @@ def test_a_file_holds_the_rates_of_the_rows_that_are_wanted(finished_run, tmp_pa
     assert list(read(tmp_path / f"some.{suffix}").columns) == ["sample_id", "rate"]
     write(finished_run, tmp_path / f"drawn.{suffix}", draw=100)
     assert read(tmp_path / f"drawn.{suffix}").copies.sum() == 100
-    with pytest.raises(RecipeError, match=r"exists already; give another --output$"):
+    with pytest.raises(RecipeError, match=r"exists already; give another --output, or remove it$"):
         write(finished_run, tmp_path / f"all.{suffix}")
 
 
