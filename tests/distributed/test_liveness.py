@@ -60,6 +60,8 @@ def _launch(folder: Path) -> None:
 
 
 def _run(folder: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # a fork has its agent's handlers, which raise
+        signal.signal(number, signal.SIG_DFL)
     (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
     homing("run", folder / "recipe.yaml", "--output", folder / "run")
 
