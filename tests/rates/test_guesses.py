@@ -141,3 +141,12 @@ def test_images_of_which_all_guesses_are_sure_are_wanted_too(known):
 def test_images_that_are_all_alike_are_wanted_once(known):
     features = known[3][:1].repeat(40, 1)
     assert len(wanted_labels(guesses_of(known, features), features, known[2])) == 1
+
+
+def test_images_that_differ_by_rounding_alone_are_one_image_whose_score_is_theirs(known):
+    chance = torch.Generator().manual_seed(0)
+    two = known[3][[0, 1]].repeat(20, 1)
+    features = two * (1 + 1e-7 * torch.randn(two.shape, generator=chance))
+    wanted = wanted_labels(guesses_of(known, features), features, known[2])
+    assert sorted(row % 2 for row, _ in wanted) == [0, 1]
+    assert sum(score for _, score in wanted) == pytest.approx(1)

@@ -49,9 +49,17 @@ def wanted_labels(
     count = min(count, len(rows))
     group, distance = _grouped(features, weights, count, seed)
     mass = torch.zeros(count, dtype=torch.float64).index_add_(0, group, weights) / weights.sum()
-    nearest = [torch.where(group == one, distance, torch.inf).argmin() for one in sorted(set(group.tolist()))]
-    chosen = [(int(rows[row]), float(mass[group[row]])) for row in nearest]
-    return sorted(chosen, key=lambda one: -one[1])
+    nearest = [int(torch.where(group == one, distance, torch.inf).argmin()) for one in sorted(set(group.tolist()))]
+    chosen: dict[int, float] = {}
+    for row in nearest:
+        first = next((other for other in chosen if _are_alike(features[row], features[other])), row)
+        chosen[first] = chosen.get(first, 0.0) + float(mass[group[row]])
+    return sorted(((int(rows[row]), score) for row, score in chosen.items()), key=lambda one: -one[1])
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two projected rows differ by rounding alone, as k-means parts them where images are few."""
+    return bool((one - other).norm() <= 1e-5 * one.norm())
 
 
 def _grouped(features: Tensor, weights: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
