@@ -157,7 +157,8 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
             on_main(accelerator, lambda: check_finished(recipe, folder, options))
             if not on_main(accelerator, lambda: goes_on(folder, recipe)):
                 on_main(accelerator, lambda: tidy(folder))  # a kill after the mark left it
-                on_main(accelerator, lambda: write_missing_report(folder, lambda: shown_of_recipe(recipe)))
+                if recipe.output.report:
+                    on_main(accelerator, lambda: write_missing_report(folder, lambda: shown_of_recipe(recipe)))
                 progress.say(f"{folder}: this run is complete")
                 return RunResult(folder, read_results(folder))
         keeps_on = options.resume, options.allow_change

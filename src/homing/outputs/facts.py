@@ -43,6 +43,7 @@ class Asked:
         groups: Columns of the source by which rates are also reported, sorted.
         is_labelled: Whether the target is.
         shares_labels: Whether source and target are labelled with the same classes.
+        reports: Whether a report is written.
         show_target: Whether the report may show images of target and test.
         chooses: Whether folds of the target choose the model that is shipped.
         models_gb: What the models of all methods may take, GB.
@@ -66,6 +67,7 @@ class Asked:
     groups: tuple[str, ...]
     is_labelled: bool
     shares_labels: bool
+    reports: bool
     show_target: bool
     chooses: bool
     models_gb: float
@@ -93,6 +95,7 @@ class Asked:
             groups=tuple(sorted({spec.group_column for spec in data.sources if spec.group_column})),
             is_labelled=data.target_pool.labels != "none",
             shares_labels=data.shares_labels,
+            reports=recipe.output.report,
             show_target=recipe.output.show_target,
             chooses=recipe.chooses,
             models_gb=recipe.output.models_gb,

@@ -17,7 +17,7 @@ from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.facts import RunFacts
 from homing.outputs.feature_map import write_map
 from homing.outputs.kept_models import LEFT_OUT, keep_models, left_out_warnings
-from homing.outputs.ownership import marked, note, remove_checkpoints
+from homing.outputs.ownership import is_our_report, marked, note, remove_checkpoints
 from homing.outputs.rates_file import write_rates
 from homing.outputs.report.page import NOT_WRITTEN, write_report
 from homing.outputs.report.pictures import Shown
@@ -83,8 +83,7 @@ def finish(
     results["models"] |= keep_models(facts, trained, results, most_gb=asked.models_gb)
     results["warnings"] = [text for text in results["warnings"] if not text.startswith((LEFT_OUT, NOT_WRITTEN))]
     results["warnings"] += left_out_warnings(folder, results["models"], most_gb=asked.models_gb)
-    shown = shown_of_problem(facts.problem, show_target=asked.show_target)
-    results["warnings"] += unless_it_fails(REPORT, lambda: write_report(folder, shown, results=results))
+    results["warnings"] += unless_it_fails(REPORT, lambda: _write_report(facts, results))
     plans_by = METHODS[asked.method].plans_by
     rates = place_of_rates(asked.method if plans_by == "learned" else plans_by, facts.problem.target_rows)
     note(folder, rates=rates.as_posix())
@@ -158,6 +157,16 @@ def unless_it_fails(name: str, write: Callable[[], object]) -> list[str]:
         again = "; `homing report` on the run folder tries again" if name == REPORT else ""
         return [f"{name} could not be written ({reason}){again}. Nothing else depends on it."]
     return []
+
+
+def _write_report(facts: RunFacts, results: dict[str, Any]) -> None:
+    """Write the report; where the recipe wants none, one of earlier results is none either."""
+    if facts.asked.reports:
+        write_report(
+            facts.folder, shown_of_problem(facts.problem, show_target=facts.asked.show_target), results=results
+        )
+    elif is_our_report(facts.folder / REPORT):
+        (facts.folder / REPORT).unlink()
 
 
 def _write_rates(

@@ -1,4 +1,4 @@
-"""How the recipe of a run may change while it goes on: more methods beside its own, and a longer training."""
+"""How the recipe of a run may change while it goes on: more methods beside its own, a longer training, a report."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from homing.recipe.schema import Recipe
 
 _LENGTHS = tuple(f"training.{name}" for name in LENGTHS)
 _BASELINES = "evaluation.baselines"
+_FREE = (*_LENGTHS, _BASELINES, "output.report")
 _SHOWN = 4  # keys in a message
 
 
@@ -28,7 +29,7 @@ def missing_methods(results: dict[str, Any], recipe: Recipe) -> tuple[str, ...]:
 def why_not(began: Recipe, now: Recipe) -> str:
     """Why a run cannot go on with a recipe, naming the keys; nothing where it can."""
     changed = _changed(began, now)
-    fixed = [key for key in changed if key not in (*_LENGTHS, _BASELINES)]
+    fixed = [key for key in changed if key not in _FREE]
     if fixed:
         told = [f"{key} was {_said(changed[key][0])}, is {_said(changed[key][1])}" for key in fixed[:_SHOWN]]
         return "; ".join(told + ([f"and {len(fixed) - _SHOWN} more"] if len(fixed) > _SHOWN else []))

@@ -33,7 +33,8 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         warnings, table = results["warnings"], rates_table(results)
         where = f"rates: {folder / 'rates.parquet'}; next: homing corpus {folder} --output DIR"
     else:
-        warnings, where = results["warnings"], f"report: {folder / 'report.html'}"
+        report = folder / "report.html"
+        warnings, where = results["warnings"], f"report: {report if report.exists() else f'homing report {folder}'}"
         table = rates_table(results) if results["target"] is None else results_table(results)
     if results.get("unlabelled"):
         where += f"; label next: {folder / 'labels_wanted.csv'}"

@@ -178,6 +178,10 @@ class Output(Section):
     )
     log_every: Positive = Field(10, description="steps between two rows of metrics.jsonl")
     trackers: tuple[Tracker, ...] = Field((), description="where else metrics go; each needs the extra of its name")
+    report: bool = Field(
+        True,
+        description="write report.html when a run ends; false saves a second or so: `homing report` writes it later",
+    )
     show_target: bool = Field(
         False, description="show the target's own images and the test's with the largest loss in the report"
     )
