@@ -9,6 +9,8 @@ Letters: N rows, D columns of features (the last one is 1, for the bias), C clas
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -176,14 +178,14 @@ def _minimise(loss: _Loss, start: Tensor, max_steps: int, tolerance: float, work
     value, gradient = loss(point)
     # At zero weights; a warm start would otherwise be asked to improve on itself.
     goal = tolerance * loss.at_zero().norm(dim=1)
-    pairs: list[tuple[Tensor, Tensor]] = []
+    pairs: list[_Pair] = []
     for step in range(max_steps):
         work.tick(step / max_steps)
         moving = gradient.norm(dim=1) > goal
         if not moving.all():
             found[which[~moving]] = point[~moving]
             which, point, value, gradient, goal = (each[moving] for each in (which, point, value, gradient, goal))
-            pairs = [(one[moving], other[moving]) for one, other in pairs]
+            pairs = [pair.of(moving) for pair in pairs]
             loss = loss.of(moving)
         if not len(which):
             break
@@ -194,29 +196,43 @@ def _minimise(loss: _Loss, start: Tensor, max_steps: int, tolerance: float, work
                 break
             pairs = []
             continue
-        pairs = [*pairs[-(_MEMORY - 1) :], (new_point - point, new_gradient - gradient)]
+        pairs = [*pairs[-(_MEMORY - 1) :], _Pair.between(point, new_point, gradient, new_gradient)]
         point, value, gradient = new_point, new_value, new_gradient
     found[which] = point
     return found.view_as(start)
 
 
-def _quasi_newton_direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Two-loop recursion over each probe's own pairs; a pair without curvature is passed over."""
-    tiny = torch.finfo(gradient.dtype).tiny
-    direction = -gradient
-    taken = []
-    for step, change in reversed(pairs):
-        curvature = _dot(step, change)
+class _Pair(NamedTuple):
+    """A step of each probe and how its gradient changed by it, with what the recursion asks of both again and again."""
+
+    step: Tensor  # [S, P]
+    change: Tensor  # [S, P]
+    inverse: Tensor  # [S, 1]: 1 / (step · change); 0 where there is no curvature, so that the pair is passed over
+    scale: Tensor  # [S, 1]: step · change / change · change, of the first guess at the inverse of the curvature; or 1
+
+    @classmethod
+    def between(cls, point: Tensor, new_point: Tensor, gradient: Tensor, new_gradient: Tensor) -> _Pair:
+        step, change = new_point - point, new_gradient - gradient
+        tiny, curvature = torch.finfo(gradient.dtype).tiny, _dot(step, change)
         inverse = torch.where(curvature > 0, 1 / curvature.clamp(min=tiny), 0.0)
-        share = inverse * _dot(step, direction)
-        direction = direction - share * change
-        taken.append((step, change, inverse, share))
+        scale = curvature / _dot(change, change).clamp(min=tiny)
+        return cls(step, change, inverse, torch.where(scale > 0, scale, 1.0))
+
+    def of(self, probes: Tensor) -> _Pair:
+        """Those of some of the probes, `[S]` bool."""
+        return _Pair(*(each[probes] for each in self))
+
+
+def _quasi_newton_direction(gradient: Tensor, pairs: list[_Pair]) -> Tensor:
+    """Two-loop recursion over each probe's own pairs."""
+    direction, shares = -gradient, []
+    for pair in reversed(pairs):
+        shares.append(pair.inverse * _dot(pair.step, direction))
+        direction.addcmul_(shares[-1], pair.change, value=-1)
     if pairs:
-        step, change = pairs[-1]
-        scale = _dot(step, change) / _dot(change, change).clamp(min=tiny)
-        direction = direction * torch.where(scale > 0, scale, 1.0)
-    for step, change, inverse, share in reversed(taken):
-        direction = direction + step * (share - inverse * _dot(change, direction))
+        direction *= pairs[-1].scale
+    for pair, share in zip(pairs, reversed(shares), strict=True):
+        direction.addcmul_(pair.step, share - pair.inverse * _dot(pair.change, direction))
     return direction
 
 
@@ -224,15 +240,20 @@ def _backtrack(
     loss: _Loss, point: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Halve each probe's own step until its loss has fallen enough; one that cannot fall stays where it is."""
-    slope = _dot(gradient, direction).squeeze(1)
-    new_point, new_value, new_gradient = point.clone(), value.clone(), gradient.clone()
-    trying, length = torch.arange(len(point), device=point.device), 1.0
-    for _ in range(_MAX_HALVINGS):
+    slope = _SUFFICIENT_DECREASE * _dot(gradient, direction).squeeze(1)
+    limit = value + 1e-6 * value.abs()  # rounding of the value itself must not stop a probe that has arrived
+    tried = point + direction
+    found, found_gradient = loss(tried)
+    good = found <= limit + slope
+    if good.all():  # nearly always
+        return tried, found, found_gradient
+    new_point, new_value = torch.where(good[:, None], tried, point), torch.where(good, found, value)
+    new_gradient = torch.where(good[:, None], found_gradient, gradient)
+    trying, length = (~good).nonzero().squeeze(1), 0.5
+    for _ in range(_MAX_HALVINGS - 1):
         tried = point[trying] + length * direction[trying]
-        found, found_gradient = (loss if len(trying) == len(point) else loss.of(trying))(tried)
-        # Rounding of the value itself must not stop a probe that has arrived.
-        slack = 1e-6 * value[trying].abs()
-        good = found <= value[trying] + _SUFFICIENT_DECREASE * length * slope[trying] + slack
+        found, found_gradient = loss.of(trying)(tried)
+        good = found <= limit[trying] + length * slope[trying]
         fallen = trying[good]
         new_point[fallen], new_value[fallen], new_gradient[fallen] = tried[good], found[good], found_gradient[good]
         trying, length = trying[~good], 0.5 * length
