@@ -167,14 +167,16 @@ def _check_file(file: Path, images: list[Path], *, overwrite: bool) -> None:
     """Whether a file can be written.
 
     Raises:
-        RecipeError: It is there, its folder is not, or it touches the images.
+        RecipeError: It is there, its folder is not, it is a run's own, or it touches the images.
     """
     if file.exists() and not (overwrite and file.is_file()):
         raise RecipeError(f"{file}: exists already; give another name, or replace a file with --overwrite")
     if not file.parent.is_dir():
         raise RecipeError(f"{file.parent}: no such folder; make it first")
+    from homing.outputs.ownership import check_no_part_of_a_run
     from homing.outputs.pool_paths import check_output
 
+    check_no_part_of_a_run(file)
     check_output(file, [path for path in images if path.is_dir()])
 
 

@@ -171,6 +171,19 @@ def check_free(folder: Path) -> None:
             raise RecipeError(f"{folder / name}: is a file, no folder of homing; move it, or give another --output")
 
 
+def check_no_part_of_a_run(file: Path) -> None:
+    """Whether a file that a verb is to write is none that a run keeps in its folder, there or yet to come.
+
+    Raises:
+        RecipeError: It is; names the folder.
+    """
+    place = file.absolute()
+    for folder in place.parents[:3]:
+        inside = place.relative_to(folder)
+        if (inside.as_posix() in _FILES or inside.parts[0] in (*_FOLDERS, "models", "checkpoints")) and is_ours(folder):
+            raise RecipeError(f"{file}: belongs to the run in {folder}; give a name that is none of its files")
+
+
 def remove_run(folder: Path) -> None:
     """Remove what a run wrote, and folders that are empty then; everything else stays."""
     remove_leftovers(folder)

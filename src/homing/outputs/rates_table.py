@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from homing.errors import RecipeError
 from homing.outputs.artefact import open_whole
+from homing.outputs.ownership import check_no_part_of_a_run
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -71,7 +72,7 @@ def check_new_file(path: Path, *, overwrite: bool | None = None) -> None:
         overwrite: Whether one that is there may be replaced; None: the command has no option for that.
 
     Raises:
-        RecipeError: Its name asks for another format, it is there, or its folder is not.
+        RecipeError: Its name asks for another format, it is there, its folder is not, or it is a run's own.
     """
     if path.suffix and not is_table_name(path):
         raise RecipeError(f"{path}: give a file whose name ends in {' or '.join(SUFFIXES)}")
@@ -80,6 +81,7 @@ def check_new_file(path: Path, *, overwrite: bool | None = None) -> None:
         raise RecipeError(f"{path}: exists already; give another --output{how}")
     if not path.parent.is_dir():
         raise RecipeError(f"{path.parent}: no such folder; make it first")
+    check_no_part_of_a_run(path)
 
 
 def _plain(kind: Any) -> Any:
