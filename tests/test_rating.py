@@ -23,6 +23,7 @@ from homing.pools import table_parts, vectors
 from homing.pools.tables import open_table
 from homing.pools.vectors import open_vectors
 from homing.rates import RateLearner
+from homing.rates.learned.judge import FOLDS
 from processes import called
 from rated_tables import POOLS, rate, write_pools
 from small_run import draw_problem
@@ -61,6 +62,18 @@ def test_features_may_lie_beside_a_table_of_texts(tmp_path, learner):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, (done.output, done.exception)
     np.testing.assert_allclose(rates_of(folder).rate, learner.rates_, rtol=1e-5)
+
+
+def test_a_target_of_few_rows_is_judged_on_as_many_folds_as_it_has_rows(tmp_path):
+    folder = write_pools(tmp_path / "data")
+    mine = pq.read_table(folder / "mine.parquet")
+    pq.write_table(mine.slice(0, 4), folder / "mine.parquet")
+    done = rate(folder, "--quiet")
+    assert isinstance(done.exception, DataError)
+    assert "set folds to at most 4" in str(done.exception)
+    assert rate(folder, "--folds", 4, "--quiet").exit_code == 0
+    said = " ".join(CliRunner().invoke(app, ["rate", "--help"]).stdout.split("--folds")[1].split())
+    assert f"default: ({FOLDS})" in said
 
 
 def test_it_leaves_results_a_report_and_its_mark(tmp_path):

@@ -44,6 +44,10 @@ def rate(
     label: Annotated[str | None, typer.Option(help="column of the class", show_default="label")] = None,
     id: Annotated[str | None, typer.Option(help="column of the unique id", show_default="id")] = None,
     text: Annotated[str | None, typer.Option(help="column of the source that the report shows")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="with --source: parts of the target that judge the rates", show_default="5"),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="with --source: of folds and cross-fits", show_default="0")
     ] = None,
@@ -59,7 +63,7 @@ def rate(
 
     Example: homing rate my.yaml --output rates.parquet
     """
-    more = {"label": label, "id": id, "target_features": target_features, "text": text, "seed": seed}
+    more = {"label": label, "id": id, "target_features": target_features, "text": text, "folds": folds, "seed": seed}
     given = {name: value for name, value in more.items() if value is not None}
     if source is None:
         if recipe is None or target is not None or features is not None:
