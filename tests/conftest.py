@@ -87,8 +87,7 @@ def finished_run(tmp_path_factory):
     from small_run import draw_problem, small_recipe
 
     folder = draw_problem(tmp_path_factory.mktemp("finished"))
-    settings = ("evaluation.baselines=[pooled_oversampled]", "training.steps=8", "output.report=true")
-    recipe = small_recipe(folder, *settings)
+    recipe = small_recipe(folder, "evaluation.baselines=[pooled_oversampled]", "training.steps=8")
     return run(recipe, folder / "run", quiet=True).folder
 
 

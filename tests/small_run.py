@@ -42,13 +42,13 @@ def draw_problem(folder: Path, per_class: int = 14) -> Path:
 
 
 def small_recipe(folder: Path, *overrides: str) -> Recipe:
-    """A recipe over `draw_problem(folder)`: a tiny model without weights, a few steps, no report."""
+    """A recipe over `draw_problem(folder)`: a tiny model without weights, a few steps."""
     tree = {
         "name": "small",
         "data": {role: {"path": str(folder / role)} for role in ("source", "target", "test")},
         "model": {"backbone": "test_resnet", "weights": "none", "image_size": 32},
         "rates": {"folds": 2},
         "training": {"steps": 12, "batch_size": 8, "workers": 0},
-        "output": {"checkpoint_every": 4, "log_every": 3, "report": False},
+        "output": {"checkpoint_every": 4, "log_every": 3},
     }
     return parse_recipe(yaml.safe_dump(tree), overrides)

@@ -27,7 +27,7 @@ METHODS = ("pooled_oversampled", "target_only", "sequential", "l2rw", "meta_weig
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
-    recipe = small_recipe(draw_problem(folder / "pools"), "training.steps=4", "output.report=true")
+    recipe = small_recipe(draw_problem(folder / "pools"), "training.steps=4")
     methods = METHODS
     return compare(recipe, methods, 2, folder / "out", quiet=True), folder / "out", recipe
 

@@ -98,7 +98,7 @@ def test_a_method_is_added_to_a_finished_run_as_if_it_had_been_there(problem, tm
     """Also where a run has targets by name, each with a folder of its own."""
     named = [f"data.{role}={{mine: {{path: {problem / role}}}}}" for role in ("target", "test")]
     both, one = (
-        small_recipe(problem, *FAST, *named, f"evaluation.baselines=[{names}]", "output.report=true")
+        small_recipe(problem, *FAST, *named, f"evaluation.baselines=[{names}]")
         for names in ("pooled, source_only", "pooled")
     )
     whole = run(both, tmp_path / "whole", quiet=True).folder / "mine"
@@ -202,7 +202,7 @@ def test_why_a_training_cannot_be_prolonged(problem, setting, told):
 
 
 def test_folds_of_the_target_choose_the_model_where_that_is_asked_for(problem, tmp_path):
-    asked = (*FAST, "model.keep=best", "evaluation.folds=2", "output.models_gb=0", "output.report=true")
+    asked = (*FAST, "model.keep=best", "evaluation.folds=2", "output.models_gb=0")
     first, more = (
         small_recipe(problem, *asked, f"evaluation.baselines=[{names}]")
         for names in ("source_only", "source_only, target_only")
@@ -235,8 +235,7 @@ def test_folds_of_the_target_choose_the_model_where_that_is_asked_for(problem, t
 def test_the_best_is_never_less_than_the_probe_that_training_starts_from(problem, tmp_path):
     """A rate that tears the model apart: what is shipped is the start, which costs no step."""
     wild = ("training.steps=6", "training.learning_rate=.03", "model.keep=best", "evaluation.folds=2")
-    asked = (*wild, "evaluation.baselines=[]", "output.report=true")
-    folder = run(small_recipe(problem, *asked), tmp_path / "run", quiet=True).folder
+    folder = run(small_recipe(problem, *wild, "evaluation.baselines=[]"), tmp_path / "run", quiet=True).folder
     results = read(folder)
     shares = results["models"]["chosen_on"]["accuracy"]
     assert results["models"]["shipped"] == "probe"

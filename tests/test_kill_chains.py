@@ -128,7 +128,7 @@ def test_comparisons_and_several_targets_end_as_if_nobody_had_killed_them(tmp_pa
     problem = draw_problem(tmp_path / "pools", per_class=8)
     draw_folder(problem / "unlabelled", 3, seed=5, share_dark=0.7)
     more = ("training.steps=6", "output.cache=none", "evaluation.folds=2", "evaluation.baselines=[target_only]")
-    more = (*more, "output.report=true", f"data.unlabelled.path={problem / 'unlabelled'}")
+    more = (*more, f"data.unlabelled.path={problem / 'unlabelled'}")
     recipe = yaml.safe_load(small_recipe(problem, *more).to_yaml())
     if what == "targets":
         draw_folder(problem / "other", 4, seed=9, share_dark=0)

@@ -50,7 +50,7 @@ def stopped(tmp_path_factory):
     draw("bar", np.random.default_rng(9), dark=True).save(problem / "source" / "bar" / "new.png")
     write_metadata(problem / "source")
     run(_recipe(problem), folder / "run", quiet=True)
-    for name in ("results.json", "rates.parquet", "predictions.safetensors"):
+    for name in ("results.json", "rates.parquet", "report.html", "predictions.safetensors"):
         (folder / "run" / name).unlink()
     shutil.rmtree(folder / "run" / "checkpoints" / f"step-{2 * STEPS:06d}")
     return folder

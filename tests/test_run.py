@@ -31,7 +31,7 @@ def problem(tmp_path_factory):
 def finished(problem, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     baselines = "[target_only, pooled, pooled_oversampled, source_only, sequential, density_ratio]"
-    return run(small_recipe(problem, f"evaluation.baselines={baselines}", "output.report=true"), folder, quiet=True)
+    return run(small_recipe(problem, f"evaluation.baselines={baselines}"), folder, quiet=True)
 
 
 def test_the_run_folder_holds_what_the_contract_says(finished):
@@ -176,7 +176,7 @@ def test_resuming_ends_where_the_uninterrupted_run_does_bit_for_bit(
     for cut in (3, 18):  # every kind of cut: training/test_resume.py
         folder = tmp_path / f"cut-{cut}"
         shutil.copytree(whole, folder)
-        for name in ("results.json", "rates.parquet", "predictions.safetensors"):
+        for name in ("results.json", "rates.parquet", "report.html", "predictions.safetensors"):
             (folder / name).unlink()
         shutil.rmtree(folder / "model")
         for path in (folder / "checkpoints").glob("step-*"):
@@ -237,9 +237,7 @@ def test_a_corrupt_image_stops_the_run_and_is_named(problem, tmp_path):
     with pytest.raises(DataError, match=r"source disk/003\.png"):
         run(small_recipe(tmp_path / "pools"), tmp_path / "run", quiet=True)
     dropped = run(
-        small_recipe(tmp_path / "pools", "data.on_bad_image=drop", "training.steps=3", "output.report=true"),
-        tmp_path / "other",
-        quiet=True,
+        small_recipe(tmp_path / "pools", "data.on_bad_image=drop", "training.steps=3"), tmp_path / "other", quiet=True
     )
     table = pq.read_table(dropped.folder / "rates.parquet").to_pandas().set_index("sample_id")
     assert len(table) == 42

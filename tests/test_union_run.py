@@ -23,8 +23,9 @@ def finished(tmp_path_factory):
     """A run with every method over a source without rings."""
     folder = draw_problem(tmp_path_factory.mktemp("union"))
     shutil.rmtree(folder / "source" / "ring")
-    settings = ("training.steps=4", "model.trainable=head", "output.report=true")
-    recipe = small_recipe(folder, f"evaluation.baselines=[{', '.join(OTHERS)}]", *settings)
+    recipe = small_recipe(
+        folder, f"evaluation.baselines=[{', '.join(OTHERS)}]", "training.steps=4", "model.trainable=head"
+    )
     return run(recipe, folder / "run", quiet=True)
 
 

@@ -45,8 +45,7 @@ def finished(tmp_path_factory):
     shutil.copy(folder / "test/bar/000.png", folder / "unlabelled/inbox/tested.png")
     shutil.copy(folder / "source/disk/000.png", folder / "unlabelled/rated.png")
     (folder / "unlabelled/inbox/ring/000.png").rename(folder / "unlabelled/=ring.png")
-    settings = ("evaluation.baselines=[pooled_oversampled]", "output.report=true")
-    return run(recipe_over(folder, *settings), folder / "run", quiet=True)
+    return run(recipe_over(folder, "evaluation.baselines=[pooled_oversampled]"), folder / "run", quiet=True)
 
 
 def table_of(folder, name="unlabelled"):

@@ -61,7 +61,7 @@ def test_what_a_kill_leaves_of_a_command_is_removed_by_the_next_one(finished_run
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     problem = draw_problem(tmp_path_factory.mktemp("pools"))
-    recipe = small_recipe(problem, "training.steps=2", "output.cache=none", "output.report=true")
+    recipe = small_recipe(problem, "training.steps=2", "output.cache=none")
     return run(recipe, tmp_path_factory.mktemp("runs") / "run", quiet=True).folder
 
 

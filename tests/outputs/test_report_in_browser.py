@@ -37,7 +37,7 @@ def hostile(tmp_path_factory):
     problem = draw_problem(folder / "pools", per_class=6)
     for pool in ("source", "target", "test"):
         rename(problem / pool)
-    recipe = small_recipe(problem, "training.steps=2", "output.report=true", "name=<script>alert('recipe')</script>")
+    recipe = small_recipe(problem, "training.steps=2", "name=<script>alert('recipe')</script>")
     return run(recipe, folder / "run", quiet=True).folder
 
 
