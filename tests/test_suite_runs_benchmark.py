@@ -19,6 +19,7 @@ def _commit(root, text):
 
 def test_a_run_is_of_a_commit_and_names_what_failed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take seconds to import
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # options of a plugin end what has no plugins
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     red = _commit(tmp_path, TESTS.format(False))
     green = _commit(tmp_path, TESTS.format(True))
