@@ -49,8 +49,14 @@ def image_column_of(schema: pa.Schema, features: Mapping[str, Any], root: Path |
 
 def holds_bytes(kind: pa.DataType) -> bool:
     """Whether values are encoded images, or structs of `bytes` and `path`."""
-    is_struct = pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
-    return bool(is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_struct(kind):
+        inner = {field.name: field.type for field in kind}
+        return {"bytes", "path"} <= inner.keys() and (_is_bytes(inner["bytes"]) or pa.types.is_null(inner["bytes"]))
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def holds_paths(kind: pa.DataType) -> bool:

@@ -69,7 +69,7 @@ def with_label_sets(pool: Pool) -> Pool:
     def name(text: str) -> str:
         try:
             return as_text(labels_in(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             row = pool.labels.index(text)
             raise DataError(
                 f"{pool.name}: the labels of {pool.ids[row]} are {text[:60]!r}; wanted are a JSON list of texts or"
@@ -113,7 +113,7 @@ def as_told(pool: Pool, spec: PoolSpec, *, sets: bool | None) -> Pool:
 def _is_list(text: str) -> bool:
     try:
         return text.startswith("[") and isinstance(json.loads(text), list)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -201,7 +201,9 @@ def _told_of_splits(pool: Pool, spec: PoolSpec) -> Pool:
     for name in pool.columns:
         if name.lower() not in _SPLIT_COLUMNS or name in (spec.label_column, spec.group_column, spec.id_column):
             continue
-        values = [value for value in pool.columns[name].unique() if value]
+        values: list[str] = []
+        with contextlib.suppress(DataError):  # of structs or bytes: it says no split
+            values = [value for value in pool.columns[name].unique() if value]
         if len(values) > 1 and all(map(is_split_name, values)):
             (read_as,) = pool.read_as
             warning = f"rows of all splits ({quoted(values)} in the column {name!r}) were read as one pool"

@@ -221,7 +221,10 @@ class TableImages:
     def _file(self, named: str) -> Path:
         if self.root is None:
             raise unreadable(f"the table names the file {named!r}; here only bytes in the table are read: {REMEDY}")
-        path = (self.root / named).resolve() if "\0" not in named else None
+        try:
+            path = (self.root / named).resolve() if "\0" not in named else None
+        except RuntimeError:  # Python 3.11 and 3.12; later ones tell it when the file is opened
+            raise unreadable(f"the table names {named!r}, a link that leads to itself") from None
         if path is None or not path.is_relative_to(self.root):  # a table must not pick files of this machine
             raise unreadable(
                 f"the table names {named!r}, a file outside the pool ({self.root}); only files inside are read:"

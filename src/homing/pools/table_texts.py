@@ -14,6 +14,7 @@ from homing.errors import DataError
 from homing.pools.texts import Texts
 
 _PIECE = 65_536
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 
 
 def texts_of(values: pa.ChunkedArray, class_names: Sequence[str] | None, where: str) -> Texts:
@@ -44,7 +45,7 @@ def texts_of(values: pa.ChunkedArray, class_names: Sequence[str] | None, where: 
         return Texts.constant("", len(values))
     if is_list_of_labels(kind):
         return Texts.concat([_lists(chunk, class_names, where) for chunk in values.chunks])
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if pa.types.is_nested(kind) or any(is_such(kind) for is_such in _BYTES):
         raise DataError(f"{where} holds values of the type {kind}; texts or numbers are wanted")
     if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return Texts.concat([_of_dictionary(chunk.dictionary_encode(), None, where) for chunk in values.chunks])

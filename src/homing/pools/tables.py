@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
-from homing.pools.files import FolderImages
+from homing.pools.files import FolderImages, read_regular
 from homing.pools.image_columns import holds_bytes, image_column_of, image_columns
 from homing.pools.inside import paths_inside
 from homing.pools.layouts import is_of_split, split_in
@@ -77,7 +77,9 @@ class Table:
         for part in self.parts:
             try:
                 found.append(texts_of(part.column(name), classes, f"{part.path}: column {name!r}"))
-            except (pa.ArrowException, OSError) as error:
+            except DataError:
+                raise
+            except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a date beyond Python's years
                 raise DataError(
                     f"{part.path}: column {name!r} cannot be read: {' '.join(str(error).split())}"
                 ) from error
@@ -294,7 +296,7 @@ def _open_saved(root: Path, split: str | None) -> Table:
 
 def _json(path: Path, wrong: Callable[[object], DataError]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         raise wrong(f"{path.name}: {error}") from error
     if not isinstance(found, dict):

@@ -96,7 +96,8 @@ def _fields(rows: Sequence[tuple[str, int, int, bytes | None]]) -> list[str]:
         if text is not None and suffix_of(name) == ".json":
             with suppress(ValueError, RecursionError):  # told with its name where its values are asked for
                 value = json.loads(text)
-                found |= {key: None for key in value if _is_read(value[key])}
+                if isinstance(value, dict):
+                    found |= {key: None for key in value if _is_read(value[key])}
     return list(found)
 
 

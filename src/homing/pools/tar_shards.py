@@ -169,9 +169,10 @@ def _values(part: _Samples, field: str) -> Texts:
         try:
             value = json.loads(text, parse_int=str, parse_float=str) if text else {}
             found.append(_cell(value.get(field)))
+            found[-1].encode()  # half a character is none: a ValueError
         except (ValueError, RecursionError, AttributeError):
             key = part.keys[row].as_py()
-            raise DataError(f"{part.index.file.where}: {key}.json is no JSON object; write it again") from None
+            raise DataError(f"{part.index.file.where}: {key}.json is no JSON object of texts; write it again") from None
     return Texts(found)
 
 

@@ -128,7 +128,10 @@ def _sniffed(path: Path | RemoteText) -> str:
     counts = {}
     for separator in "\t,;|" if path.suffix.lower() == ".tsv" else ",;\t|":
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in islice(csv.reader(file, delimiter=separator), _SNIFFED) if row]
+            try:
+                rows = [row for row in islice(csv.reader(file, delimiter=separator), _SNIFFED) if row]
+            except csv.Error:  # a cell without end, as every other separator makes of some quotes
+                rows = []
         widths = {len(row) for row in rows}
         width = len(rows[0]) if rows else 0
         counts[separator] = (len(widths) == 1 and width > 1, width)

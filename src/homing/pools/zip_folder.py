@@ -82,6 +82,13 @@ def read_zip(name: str, file: StoredFile, spec: PoolSpec) -> Pool:
     return Pool(name, files, labels, store, Texts.constant(name, len(files)), Columns({}), rows, (read_as,))
 
 
+def _without_dots(name: str) -> str:
+    """Of a zip of `.`, all names begin with it."""
+    while name.startswith("./"):
+        name = name.removeprefix("./").lstrip("/")
+    return name
+
+
 def _members(zipped: StoredFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
     """Files by their path in a zip, and a sentence on what was left out, where something was."""
     try:
@@ -95,18 +102,19 @@ def _members(zipped: StoredFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]
     for info in infos:
         if info.filename.endswith("/"):
             continue
+        name = _without_dots(info.filename)
         if not 0 <= info.header_offset < zipped.size:
             raise DataError(f"{zipped.where}: says that {info.filename!r} lies outside of it; copy or write it again")
         if stat.S_ISLNK(info.external_attr >> 16):
             left["links"] += 1
-        elif leads_out(info.filename) or "\\" in info.filename:
+        elif leads_out(name) or "\\" in name:
             left["names that lead out of the archive"] += 1
-        elif any(map(is_junk, info.filename.split("/"))):
+        elif any(map(is_junk, name.split("/"))):
             continue
-        elif info.filename in found:
-            raise DataError(f"{zipped.where}: holds {info.filename!r} twice; write it again")
+        elif name in found:
+            raise DataError(f"{zipped.where}: holds {name!r} twice; write it again")
         else:
-            found[info.filename] = info
+            found[name] = info
     kinds = ", ".join(f"{kind} ({count:,})" for kind, count in sorted(left.items()))
     return found, [f"members that are no plain files inside were left out: {kinds}"] if kinds else []
 

@@ -184,7 +184,7 @@ def _typed_text(value: str) -> str | None:
     if value in ("null", "~", ""):
         return None
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        with contextlib.suppress(yaml.YAMLError):
+        with contextlib.suppress(yaml.YAMLError, ValueError, OverflowError):
             return str(yaml.safe_load(value))
     return value
 
