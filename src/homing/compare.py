@@ -90,7 +90,8 @@ def _check_replaceable(output: Path, *, may_replace: bool) -> None:
     """
     there = [output / name for name in _WRITTEN if (output / name).exists()]
     with suppress(OSError, ValueError, RecursionError):
-        if may_replace and "own_method" in json.loads((output / _WRITTEN[0]).read_text(encoding="utf-8")):
+        found = json.loads((output / _WRITTEN[0]).read_text(encoding="utf-8"))
+        if may_replace and isinstance(found, dict) and "own_method" in found:
             return
     if there:
         raise RecipeError(

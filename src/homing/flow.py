@@ -115,6 +115,8 @@ def run(
     """
     recipe = as_recipe(recipe)
     options = Options(resume, overwrite, allow_change, quiet)
+    if allow_change and not resume:
+        raise RecipeError("--allow-change goes with --resume: it is about what a checkpoint knows")
     if recipe.by_target():
         return _run_each(recipe, Path(output), options)
     return _run_one(recipe, Path(output), options)
@@ -123,9 +125,14 @@ def run(
 def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
     """A run for each target, in a folder of its name; what was scanned for one is there for the others."""
     accelerator = tracking_accelerator((), folder)
-    on_main(accelerator, lambda: open_run_folder(folder, recipe, resume=options.resume, overwrite=options.overwrite))
+    begins = {"resume": options.resume, "overwrite": options.overwrite}
+    on_main(accelerator, lambda: check_run_folder(folder, recipe, **begins))
     each = {}
     with folder_lock() as lock:
+        on_main(accelerator, lambda: lock.take(folder))
+        if options.overwrite:  # where the data is bad, what is there stays
+            on_main(accelerator, lambda: check_pools_of_each(recipe))
+        on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
         on_main(accelerator, lambda: lock.take(folder))
         for name, single in recipe.by_target().items():
             Progress(quiet=options.quiet).say(f"target {name}")
@@ -137,21 +144,41 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
                 if accelerator.is_main_process:
                     discard_stump(folder)
                 raise DataError(f"target {name}: {error}") from error
+            except RecipeError:
+                if accelerator.is_main_process and not options.resume:
+                    discard_stump(folder)
+                raise
         on_main(accelerator, lambda: check_same_pools([folder / name for name in each], ["source"]))
         results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
         on_main(accelerator, lambda: clean_up(folder))
     return RunResult(folder, results)
 
 
+def check_pools_of_each(recipe: Recipe) -> None:
+    """Whether the pools of every target can be read as they are listed.
+
+    Raises:
+        DataError: Those of one cannot; says of which target.
+    """
+    for name, single in recipe.by_target().items():
+        try:
+            open_problem(single.data, trains=single.trains, sets=single.is_multi_label)
+        except DataError as error:
+            raise DataError(f"target {name}: {error}") from error
+
+
 def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None = None) -> RunResult:
     """The run of a recipe with one target: the arrows of this file's first line, in turn."""
-    if options.allow_change and not options.resume:
-        raise RecipeError("--allow-change goes with --resume: it is about what a checkpoint knows")
     progress, started = Progress(quiet=options.quiet), time.monotonic()
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
     begins = {"resume": options.resume, "overwrite": options.overwrite}
     on_main(accelerator, lambda: check_run_folder(folder, recipe, **begins))
-    with folder_lock() as lock, StopOnSignal() as stop, watching(accelerator), endings(folder, accelerator, stop):
+    with (
+        folder_lock() as lock,
+        StopOnSignal() as stop,
+        watching(accelerator),
+        endings(folder, accelerator, stop, discards=not options.resume),
+    ):
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):
             on_main(accelerator, lambda: check_finished(recipe, folder, options))
@@ -283,12 +310,12 @@ def clean_up(folder: Path) -> None:
 
 
 @contextmanager
-def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal) -> Iterator[None]:
+def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal, *, discards: bool) -> Iterator[None]:
     """How a run ends early: no stump for bad data, `divergence.json` for what is not finite, a signal's exit code."""
     try:
         yield
     except DataError:
-        if accelerator.is_main_process:
+        if discards and accelerator.is_main_process:  # what is gone on with was begun before, and keeps its recipe
             discard_stump(folder)
         raise
     except DivergedError as error:

@@ -75,7 +75,7 @@ def _device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)  # it is there
+        torch.zeros(1, device=device).item()  # it is there, and holds numbers
     except Exception as error:  # torch raises many kinds
         here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         here += ["mps"] if torch.backends.mps.is_available() else []

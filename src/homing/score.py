@@ -53,7 +53,7 @@ def score(run: Path, data: PoolSpec, output: Path, progress: Progress) -> tuple[
     """
     check_one_target(run)
     recipe = recipe_of_run(run)
-    check_output(output, [data.path, *pools_of(recipe)])
+    check_output(output, [data.path, *filter(None, [data.root]), *pools_of(recipe)])
     if recipe.is_multi_label:
         raise DataError(
             f"{run}: rates images of several classes (task: multi_label), and such a run cannot rate new ones"

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 INDEX_FOLDER = "indices"
+INDEX_NAMES = f"tar-{'[0-9a-f]' * 40}.parquet"
 """Folder in it for the indices of archives, a file each; counted, limited and cleared like features."""
 
 

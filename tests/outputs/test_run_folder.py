@@ -169,8 +169,17 @@ def test_a_folder_that_is_no_run_is_not_overwritten(tmp_path):
 
 
 def test_a_run_of_an_earlier_version_can_be_overwritten(tmp_path):
-    (tmp_path / "results.json").write_text('{"recipe_sha256": "ab"}')
+    (tmp_path / "results.json").write_text('{"recipe_sha256": "ab", "rates": {}, "cost": {}}')
     assert opened(tmp_path, overwrite=True) == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("results", ['{"targets": ["cats"], "accuracy": 0.9}', '{"recipe_sha256": "ab"}'])
+def test_results_of_another_program_make_no_folder_a_run(tmp_path, results):
+    make(tmp_path, "metrics.jsonl", "model/config.json")
+    (tmp_path / "results.json").write_text(results)
+    with pytest.raises(RecipeError, match="no run of homing"):
+        opened(tmp_path, overwrite=True)
+    assert names_in(tmp_path) == sorted(["metrics.jsonl", "model/config.json", "results.json"])
 
 
 @pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}])

@@ -108,6 +108,22 @@ def test_what_a_loader_has_read_ahead_is_not_taken_for_done():
     assert done + list(later) == list(RateSampler(RATES, seed=1))
 
 
+def test_a_state_that_is_saved_as_soon_as_it_was_loaded_is_the_same():
+    first = RateSampler(RATES, seed=1)
+    reader = iter(first)
+    done = [next(reader) for _ in range(4)]
+    second = RateSampler(RATES)
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict() == first.state_dict()
+    third = RateSampler(RATES)
+    third.load_state_dict(second.state_dict())
+    assert done + list(third) == list(RateSampler(RATES, seed=1))
+    other = RateSampler(RATES[::-1].copy())
+    other.load_state_dict(second.state_dict())
+    with pytest.raises(CheckpointError, match="other rates"):
+        next(iter(other))
+
+
 def test_what_was_taken_is_counted_from_where_a_resumed_epoch_began():
     first = RateSampler(RATES, seed=1, rank=0, world_size=2)
     reader = iter(first)

@@ -64,7 +64,9 @@ def predict(
     Example: homing predict runs/mine photos --output predictions.csv
     """
     for file in filter(None, (output, embeddings)):
-        _check_file(file, images, overwrite=overwrite)
+        _check_file(file, [*map(str, images), *_pools_of(run)], overwrite=overwrite)
+    if output is not None and embeddings is not None and output.resolve() == embeddings.resolve():
+        raise RecipeError(f"--embeddings {embeddings}: is the --output too; give each a file of its own")
     chosen = form or _form_of(output)
     if chosen == "parquet" and output is None:
         raise RecipeError("--format parquet is a file; give one with --output")
@@ -163,11 +165,19 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _check_file(file: Path, images: list[Path], *, overwrite: bool) -> None:
+def _pools_of(model: Path) -> list[str]:
+    """Pools of the run that a model is of; none of what was exported."""
+    from homing.outputs.run_folder import pools_of
+    from homing.recipe.reading import recipe_of_run
+
+    return pools_of(recipe_of_run(model)) if (model / "recipe.yaml").is_file() else []
+
+
+def _check_file(file: Path, images: list[str], *, overwrite: bool) -> None:
     """Whether a file can be written.
 
     Raises:
-        RecipeError: It is there, its folder is not, it is a run's own, or it touches the images.
+        RecipeError: It is there, its folder is not, it is a run's own, or it touches the images or a pool.
     """
     if file.exists() and not (overwrite and file.is_file()):
         raise RecipeError(f"{file}: exists already; give another name, or replace a file with --overwrite")
@@ -177,7 +187,7 @@ def _check_file(file: Path, images: list[Path], *, overwrite: bool) -> None:
     from homing.outputs.pool_paths import check_output
 
     check_no_part_of_a_run(file)
-    check_output(file, [path for path in images if path.is_dir()])
+    check_output(file, images)
 
 
 def _form_of(output: Path | None) -> Literal["csv", "jsonl", "parquet"]:

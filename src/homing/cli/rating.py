@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from homing.cli.options import (
 from homing.cli.runs import print_results
 from homing.errors import RecipeError
 from homing.launch import is_main
+from homing.recipe.urls import is_url
 
 _RATES_ALONE = ("training.epochs=0", "training.steps=null", "evaluation.baselines=[]")
 
@@ -81,13 +82,26 @@ def rate(
         raise RecipeError("--resume: rates of tables are learned in one go; begin again with --overwrite")
     if not is_main():
         return  # one process does all of it
+    from homing.pools.vectors import FILES
     from homing.progress import Progress
     from homing.rating import Asked, rate_rows
 
-    asked = Asked(source, target, features, **given)  # type: ignore[arg-type]
-    with _folder_for(output, resume=False, overwrite=overwrite) as folder:
+    source, target = map(_from_anywhere, (source, target))
+    files = {
+        name: _from_anywhere(path)
+        for name, path in (("features", features), ("target_features", target_features))
+        if path is not None and path.lower().endswith(FILES)  # else it is the name of a column
+    }
+    asked = Asked(**{"source": source, "target": target, "features": features, **given, **files})  # type: ignore[arg-type]
+    read = [source, target, *files.values()]
+    with _folder_for(output, read, resume=False, overwrite=overwrite) as folder:
         results = rate_rows(asked, folder, Progress(quiet=quiet), overwrite=overwrite or folder != output)
     print_results(output, results, as_json)
+
+
+def _from_anywhere(path: str) -> str:
+    """A path as it is known from other working folders too."""
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def _rate_recipe(
@@ -102,10 +116,11 @@ def _rate_recipe(
     from homing.recipe.reading import read_recipe
 
     checked = read_recipe(recipe_path(recipe), [*overrides, *_RATES_ALONE])
-    from homing.outputs.run_folder import check_run_folder
+    from homing.outputs.run_folder import check_run_folder, pools_of
 
-    with _folder_for(output or folder_of(checked.name), resume=resume, overwrite=overwrite) as folder:
-        begins = {"resume": resume, "overwrite": overwrite or folder.name.startswith(".")}
+    asked = output or folder_of(checked.name)
+    with _folder_for(asked, pools_of(checked), resume=resume, overwrite=overwrite) as folder:
+        begins = {"resume": resume, "overwrite": overwrite or folder != asked}
         check_run_folder(folder, checked, **begins)
         from homing.flow import run
 
@@ -114,8 +129,13 @@ def _rate_recipe(
 
 
 @contextmanager
-def _folder_for(output: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
-    """The folder to work in; where the output is to be a file, one beside it of which the rates alone are kept."""
+def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """The folder to work in; where the output is to be a file, one beside it of which the rates alone are kept.
+
+    Raises:
+        RecipeError: The file cannot be made, or touches one of the pools that are read.
+    """
+    from homing.outputs.pool_paths import check_output
     from homing.outputs.rates_table import check_new_file, is_table_name, write_pieces
 
     if not is_table_name(output) or output.is_dir():
@@ -124,16 +144,21 @@ def _folder_for(output: Path, *, resume: bool, overwrite: bool) -> Iterator[Path
     if resume:
         raise RecipeError(f"--resume goes on with a run folder, and {output} is a file; leave it out")
     check_new_file(output, overwrite=overwrite)
+    check_output(output, pools)
     folder = output.with_name(f".{output.name}.homing-run")
     yield folder
     if is_main():
         import pyarrow as pa
 
+        from homing.outputs.ownership import LOCK, remove_run
         from homing.outputs.rates_reader import RatesFile
 
         rates = RatesFile(folder / "rates.parquet")
         write_pieces(output, pa.schema(list(rates.kinds().items())), rates.pieces(rates.columns))
-        shutil.rmtree(folder)
+        remove_run(folder)
+        (folder / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # something foreign lies in it
+            folder.rmdir()
 
 
 def register(app: typer.Typer) -> None:

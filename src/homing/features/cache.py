@@ -22,7 +22,7 @@ from homing.features.lease import in_use
 from homing.features.shards import Kind, Shard
 from homing.features.store import ROWS_PER_SHARD, Store
 from homing.outputs.artefact import MARK, host, is_alive, is_unfinished, made_from, mark_done
-from homing.user_cache import INDEX_FOLDER, user_cache
+from homing.user_cache import INDEX_FOLDER, INDEX_NAMES, user_cache
 
 FEATURES, CANVASES, READABLE, FACTS = "features", "decoded images", "which images can be read", "facts of pools"
 INDICES = "indices of archives"
@@ -104,7 +104,7 @@ class FeatureCache:
     def entries(self) -> list[Entry]:
         """All that is kept, the longest unused first."""
         found = [entry for place in self._stores() for entry in _entries(place)]
-        for path in sorted((self.folder / INDEX_FOLDER).glob("*.parquet")):  # read whole, so never in use for long
+        for path in sorted((self.folder / INDEX_FOLDER).glob(INDEX_NAMES)):  # read whole, so never in use for long
             found += _entry(INDICES, path, in_use=False)
         return sorted(found, key=lambda entry: (entry.used, entry.paths[0].name))
 

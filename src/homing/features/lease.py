@@ -96,14 +96,17 @@ def is_running(pid: int) -> bool:
 
 
 def _leases(folder: Path) -> Iterator[Path]:
+    paths: list[Path] = []
     with suppress(OSError):
-        for path in list(folder.iterdir()):
-            if (found := _NAME.match(path.name)) is None:
-                continue
-            if _is_over(path, found["host"], int(found["pid"])):
+        paths = list(folder.iterdir())
+    for path in paths:
+        if (found := _NAME.match(path.name)) is None:
+            continue
+        if _is_over(path, found["host"], int(found["pid"])):
+            with suppress(OSError):  # of another user; those that are at work are told all the same
                 path.unlink(missing_ok=True)
-            else:
-                yield path
+        else:
+            yield path
 
 
 def _is_over(path: Path, of_host: str, pid: int) -> bool:

@@ -17,8 +17,10 @@ from homing.outputs.corpus_writing import Wanted, write_parts, write_table
 from homing.outputs.pool_paths import check_output
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.rates_table import check_new_file, is_table_name
+from homing.outputs.run_folder import pools_of
 from homing.outputs.run_kinds import results_of
 from homing.outputs.selection import keep_best, resample
+from homing.recipe.reading import recipe_of_run
 
 __all__ = ["Wanted", "check_new_folder", "write_corpus"]
 
@@ -67,6 +69,7 @@ def write_corpus(
         check_new_folder(output, sources)
     rates = RatesFile(run_folder / "rates.parquet")
     results = results_of(run_folder, ("dropped",))
+    check_output(output, _read_by(run_folder, results))
     # ids and rates alone are those of all samples, also of what cannot be read
     usable = _usable(rates, frozenset() if wanted.column_only else _left_out(results, "source"))
     codes, names = (None, ()) if wanted.column_only else rates.classes()
@@ -96,6 +99,13 @@ def write_corpus(
         "target": 0 if own is None else len(own),
         **({} if codes is None else {"classes": _by_class(codes, names, counts)}),
     }
+
+
+def _read_by(run_folder: Path, results: dict[str, Any]) -> list[str]:
+    """Paths of all pools that a run read, of its target and test too."""
+    if asked := results.get("asked"):
+        return [asked["source"], asked["target"]]
+    return pools_of(recipe_of_run(run_folder))
 
 
 def _by_class(codes: npt.NDArray[np.int32], names: Sequence[str], counts: npt.NDArray[np.int32]) -> dict[str, int]:

@@ -20,6 +20,7 @@ try:
 except ImportError:  # not a Unix: the file itself is the lock
     fcntl = None  # type: ignore[assignment]
 
+_SIGNING = 0.2  # seconds that a process has between taking a lock and saying so
 _REFUSED = (errno.EWOULDBLOCK, errno.EACCES)
 _held: dict[Path, int] = {}  # of this process: lock file → open file
 
@@ -71,19 +72,31 @@ def _acquired(folder: Path, path: Path) -> int:
         except OSError as error:
             raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
         if _is_ours(handle, path):
-            with suppress(FileNotFoundError):
+            _sign(handle)
+            with suppress(FileNotFoundError):  # another process may have taken it for that of one that is gone
                 if os.fstat(handle).st_ino == path.stat().st_ino:
-                    break
-        elif _is_gone(_owner(path)):
+                    return handle
+        elif _stays_gone(path):
             path.unlink(missing_ok=True)  # what it started may hold the lock of this file on
         else:
             os.close(handle)
             raise RecipeError(_refusal(folder, path))
         os.close(handle)  # its holder removed it meanwhile: once more
+
+
+def _sign(handle: int) -> None:
+    """Say in a lock's file who has it."""
     owner = {"host": host(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(owner).encode(), 0)
-    return handle
+
+
+def _stays_gone(path: Path) -> bool:
+    """Whether the owner of a lock is gone, and it is not that of one that has it by now and is about to say so."""
+    if not _is_gone(_owner(path)):
+        return False
+    time.sleep(_SIGNING)
+    return _is_gone(_owner(path))
 
 
 def _is_ours(handle: int, path: Path) -> bool:

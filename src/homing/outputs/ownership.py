@@ -41,6 +41,7 @@ _FOLDERS = {
     "model": _MODEL,
     "scorer": frozenset({"backbone.safetensors", "scorer.safetensors", "scorer.json"}),
 }
+_OF_ONE, _OF_SEVERAL = {"recipe_sha256", "rates", "cost"}, {"targets", "metric", "pairs"}  # keys of results
 _STEP = re.compile(r"^step-\d{6,}$|^\.step-\d{6,}\..*tmp$")
 _PARTS = (".safetensors", ".json")  # what lies in a checkpoint
 _EVENTS = re.compile(r"events\.out\.tfevents\.")
@@ -136,10 +137,10 @@ def marked(folder: Path) -> dict[str, Any]:
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder is a run of ours: it has the mark, or (before 0.2) results that only a run has."""
-    for name, key in ((MARK, "homing"), ("results.json", "recipe_sha256"), ("results.json", "targets")):
+    for name, keys in ((MARK, {"homing"}), ("results.json", _OF_ONE), ("results.json", _OF_SEVERAL)):
         with suppress(OSError, ValueError, RecursionError):
             found = json.loads((folder / name).read_text(encoding="utf-8"))
-            if isinstance(found, dict) and key in found:
+            if isinstance(found, dict) and keys <= found.keys():
                 return True
     return any((folder / "checkpoints").glob("step-*/manifest.json"))
 

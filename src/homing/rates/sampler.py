@@ -193,6 +193,8 @@ class RateSampler(DistributedSampler[int]):
         if num_taken is not None:
             visited = min(self._begun + whole("num_taken", num_taken) * self.num_replicas, self.num_samples)
         digest = 0 if self._drawn is None or not visited else self._drawn.digest
+        if visited and self._expected is not None:  # a state that was loaded and not gone on with yet
+            digest = self._expected
         values = (self.seed, self.epoch, self.num_samples, visited, digest)
         return dict(zip(_STATE, values, strict=True))
 
