@@ -17,6 +17,7 @@ from homing.errors import CheckpointError, DataError, RecipeError
 from homing.flow import run
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.outputs.ownership import marked, note
+from homing.outputs.run_folder import open_run_folder
 from homing.outputs.shared_data import write_shared
 from homing.progress import Progress
 from homing.recipe.reading import parse_recipe, read_recipe
@@ -163,3 +164,19 @@ def test_a_run_goes_on_where_it_stopped(finished, pools, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "who shares data" in shown.out
     assert shown.err == ""
+
+
+def test_bad_data_and_a_wrong_recipe_leave_the_folder_as_it_was(pools, tmp_path):
+    folder, sound = tmp_path / "runs", recipe_over(pools)
+    open_run_folder(folder, sound, resume=False, overwrite=False)
+    (folder / "results.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    gone = recipe_over(pools, data={"source": {"path": str(pools / "nowhere")}})
+    with pytest.raises(DataError, match="target target: "):
+        run(gone, folder, overwrite=True, quiet=True)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    with pytest.raises(RecipeError, match="resnet_typo"):
+        run(recipe_over(pools, model={"backbone": "resnet_typo"}), tmp_path / "new", quiet=True)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(RecipeError, match="goes with --resume"):
+        run(sound, tmp_path / "new", allow_change=True, quiet=True)

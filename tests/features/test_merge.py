@@ -9,7 +9,7 @@ import pytest
 from test_store import WIDTH, keys, values_of
 
 from homing.features.cache import FeatureCache
-from homing.features.lease import Lease
+from homing.features.lease import Lease, in_use
 from homing.features.places import BAD
 from processes import start
 
@@ -147,3 +147,11 @@ def _merge_until(folder, moment):
 
     sys.addaudithook(watch)
     open_store(folder).close()
+
+
+def test_a_lease_that_nobody_can_remove_does_not_hide_those_that_are_held(tmp_path):
+    held = Lease(tmp_path)
+    held.narrow_to(["a"])
+    for number in range(8):  # whatever comes first where the folder is listed
+        (tmp_path / held.path.name.replace(f"-{os.getpid()}-", f"-{2**22 + number}-")).mkdir()
+    assert in_use(tmp_path) == {"a"}
