@@ -202,10 +202,10 @@ def test_each_kind_of_what_is_kept_has_a_line_of_its_own_and_all_of_it_counts(ca
 def test_what_cannot_be_removed_is_not_told_as_removed(cache):
     with open_store(cache) as store:
         fill(store, 20)
-    (cache.folder / INDEX_FOLDER / "of-another.parquet").mkdir(parents=True)
+    (cache.folder / INDEX_FOLDER / f"tar-{40 * '0'}.parquet").mkdir(parents=True)
     told = CliRunner().invoke(app, ["cache", "--folder", str(cache.folder), "--clear"]).stdout.splitlines()
     assert [line.rpartition("MB, ")[2] for line in told[1:]] == ["removed", "cannot be removed by this user, kept"]
-    assert (cache.folder / INDEX_FOLDER / "of-another.parquet").is_dir()
+    assert (cache.folder / INDEX_FOLDER / f"tar-{40 * '0'}.parquet").is_dir()
 
 
 def hold(folder, held, release):
