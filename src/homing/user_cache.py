@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 INDEX_FOLDER = "indices"
-INDEX_NAMES = f"tar-{'[0-9a-f]' * 40}.parquet"
 """Folder in it for the indices of archives, a file each; counted, limited and cleared like features."""
+INDEX_NAMES = f"tar-{'[0-9a-f]' * 40}.parquet"
+"""What those files are called; nothing else in the folder is ours."""
 
 
 def user_cache() -> Path | None:
