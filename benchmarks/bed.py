@@ -60,18 +60,20 @@ ABOUT = {
 class StageInputs:
     """Activations by row of a study: source, then target, then test; training takes some of the views."""
 
-    def __init__(self, bank: ActivationBank, rows: Tensor, views: list[int]) -> None:
-        self.bank, self.rows, self.views = bank, rows, torch.tensor(views)
+    def __init__(
+        self, bank: ActivationBank, rows: Tensor, views: list[int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.bank, self.rows, self.views, self.device = bank, rows, torch.tensor(views), device
 
     def training(self, visits: Iterable[Visit]) -> Iterator[Tensor]:
         """A view of each row of each visit, as the program takes them in turn (`homing.models.activations`)."""
         for visit in visits:
             views = self.views[torch.from_numpy((visit.copies + visit.epoch // 2) % len(self.views))]
-            yield self.bank.activations[self.rows[visit.rows], views].float()
+            yield self.bank.activations[self.rows[visit.rows], views].to(self.device).float()
 
     def evaluating(self, batches: Iterable[Rows]) -> Iterator[Tensor]:
         """The centre view of each row."""
-        return (self.bank.activations[self.rows[batch], 0].float() for batch in batches)
+        return (self.bank.activations[self.rows[batch], 0].to(self.device).float() for batch in batches)
 
 
 class StudyFeatures:
@@ -93,7 +95,7 @@ def main() -> None:
     model, _ = backbone()
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for scenario in scenarios:
-            run_missing(scenario, seed, arguments.methods, model, changes, arguments.cache, arguments.results)
+            run_missing(scenario, seed, model, changes, arguments)
     print_pairs(read_rows(arguments.results))
 
 
@@ -105,38 +107,47 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(COMPARED))
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="that trains; the rest is the CPU's")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="of the loop, views, branches")
     return parser.parse_args()
 
 
 def run_missing(
-    scenario: Scenario,
-    seed: int,
-    methods: list[str],
-    model: nn.Module,
-    changes: dict[str, str],
-    cache: Path,
-    results: Path,
+    scenario: Scenario, seed: int, model: nn.Module, changes: dict[str, str], asked: argparse.Namespace
 ) -> None:
     """Draw one study and add the row of each method that has none."""
-    there = {(*(row[part] for part in KEY), json.dumps(row["changes"])) for row in read_rows(results)}
-    missing = [method for method in methods if (scenario.name, seed, method, json.dumps(changes)) not in there]
+    there = {(*(row[part] for part in KEY), json.dumps(row["changes"])) for row in read_rows(asked.results)}
+    missing = [method for method in asked.methods if (scenario.name, seed, method, json.dumps(changes)) not in there]
     if not missing:
         return
-    bank = load_activations(scenario.bank, cache)
+    bank = load_activations(scenario.bank, asked.cache)
     study = draw_study(scenario, bank, seed, POOL_SIZE)
     for method in missing:
         began = time.perf_counter()
         row = dict(zip(KEY, (scenario.name, seed, method), strict=True)) | {"changes": changes}
-        row |= fitted(study, bank, model, method, seed, changes)
-        add_row(row | {"seconds": round(time.perf_counter() - began, 1)}, results, ABOUT)
+        row |= fitted(study, bank, model, method, seed, changes, asked.device)
+        add_row(
+            row
+            | {"seconds": round(time.perf_counter() - began, 1), "device": asked.device, "torch": torch.__version__},
+            asked.results,
+            ABOUT,
+        )
         print(*(row[part] for part in KEY), row["accuracy"], row["nll"], file=sys.stderr, flush=True)
 
 
 def fitted(
-    study: Study, bank: ActivationBank, model: nn.Module, method: str, seed: int, changes: dict[str, str]
+    study: Study,
+    bank: ActivationBank,
+    model: nn.Module,
+    method: str,
+    seed: int,
+    changes: dict[str, str],
+    device: str = "cpu",
 ) -> dict[str, object]:
-    """Plan a method, train by the plan and look at the test once; its start is scored too."""
+    """Plan a method, train by the plan and look at the test once; its start is scored too.
+
+    Training alone is on the device: the plan and the test are the CPU's.
+    """
     evidence, kind = study.evidence, METHODS[method]
     planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
     plan = planner(evidence, seed=seed, target_weight=None)
@@ -145,21 +156,22 @@ def fitted(
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     net = LastStage(model, evidence.num_classes)
     views = json.loads(changes.get("views", "[1, 2, 3, 4]"))
-    inputs = StageInputs(bank, torch.cat([rows, study.test]), views)
+    accelerator = Accelerator(cpu=device == "cpu")
+    inputs = StageInputs(bank, torch.cat([rows, study.test]), views, accelerator.device)
     head_phase = training.phases[-1]
     probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, head_phase)
     start = scores(net, study, bank)
     steps = num_steps_of(EPOCHS, None, evidence.num_source + NOMINAL_WEIGHT * evidence.num_target, BATCH_SIZE)
-    accelerator, mean = Accelerator(cpu=True), copy.deepcopy(net)
+    mean = copy.deepcopy(net)
     for number in range(1, int(changes.get("branches", BRANCHES)) + 1):
-        branch = copy.deepcopy(net)
+        branch = copy.deepcopy(net).to(accelerator.device)
         settings = settings_of(steps // training.passes, branch_seed(seed, number), changes)
         online = None
         if training.online is not None:
             shared = FitSettings(trainable="last_stage")
             online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings, shared)
         FineTuning(branch, inputs, labels, training, settings, accelerator, online=online).run()
-        draw_to(mean, branch, 1 / number)
+        draw_to(mean, branch.cpu(), 1 / number)
     return {**scores(mean, study, bank), **{f"start_{name}": value for name, value in start.items()}, "phi": plan.phi}
 
 
