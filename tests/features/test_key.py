@@ -37,6 +37,9 @@ def test_a_key_changes_with_all_that_features_depend_on_and_with_nothing_else(mo
     ]
     monkeypatch.setattr(key, "DECODING_VERSION", key.DECODING_VERSION + 1)
     others.append(facts()[0])
+    monkeypatch.undo()
+    monkeypatch.setattr(key, "ALLOWED_FORMATS", tuple(one for one in key.ALLOWED_FORMATS if one != "WEBP"))
+    others += [facts()[0], canvas_facts(preprocessing, max_pixels=1_000)]
     names = [name, *(store_key(other, (96,), "float32") for other in others)]
     names += [store_key(first, (96,), "float16"), store_key(first, (97,), "float32")]
     assert len(set(names)) == len(names)

@@ -16,6 +16,7 @@ from homing.models.backbone import Preprocessing
 from homing.models.parts import classifiers_of
 from homing.models.structure import structure_digest
 from homing.pools import decoding
+from homing.pools.formats import ALLOWED_FORMATS
 
 DECODING_VERSION = getattr(decoding, "DECODING_VERSION", 1)
 """Of homing's own way from bytes to a canvas: raised whenever the same bytes come to other pixels."""
@@ -57,6 +58,8 @@ def canvas_facts(preprocessing: Preprocessing, *, max_pixels: int) -> dict[str, 
         "interpolation": preprocessing.interpolation,
         "max_pixels": max_pixels,
         "pillow": version("pillow"),
+        "formats": ALLOWED_FORMATS,
+        "pillow-heif": version("pillow-heif") if "HEIF" in ALLOWED_FORMATS else None,
     }
 
 

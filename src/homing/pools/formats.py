@@ -90,7 +90,7 @@ def format_of(data: bytes) -> str:
     try:
         with open_allowed(data) as image:
             return str(image.format)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise DataError(f"not a readable image: {str(error) or type(error).__name__}") from error
