@@ -21,12 +21,13 @@ from PIL import Image, ImageCms, ImageFile
 
 from homing.errors import DataError
 from homing.pools.colour import to_srgb
+from homing.pools.decoding_cost import bytes_to_decode, too_many_steps
 from homing.pools.formats import ALLOWED_FORMATS, SUFFIXES, format_of, open_allowed
 from homing.pools.pixels import in_strips, mode_of_colours
 
 __all__ = ["ALLOWED_FORMATS", "DECODING_VERSION", "SUFFIXES", "decode", "format_of", "is_nearly_constant", "open_rgb"]
 
-DECODING_VERSION = 3
+DECODING_VERSION = 4
 """Raised whenever the pixels of a canvas may change: what was computed from earlier ones is not taken for the same."""
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow takes memory in blocks of 16 MB, which glibc keeps for the thread that freed them; larger ones it gives back
@@ -168,12 +169,14 @@ def _read(data: bytes, max_pixels: int, at_least: int | None) -> _Picture:
     width, height = image.size
     if width * height > max_pixels:
         raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
-    need = _bytes_to_decode(image, at_least)
+    need = bytes_to_decode(image, data, at_least)
     if need > most:
         raise DataError(
             f"{width} x {height} pixels of {image.format}, which takes {need / 1e6:,.0f} MB to decode; at"
             f" data.max_pixels: {max_pixels} it may take {_BYTES_PER_PIXEL * max_pixels / 1e6:,.0f}"
         )
+    if why := too_many_steps(image, data):
+        raise DataError(f"{width} x {height} pixels of {image.format} {why}")
     with _told_from_a_lack_of_memory(f"{width} x {height} pixels of {image.format}", need):
         if need < _BYTES_PER_PIXEL * _LARGE:
             return _loaded(image, at_least)
@@ -196,19 +199,6 @@ def _told_from_a_lack_of_memory(what: str, need: int) -> Iterator[None]:
                 " more, or set data.max_pixels so low that such pictures are refused"
             ) from None
         raise
-
-
-def _bytes_to_decode(image: Image.Image, at_least: int | None) -> int:
-    """What the decoder of a picture takes at most, bytes; held by tests/pools/test_decoding_memory.py."""
-    pixels, bands = image.width * image.height, len(image.getbands())
-    if image.format in ("JPEG", "MPO"):  # a progressive one is held as coefficients of 16 bits, at its full size
-        scale = min(8, min(image.size) // (2 * at_least)) if at_least else 1
-        return 2 * bands * pixels + 4 * pixels // max(1, scale // 2) ** 2
-    if image.format in ("WEBP", "AVIF", "HEIF"):  # two frames, the bytes of one, the image
-        return 16 * pixels
-    if image.format == "JPEG2000":  # numbers of 32 bits for each channel
-        return (4 * bands + 8) * pixels
-    return 8 * pixels
 
 
 def _loaded(image: Image.Image, at_least: int | None) -> _Picture:
