@@ -127,6 +127,19 @@ def test_rates_that_were_remembered_come_with_their_scorer(finished, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_scorer_of_the_same_weights_in_another_architecture_is_refused(finished, tmp_path):
+    shutil.copytree(finished / "scorer", tmp_path / "scorer")
+    path = tmp_path / "scorer" / "scorer.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"model_args": about["model_args"] | {"act_layer": "gelu"}}))
+    with pytest.raises(DataError, match="the backbone is not the one that was saved"):
+        open_scorer(path.parent)
+    older = {key: value for key, value in about.items() if key != "structure"}
+    for other in (older, about | {"structure": about["structure"] | {"timm": "1.0.0", "digest": "0" * 64}}):
+        path.write_text(json.dumps(other))  # what other releases noted says nothing
+        open_scorer(path.parent)
+
+
 def test_what_cannot_be_scored_is_told_and_leaves_no_file(pools, finished, tmp_path):
     (tmp_path / "pool" / "seven").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "pool" / "seven" / "a.png")

@@ -91,6 +91,28 @@ def test_pairs_are_those_of_a_plain_loop_nearest_first():
     assert len(near_pairs(looks, looks[:0])[0]) == 0
 
 
+@pytest.mark.parametrize("at_most", [1, 3])
+def test_of_each_row_no_more_than_the_nearest_pairs_are_told(at_most):
+    generator = np.random.default_rng(0)
+    bits = np.array([[0b1], [0b10], [0b111], [0]], np.uint64)
+    looks = (generator.integers(1, 2**63, 30, dtype=np.uint64) ^ bits).ravel()
+    for theirs in (None, looks[::-1].copy()):
+        taken: dict[int, int] = {}
+        expected = []
+        for first, second in zip(*(rows.tolist() for rows in near_pairs(looks, theirs)), strict=True):
+            taken[first] = taken.get(first, 0) + 1
+            if taken[first] <= at_most:
+                expected.append((first, second))
+        told = near_pairs(looks, theirs, at_most)
+        assert list(zip(*(rows.tolist() for rows in told), strict=True)) == expected
+
+
+def test_thousands_that_look_alike_have_no_millions_of_pairs():
+    looks = np.full(2_500, 7, np.uint64)
+    assert len(near_pairs(looks, at_most=5)[0]) == 5 * 2_500 - 15
+    assert len(near_pairs(looks, looks, at_most=1)[0]) == 2_500
+
+
 def test_equal_looks_are_told_once_a_copy():
     firsts, again = equal_pairs(np.array([7, 0, 9, 7, 7, 0], np.uint64))
     assert (firsts.tolist(), again.tolist()) == ([0, 0], [3, 4])

@@ -1,6 +1,7 @@
 """Pictures that two roles share under other bytes, and those that the source holds twice, in validate and in a run."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from PIL import Image, ImageOps
 from drawn_pools import draw_pool
 from homing.features.kept_looks import KeptLooks, kept_looks
 from homing.outputs.pool_warnings import overlap_warnings, twin_warnings
-from homing.pools.near_duplicates import looks_of_pool, twin_lines, twins
+from homing.pools.near_duplicates import CANDIDATES, copies_within, looks_of_pool, twin_lines, twins
 from homing.pools.problem import open_problem
+from homing.pools.reading import read_pool
 from homing.recipe.data import Data, PoolSpec
 
 MOST = 64_000_000
@@ -91,3 +93,30 @@ def test_looks_are_kept_by_the_digest_of_the_bytes_in_few_files(tmp_path):
     next(tmp_path.iterdir()).write_bytes(b"damaged")
     assert set(kept_looks(tmp_path, digests)) <= {0, *looks.tolist()}
     KeptLooks(tmp_path).keep()
+
+
+class CountingReads:
+    """A store that counts how often it is read."""
+
+    def __init__(self, store) -> None:
+        self._store, self.count = store, 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def read(self, row):
+        self.count += 1
+        return self._store.read(row)
+
+
+def test_many_savings_of_a_picture_are_linked_and_each_is_read_once(tmp_path):
+    draw_pool(tmp_path, {"cat": 2}, size=96)
+    picture = Image.open(tmp_path / "cat" / "000.png")
+    for number in range(CANDIDATES + 15):
+        picture.putpixel((0, 0), (number, number, number))
+        picture.save(tmp_path / "cat" / f"again-{number}.png")
+    pool = read_pool(PoolSpec(path=str(tmp_path)))
+    looks, counted = looks_of_pool(pool, MOST), CountingReads(pool.store)
+    links = copies_within(replace(pool, store=counted), looks, MOST)
+    assert len(links) == len(pool) - 2  # a tree of all but the other picture
+    assert counted.count <= len(pool)

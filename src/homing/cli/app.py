@@ -71,6 +71,9 @@ def _run() -> int:
     except OSError as error:  # a full disk, a folder without permission
         _complain("\n".join([f"homing: {_described(error)}", *getattr(error, "__notes__", ())]))
         return 1
+    except MemoryError as error:
+        _complain(f"homing: {error or 'there is not enough memory'}")
+        return 1
     except Exception as error:
         if not _is_usage_error(error):
             raise

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from homing.models.backbone import Preprocessing
 from homing.models.parts import classifiers_of
+from homing.models.structure import structure_digest
 from homing.pools import decoding
+from homing.pools.formats import ALLOWED_FORMATS
 
 DECODING_VERSION = getattr(decoding, "DECODING_VERSION", 1)
 """Of homing's own way from bytes to a canvas: raised whenever the same bytes come to other pixels."""
@@ -39,6 +41,7 @@ def feature_facts(
     """
     return canvas_facts(preprocessing, max_pixels=max_pixels) | {
         "backbone": backbone_digest(model),
+        "structure": structure_digest(model),
         "preprocessing": asdict(preprocessing),
         "precision": precision,
         "device": device,
@@ -55,6 +58,8 @@ def canvas_facts(preprocessing: Preprocessing, *, max_pixels: int) -> dict[str, 
         "interpolation": preprocessing.interpolation,
         "max_pixels": max_pixels,
         "pillow": version("pillow"),
+        "formats": ALLOWED_FORMATS,
+        "pillow-heif": version("pillow-heif") if "HEIF" in ALLOWED_FORMATS else None,
     }
 
 
@@ -65,7 +70,10 @@ def store_key(facts: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> s
 
 
 def backbone_digest(model: nn.Module) -> str:
-    """sha256 over the class, names and values of a model without its head, 64 hexadecimal digits."""
+    """sha256 over the class, names and values of a model without its head, 64 hexadecimal digits.
+
+    It says nothing of how these values are used: see `structure_digest`.
+    """
     head = {id(value) for part in classifiers_of(model) for value in part.state_dict(keep_vars=True).values()}
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, value in model.state_dict(keep_vars=True).items():

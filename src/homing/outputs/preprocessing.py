@@ -6,10 +6,10 @@ import ast
 import inspect
 from types import ModuleType
 
-from homing.pools import colour, decoding, formats, lost_pixels, pixels, prepared
+from homing.pools import colour, decoding, decoding_cost, formats, lost_pixels, pixels, prepared
 
 SCRIPT = "preprocess.py"
-_MODULES = (lost_pixels, formats, colour, pixels, decoding, prepared)
+_MODULES = (lost_pixels, formats, colour, pixels, decoding_cost, decoding, prepared)
 _HEAD = '''"""Pictures as this model was trained on them. Needs Pillow and numpy.
 
     from preprocess import prepare, read_description

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from homing.errors import DataError
 from homing.features.cache import backbone_digest
 from homing.models.backbone import Preprocessing, architecture_of, build_model
 from homing.models.parts import classifiers_of
+from homing.models.structure import structure_digest
 from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.scorer_file import read_scorer, write_scorer
 from homing.rates.learned.scorer import Scorer
@@ -66,6 +68,7 @@ def save_scorer(
         "image_size": image_size,
         "model_args": dict(model_args or {}),
         "backbone_digest": backbone_digest(saved.model),
+        "structure": _structure(saved.model),
         "preprocessing": asdict(saved.preprocessing),
         "precision": saved.precision,
         "classes": list(saved.classes),
@@ -99,7 +102,7 @@ def open_scorer(folder: Path) -> SavedScorer:
             model_args=about.get("model_args"),
         )
         model.load_state_dict(load_file(folder / "backbone.safetensors"), strict=False)
-        if backbone_digest(model) != about["backbone_digest"]:
+        if backbone_digest(model) != about["backbone_digest"] or _is_of_another_structure(model, about):
             raise DataError(f"{folder}: the backbone is not the one that was saved; run the recipe again")
         scorer = read_scorer(folder)
         classes, precision = tuple(map(str, about["classes"])), str(about["precision"])
@@ -113,6 +116,19 @@ def open_scorer(folder: Path) -> SavedScorer:
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: is damaged ({str(error).splitlines()[0]}); run the recipe again") from error
     return SavedScorer(model.eval(), preprocessing, classes, scorer, precision)
+
+
+def _structure(model: nn.Module) -> dict[str, str]:
+    """Its digest, and the releases for which it holds."""
+    return {"digest": structure_digest(model), "timm": version("timm"), "torch": version("torch")}
+
+
+def _is_of_another_structure(model: nn.Module, about: Mapping[str, Any]) -> bool:
+    """Whether a model computes otherwise than what was saved, as far as that was noted by the same libraries."""
+    if "structure" not in about:  # an earlier version noted none
+        return False
+    saved, ours = about["structure"], _structure(model)
+    return saved["digest"] != ours["digest"] and all(saved[name] == ours[name] for name in ("timm", "torch"))
 
 
 def _plain(value: Tensor) -> Tensor:

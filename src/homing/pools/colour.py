@@ -47,6 +47,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         moved = np.asarray(ImageCms.applyTransform(probe, transform), np.int16) - np.asarray(
             probe.convert("RGB"), np.int16
         )
+    except MemoryError:
+        raise
     except Exception:  # a profile is an ornament: a broken one leaves the numbers as they are
         return None
     return transform if mode == "CMYK" or np.abs(moved).max() > _SAME else None

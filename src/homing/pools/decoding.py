@@ -21,12 +21,13 @@ from PIL import Image, ImageCms, ImageFile
 
 from homing.errors import DataError
 from homing.pools.colour import to_srgb
+from homing.pools.decoding_cost import bytes_to_decode, too_many_steps
 from homing.pools.formats import ALLOWED_FORMATS, SUFFIXES, format_of, open_allowed
 from homing.pools.pixels import in_strips, mode_of_colours
 
 __all__ = ["ALLOWED_FORMATS", "DECODING_VERSION", "SUFFIXES", "decode", "format_of", "is_nearly_constant", "open_rgb"]
 
-DECODING_VERSION = 3
+DECODING_VERSION = 4
 """Raised whenever the pixels of a canvas may change: what was computed from earlier ones is not taken for the same."""
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow takes memory in blocks of 16 MB, which glibc keeps for the thread that freed them; larger ones it gives back
@@ -105,6 +106,7 @@ def decode(
 
     Raises:
         DataError: Not an image, truncated, empty or too large; says which.
+        MemoryError: This machine has too little for it now.
     """
     with _as_data_error():
         picture = _read(data, max_pixels, canvas)
@@ -129,7 +131,7 @@ def open_rgb(data: bytes, max_pixels: int, at_least: int | None = None) -> Image
         In mode RGB. A strip of more than 1 : 8 has lost its ends.
 
     Raises:
-        DataError: As of `decode`.
+        DataError, MemoryError: As of `decode`.
     """
     with _as_data_error():
         picture = _read(data, max_pixels, at_least)
@@ -148,49 +150,55 @@ def is_nearly_constant(canvas: npt.NDArray[np.uint8]) -> bool:
 
 @contextmanager
 def _as_data_error() -> Iterator[None]:
-    """Whatever goes wrong in a decoder becomes one sentence."""
+    """Whatever goes wrong in a decoder becomes one sentence; a lack of memory is not the picture's fault."""
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError("far more pixels than a picture has (a decompression bomb?)") from None
-    except MemoryError:
-        raise DataError("not a readable image: takes more memory than there is") from None
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         text = (str(error).splitlines() or [""])[0]
         raise DataError(f"not a readable image: {text or type(error).__name__}") from error
 
 
 def _read(data: bytes, max_pixels: int, at_least: int | None) -> _Picture:
-    image = open_allowed(data)
+    most = max(_BYTES_PER_PIXEL * max_pixels, 2**24)
+    with _told_from_a_lack_of_memory("a picture", most if data[:4] == b"RIFF" else 0):  # WebP takes all it needs here
+        image = open_allowed(data)
     width, height = image.size
     if width * height > max_pixels:
         raise DataError(f"{width} x {height} pixels, more than data.max_pixels ({max_pixels:,})")
-    need = _bytes_to_decode(image, at_least)
-    if need > max(_BYTES_PER_PIXEL * max_pixels, 2**24):
+    need = bytes_to_decode(image, data, at_least)
+    if need > most:
         raise DataError(
             f"{width} x {height} pixels of {image.format}, which takes {need / 1e6:,.0f} MB to decode; at"
             f" data.max_pixels: {max_pixels} it may take {_BYTES_PER_PIXEL * max_pixels / 1e6:,.0f}"
         )
-    if need < _BYTES_PER_PIXEL * _LARGE:
-        return _loaded(image, at_least)
-    del image
-    with _large:  # until the last copy of the picture is gone, too
-        return _loaded(open_allowed(data), at_least)
+    if why := too_many_steps(image, data):
+        raise DataError(f"{width} x {height} pixels of {image.format} {why}")
+    with _told_from_a_lack_of_memory(f"{width} x {height} pixels of {image.format}", need):
+        if need < _BYTES_PER_PIXEL * _LARGE:
+            return _loaded(image, at_least)
+        del image
+        with _large:  # until the last copy of the picture is gone, too
+            return _loaded(open_allowed(data), at_least)
 
 
-def _bytes_to_decode(image: Image.Image, at_least: int | None) -> int:
-    """What the decoder of a picture takes at most, bytes; held by tests/pools/test_decoding_memory.py."""
-    pixels, bands = image.width * image.height, len(image.getbands())
-    if image.format in ("JPEG", "MPO"):  # a progressive one is held as coefficients of 16 bits, at its full size
-        scale = min(8, min(image.size) // (2 * at_least)) if at_least else 1
-        return 2 * bands * pixels + 4 * pixels // max(1, scale // 2) ** 2
-    if image.format in ("WEBP", "AVIF", "HEIF"):  # two frames, the bytes of one, the image
-        return 16 * pixels
-    if image.format == "JPEG2000":  # numbers of 32 bits for each channel
-        return (4 * bands + 8) * pixels
-    return 8 * pixels
+@contextmanager
+def _told_from_a_lack_of_memory(what: str, need: int) -> Iterator[None]:
+    """Most decoders call it damage where they are given no memory: an error counts as such where there is enough."""
+    try:
+        yield
+    except Exception:
+        try:
+            np.empty(need, np.uint8)
+        except MemoryError:
+            raise MemoryError(
+                f"there is not enough memory to decode {what}, which takes up to {need / 1e6:,.0f} MB; give the process"
+                " more, or set data.max_pixels so low that such pictures are refused"
+            ) from None
+        raise
 
 
 def _loaded(image: Image.Image, at_least: int | None) -> _Picture:
@@ -222,6 +230,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise
     except Exception:
         return 1
 

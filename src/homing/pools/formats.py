@@ -10,8 +10,9 @@ import re
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import islice
 
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from homing.errors import DataError
 from homing.pools.lost_pixels import lost_pixels
@@ -36,7 +37,8 @@ _KNOWN: dict[str, tuple[str | None, tuple[str, ...]]] = {
 _MOST_PARTS = 10_000  # segments or chunks before the pixels: pictures have some twenty, a depth map some hundred
 _MOST_JUNK = 65_536  # bytes of a header that say nothing
 _MOST_EXIF = 1_048_576
-_PPM_NUMBER = re.compile(rb"(?:\s++|#[^\r\n]*+[\r\n])++\d++")
+_PPM_COMMENT = re.compile(rb"#[^\r\n]*+")
+_PPM_NUMBER = re.compile(rb"(?:\s++|#[^\r\n]*+[\r\n])++[^\s#]++")
 
 
 def _is_here(need: str | None) -> bool:
@@ -57,7 +59,7 @@ SUFFIXES = frozenset(suffix for name in ALLOWED_FORMATS for suffix in _KNOWN[nam
 """What their files end in: small letters, with the dot."""
 
 
-def open_allowed(data: bytes) -> Image.Image:
+def open_allowed(data: bytes) -> ImageFile.ImageFile:
     """Open an encoded picture of an allowed format; its pixels are not read yet.
 
     Raises:
@@ -90,7 +92,7 @@ def format_of(data: bytes) -> str:
     try:
         with open_allowed(data) as image:
             return str(image.format)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise DataError(f"not a readable image: {str(error) or type(error).__name__}") from error
@@ -154,10 +156,13 @@ def _odd_png(data: bytes) -> str:
 
 
 def _odd_ppm(data: bytes) -> str:
+    kind = data[1:2]
     at = 2
-    for _ in range(3):
+    for _ in range(2 if kind in b"14" else 3):
         found = _PPM_NUMBER.match(data, at, _MOST_JUNK)
         if found is None:
             return f"{_MOST_JUNK:,} bytes before its numbers end" if len(data) > _MOST_JUNK else ""
         at = found.end()
+    if kind in b"123" and sum(1 for _ in islice(_PPM_COMMENT.finditer(data), _MOST_PARTS + 1)) > _MOST_PARTS:
+        return f"more than {_MOST_PARTS:,} comments"
     return ""

@@ -284,6 +284,8 @@ class Images:
             except DataError as error:
                 self._note(batch, place, error)
                 continue
+            except MemoryError as error:
+                raise MemoryError(f"{self.names[int(batch.rows[place])]}: {error}") from error
             batch.canvases[place] = canvas
             batch.good[place] = True
             self._memory.put(int(batch.rows[place]), canvas)

@@ -21,6 +21,7 @@ _FAINTEST = 256.0  # of the strongest wave: it is a grey level high
 _ALIKE = 0.12  # mean difference of two savings of a picture, in units of its own spread
 _FEW_DETAILS, _ALIKE_OF_FEW = 0.22, 0.03  # share of the spread beyond the slowest waves; what then differs at most
 _PAIRS = 1 << 22  # compared at a time
+_FAR = 64  # bits
 _SLOWEST = np.cos(np.pi / (2 * _SIDE) * np.arange(8)[:, None] * (2 * np.arange(_SIDE) + 1)) * np.sqrt(2 / _SIDE)
 _SLOWEST[0] /= np.sqrt(2)
 _COSINES = np.cos(np.pi / (2 * _SIDE) * np.arange(1, 9)[:, None] * (2 * np.arange(_SIDE) + 1)).astype(np.float32)
@@ -40,12 +41,15 @@ def looks_of(canvases: npt.NDArray[np.uint8]) -> Looks:
     return found
 
 
-def near_pairs(ours: Looks, theirs: Looks | None = None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def near_pairs(
+    ours: Looks, theirs: Looks | None = None, at_most: int | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows of pictures that look nearly the same, the nearest pairs first; those of unknown looks have none.
 
     Args:
         ours: [N].
         theirs: [M]; None: pairs among ours, each once, the first row first.
+        at_most: Pairs of each row that comes first, the nearest ones; None: all, whose number may grow with N * M.
     """
     known, others = np.flatnonzero(ours), np.flatnonzero(ours if theirs is None else theirs)
     right = (ours if theirs is None else theirs)[others]
@@ -54,14 +58,22 @@ def near_pairs(ours: Looks, theirs: Looks | None = None) -> tuple[npt.NDArray[np
     for start in range(0, len(known), size):
         rows = known[start : start + size]
         apart = np.bitwise_count(ours[rows][:, None] ^ right)
+        if theirs is None:
+            apart[others <= rows[:, None]] = _FAR
+        if at_most is not None:
+            _thin(apart, at_most)
         first, second = np.nonzero(apart <= NEAR)
         found.append(np.stack([rows[first], others[second], apart[first, second]]))
     first, second, apart = np.concatenate(found, axis=1)
-    if theirs is None:
-        keep = first < second
-        first, second, apart = first[keep], second[keep], apart[keep]
     order = np.lexsort([second, first, apart])
     return first[order], second[order]
+
+
+def _thin(apart: npt.NDArray[np.uint8], at_most: int) -> None:
+    """Of each row of distances leave those that are near and lowest, of equal ones the first."""
+    crowded = np.flatnonzero((apart <= NEAR).sum(1) > at_most)
+    order = apart[crowded].astype(np.int64) * apart.shape[1] + np.arange(apart.shape[1])
+    apart[crowded[:, None], np.argpartition(order, at_most, axis=1)[:, at_most:]] = _FAR
 
 
 def equal_pairs(looks: Looks) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

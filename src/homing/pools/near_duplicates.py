@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from homing.errors import DataError
 from homing.pools.decoding import decode
@@ -24,7 +27,10 @@ PAIRS = (
 """Roles whose shared pictures are told."""
 CHECKED = 300
 """Pairs of a kind whose pixels are compared; the nearest come first."""
+CANDIDATES = 50
+"""Pictures behind a picture of the same pool that are compared with it, the nearest ones, where more look like it."""
 _BATCH = 256
+Canvas = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,9 @@ def twins(pools: Mapping[str, Pool], looks: Mapping[str, Looks], max_pixels: int
     found = []
     for first, second in PAIRS:
         if first in looks and second in looks:
-            ours, theirs = near_pairs(looks[first], looks[second])
-            row = (first, second, pools[first], pools[second])
-            found.append(_confirmed(*row, _each_once(zip(ours.tolist(), theirs.tolist(), strict=True)), seen))
+            ours, theirs = near_pairs(looks[first], looks[second], at_most=1)
+            pairs = list(zip(ours.tolist(), theirs.tolist(), strict=True))
+            found.append(_confirmed(first, second, pools[first], pools[second], pairs, seen))
     if "source" in looks:
         source, (firsts, again) = pools["source"], equal_pairs(looks["source"])
         found.append(
@@ -109,21 +115,16 @@ def twin_lines(pools: Mapping[str, Pool], looks: Looks, max_pixels: int, at_most
 
 
 def copies_within(pool: Pool, looks: Looks, max_pixels: int) -> list[tuple[int, int]]:
-    """Pairs of rows that hold the same picture, in the same bytes or saved anew: as many as link all copies."""
+    """Pairs of rows that hold the same picture, in the same bytes or saved anew: as many as link all copies.
+
+    Where more than `CANDIDATES` pictures look like one, the others are not compared with it.
+    """
     seen, group, links = _Small(max_pixels), np.arange(len(pool)), []
-    for first, second in zip(*(rows.tolist() for rows in near_pairs(looks)), strict=True):
+    for first, second in zip(*(rows.tolist() for rows in near_pairs(looks, at_most=CANDIDATES)), strict=True):
         if group[first] != group[second] and seen.same(pool, pool, first, second):
             group[group == group[second]] = group[first]
             links.append((first, second))
     return links
-
-
-def _each_once(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Of each picture of the first pool the nearest pair."""
-    nearest: dict[int, int] = {}
-    for ours, theirs in pairs:
-        nearest.setdefault(ours, theirs)
-    return list(nearest.items())
 
 
 def _confirmed(first: str, second: str, ours: Pool, theirs: Pool, pairs: list[tuple[int, int]], seen: _Small) -> Twins:
@@ -137,17 +138,38 @@ def _confirmed(first: str, second: str, ours: Pool, theirs: Pool, pairs: list[tu
 
 
 class _Small:
-    """Compares pictures by their bytes, then by their pixels at a small size."""
+    """Compares pictures by their bytes, then by their pixels at a small size: 3 kB of each, which is decoded once."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
+        self._digests: dict[tuple[int, int], bytes | None] = {}  # by pool and row; None where it cannot be had
+        self._canvases: dict[bytes, Canvas | None] = {}  # by digest; None where it cannot be decoded
 
     def same(self, ours: Pool, theirs: Pool, mine: int, other: int, *, counts_bytes: bool = True) -> bool:
         """Whether two rows hold the same picture. counts_bytes: also where their bytes are the same."""
-        try:
-            first, second = ours.read(mine), theirs.read(other)
-            if first == second:
-                return counts_bytes
-            return same_picture(*(decode(data, CANVAS, max_pixels=self._max_pixels) for data in (first, second)))
-        except (DataError, OSError):
+        digests = self._seen(ours, mine), self._seen(theirs, other)
+        if None in digests:
             return False
+        if digests[0] == digests[1]:
+            return counts_bytes
+        first, second = (self._canvases[digest] for digest in digests if digest is not None)
+        return first is not None and second is not None and same_picture(first, second)
+
+    def _seen(self, pool: Pool, row: int) -> bytes | None:
+        """Digest of a picture, whose canvas is there from now on."""
+        place = id(pool), row
+        if place not in self._digests:
+            self._digests[place] = self._look(pool, row)
+        return self._digests[place]
+
+    def _look(self, pool: Pool, row: int) -> bytes | None:
+        try:
+            data = pool.read(row)
+        except (DataError, OSError):
+            return None
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._canvases:
+            with suppress(DataError):
+                self._canvases[digest] = None
+                self._canvases[digest] = decode(data, CANVAS, max_pixels=self._max_pixels)
+        return digest
