@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from homing.errors import DataError
 from homing.pools.class_names import quoted
 from homing.pools.files import check_regular
+from homing.pools.quotes import check_quotes
 from homing.pools.remote_text import RemoteText
 from homing.pools.table_parts import Opened
 from homing.pools.texts import Texts
@@ -91,9 +92,11 @@ class CsvPart(_TextPart):
         self._raw = dict(zip(names, raw, strict=True))
         is_small = (path.stat().st_size if isinstance(path, Path) else len(path.data)) <= _WHOLE
         self._held = self._read(raw if is_small else raw[:1])
+        self.num_rows = int(self._held.num_rows)
+        with _telling(path):
+            check_quotes(path, self.separator, self.num_rows)
         if is_small and isinstance(path, RemoteText):
             path.let_go()
-        self.num_rows = int(self._held.num_rows)
 
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
         """A whole column."""
@@ -127,14 +130,15 @@ def _sniffed(path: Path | RemoteText) -> str:
     """What separates cells: that by which the first rows have the same, and the most, cells."""
     counts = {}
     for separator in "\t,;|" if path.suffix.lower() == ".tsv" else ",;\t|":
+        widths, is_sound = [], True
         with path.open(encoding="utf-8-sig", newline="") as file:
             try:
-                rows = [row for row in islice(csv.reader(file, delimiter=separator), _SNIFFED) if row]
+                for row in islice(csv.reader(file, delimiter=separator), _SNIFFED):
+                    widths += [len(row)] if row else []
             except csv.Error:  # a cell without end, as every other separator makes of some quotes
-                rows = []
-        widths = {len(row) for row in rows}
-        width = len(rows[0]) if rows else 0
-        counts[separator] = (len(widths) == 1 and width > 1, width)
+                is_sound = False
+        width = widths[0] if widths else 0
+        counts[separator] = (len(set(widths)) == 1 and width > 1, is_sound, width)
     return max(counts, key=counts.__getitem__)
 
 
