@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from homing.errors import DataError
+from homing.pools.pool import join
 from homing.pools.reading import read_pool
 from homing.recipe.data import PoolSpec
 from packed_pools import png, write_tar
@@ -118,3 +119,18 @@ def test_a_text_that_ends_in_another_separator_does_not_swallow_the_rest(tmp_pat
     lines = ['0.png,cat,"a, &quot;vintage&quot;;"', *(f"{number}.png,dog,{'y' * 200}" for number in range(1, 1500))]
     (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,about", *lines, ""]))
     assert pool_at(tmp_path, label_column="label").labels == ("cat",) + ("dog",) * 1499
+
+
+def folder_pool(root, name, *files):
+    for number, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(png(7, number))
+    return pool_at(root, name=name)
+
+
+def test_joined_pools_hold_no_id_twice(tmp_path):
+    web = folder_pool(tmp_path / "a", "web", "shop/cat/0.png", "shop/dog/0.png")
+    assert len(set(join([web, folder_pool(tmp_path / "b", "web/shop", "cat/1.png", "dog/1.png")]).ids)) == 4
+    shop = folder_pool(tmp_path / "c", "web/shop", "cat/0.png", "dog/1.png")
+    with pytest.raises(DataError, match=r"'web', 'web/shop' come twice to the id 'web/shop/cat/0\.png'.*set data"):
+        join([web, shop])
