@@ -24,7 +24,7 @@ from homing.pools.rows import StoreRows
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
 from homing.pools.table_parts import ArrowPart, ParquetPart, open_parts
-from homing.pools.table_texts import texts_of
+from homing.pools.table_texts import stated_classes, texts_of
 from homing.pools.text_parts import CSV, JSONL, SEPARATORS, CsvPart, JsonlPart
 from homing.pools.texts import Texts
 from homing.recipe.urls import is_url
@@ -70,8 +70,7 @@ class Table:
         Raises:
             DataError: It cannot be read as such.
         """
-        feature = self.features.get(name)
-        classes = _class_names(feature)
+        classes = stated_classes(self.features.get(name), f"{self.root}: column {name!r}")
         self._check_kinds(name)
         found = []
         for part in self.parts:
@@ -87,11 +86,15 @@ class Table:
 
     def _check_kinds(self, name: str) -> None:
         """Refuse a column that holds texts in one file and numbers in another: 0 and cat would be classes alike."""
-        kinds: dict[str, str] = {}
+        self._check_alike(name, _kind_of)
+
+    def _check_alike(self, name: str, told: Callable[[pa.DataType], object]) -> None:
+        """Refuse a column of which something told by its type differs between files; one of nulls alone goes along."""
+        kinds: dict[object, str] = {}
         for part in self.parts:
             kind = part.schema.field(name).type
             if not pa.types.is_null(kind):
-                kinds.setdefault(_kind_of(kind), f"{part.path.name} ({kind})")
+                kinds.setdefault(told(kind), f"{part.path.name} ({kind})")
         if len(kinds) > 1:
             first, second = list(kinds.values())[:2]
             raise DataError(
@@ -119,6 +122,7 @@ class Table:
         """
         name, folder = self.image_column(chosen), root or self.folder
         if holds_bytes(self.parts[0].schema.field(name).type):
+            self._check_alike(name, holds_bytes)
             return TableImages(self.parts, name, folder if isinstance(folder, Path) else None)
         if folder is None:
             raise DataError(f"{self.root}: {name!r} holds paths; set root to the folder where they begin")
@@ -139,17 +143,6 @@ class Table:
 
     def _image_columns(self) -> list[str]:
         return image_columns(self.parts[0].schema, self.features)
-
-
-def _class_names(feature: Any) -> list[str] | None:
-    """Names of the classes whose numbers a column holds, or lists of it, where datasets says that it does."""
-    if isinstance(feature, list) and len(feature) == 1:  # as it was written before version 4
-        return _class_names(feature[0])
-    if not isinstance(feature, dict):
-        return None
-    if feature.get("_type") in ("List", "LargeList", "Sequence"):
-        return _class_names(feature.get("feature"))
-    return feature.get("names") if feature.get("_type") == "ClassLabel" else None
 
 
 def is_table(root: Path) -> bool:
