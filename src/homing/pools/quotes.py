@@ -8,6 +8,7 @@ from pathlib import Path
 
 from homing.errors import DataError
 from homing.pools.remote_text import RemoteText
+from homing.pools.text_lines import lines_of
 
 _PIECE = 1 << 22  # characters that are counted at a time
 _REMEDY = "close it, or write a quote that is part of a text twice, in a cell in quotes"
@@ -27,7 +28,7 @@ def check_quotes(path: Path | RemoteText, separator: str, num_rows: int) -> None
     if _num_lines(path) <= num_rows + 1:
         return
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = _Remembered(file)
+        lines = _Remembered(lines_of(file, path))
         rows = csv.reader(lines, delimiter=separator)
         while True:
             lines.last.clear()

@@ -22,13 +22,14 @@ from homing.pools.files import check_regular
 from homing.pools.quotes import check_quotes
 from homing.pools.remote_text import RemoteText
 from homing.pools.table_parts import Opened
+from homing.pools.text_lines import LONGEST_LINE, lines_of
 from homing.pools.texts import Texts
 
 CSV, JSONL = (".csv", ".tsv"), (".jsonl", ".ndjson")
 SEPARATORS = {",": ",", ";": ";", "tab": "\t", "|": "|"}
 """What may separate cells: as a recipe says it, and as it stands in the file."""
 _BATCH = 50_000  # lines of JSON that are Python objects at a time
-_BLOCK = 1 << 24  # bytes of a CSV file read at a time; a row has to fit
+_BLOCK = LONGEST_LINE  # bytes of a CSV file read at a time; a row has to fit
 _WHOLE = 1 << 27  # bytes of a CSV file that is held; of a larger one a column is read when it is asked for
 _SNIFFED = 20  # rows that say what separates cells
 _ESCAPED = r"^'('*[=+\-@\t\r])"
@@ -82,7 +83,7 @@ class CsvPart(_TextPart):
         with _telling(path):
             self.separator = separator or _sniffed(path)
             with path.open(encoding="utf-8-sig", newline="") as file:
-                raw = next(csv.reader(file, delimiter=self.separator), [])
+                raw = next(csv.reader(lines_of(file, path), delimiter=self.separator), [])
                 self._is_bare = not file.read(1)  # a first line and no more, perhaps without its end
         if not raw:
             raise DataError(f"{path}: cannot be read as a table: it is empty; the first line names the columns")
@@ -133,7 +134,7 @@ def _sniffed(path: Path | RemoteText) -> str:
         widths, is_sound = [], True
         with path.open(encoding="utf-8-sig", newline="") as file:
             try:
-                for row in islice(csv.reader(file, delimiter=separator), _SNIFFED):
+                for row in islice(csv.reader(lines_of(file, path), delimiter=separator), _SNIFFED):
                     widths += [len(row)] if row else []
             except csv.Error:  # a cell without end, as every other separator makes of some quotes
                 is_sound = False
@@ -175,8 +176,8 @@ class JsonlPart(_TextPart):
 def _read_jsonl(path: Path | RemoteText, nested: dict[str, DataError]) -> dict[str, Texts]:
     parts: list[tuple[int, dict[str, pa.Array]]] = []
     with path.open(encoding="utf-8-sig") as file:
-        numbered = enumerate(file, start=1)
-        while lines := list(islice(numbered, _BATCH)):
+        numbered = enumerate(lines_of(file, path), start=1)
+        while lines := list(_batch(numbered)):
             rows = [_object(line, number, path, nested) for number, line in lines if not line.isspace()]
             names = dict.fromkeys(name for row in rows for name in row)
             cells = {name: pa.array([row.get(name, "") for row in rows], pa.large_string()) for name in names}
@@ -190,6 +191,16 @@ def _read_jsonl(path: Path | RemoteText, nested: dict[str, DataError]) -> dict[s
         )
         for name in names
     }
+
+
+def _batch(numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Some lines: not many, and not long ones together."""
+    length = 0
+    for number, line in islice(numbered, _BATCH):
+        yield number, line
+        length += len(line)
+        if length > _BLOCK:
+            return
 
 
 def _object(line: str, number: int, path: Path | RemoteText, nested: dict[str, DataError]) -> dict[str, str]:
