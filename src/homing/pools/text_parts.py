@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -14,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
 from homing.pools.files import check_regular
+from homing.pools.formulas import unguarded_texts
 from homing.pools.quotes import check_quotes
 from homing.pools.remote_text import RemoteText
 from homing.pools.table_parts import Opened
@@ -32,7 +31,7 @@ _BATCH = 50_000  # lines of JSON that are Python objects at a time
 _BLOCK = LONGEST_LINE  # bytes of a CSV file read at a time; a row has to fit
 _WHOLE = 1 << 27  # bytes of a CSV file that is held; of a larger one a column is read when it is asked for
 _SNIFFED = 20  # rows that say what separates cells
-_ESCAPED = r"^'('*[=+\-@\t\r])"
+_PATHS = "file_name"  # in such a one: paths get ./ in front, which stays
 _OURS = ("sample_id", "rate")  # and copy or copies: columns of a CSV that `homing corpus` wrote
 
 
@@ -88,7 +87,7 @@ class CsvPart(_TextPart):
         if not raw:
             raise DataError(f"{path}: cannot be read as a table: it is empty; the first line names the columns")
         self._is_ours = all(name in raw for name in _OURS) and ("copy" in raw or "copies" in raw)
-        names = [re.sub(_ESCAPED, r"\1", name) for name in raw] if self._is_ours else raw
+        names = unguarded_texts(pa.array(raw, pa.string())).to_pylist() if self._is_ours else raw
         super().__init__(path, names)
         self._raw = dict(zip(names, raw, strict=True))
         is_small = (path.stat().st_size if isinstance(path, Path) else len(path.data)) <= _WHOLE
@@ -107,7 +106,7 @@ class CsvPart(_TextPart):
         else:
             self.check()
             found = self._read([raw]).column(raw)
-        return _without_apostrophes(found) if self._is_ours else found
+        return unguarded_texts(found) if self._is_ours and name != _PATHS else found
 
     def _read(self, names: Sequence[str]) -> pa.Table:
         from pyarrow import csv as arrow_csv
@@ -141,13 +140,6 @@ def _sniffed(path: Path | RemoteText) -> str:
         width = widths[0] if widths else 0
         counts[separator] = (len(set(widths)) == 1 and width > 1, is_sound, width)
     return max(counts, key=counts.__getitem__)
-
-
-def _without_apostrophes(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """What `homing corpus` put in front of texts that a spreadsheet would take for a formula, taken away again."""
-    if not pc.any(pc.match_substring_regex(texts, _ESCAPED)).as_py():
-        return texts
-    return pc.replace_substring_regex(texts, _ESCAPED, r"\1")
 
 
 class JsonlPart(_TextPart):
