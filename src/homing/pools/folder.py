@@ -158,7 +158,9 @@ def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
                 " label_column to its name"
             )
     ids, used["id"] = numbered(files), image
-    if spec.id_column:
+    if spec.id_column == image:
+        ids = files
+    elif spec.id_column:
         ids, used["id"] = column(columns, spec.id_column, metadata, "id"), spec.id_column
     if spec.group_column:
         column(columns, spec.group_column, metadata, "group")

@@ -123,8 +123,19 @@ def _class_names(values: pa.Array, names: Sequence[str], where: str) -> Texts:
 
 def _as_python(values: pa.Array) -> Texts:
     """As Python writes them: 1.0, True, 2024-01-01 00:00:00."""
-    pieces = [values.slice(start, _PIECE).to_pylist() for start in range(0, len(values), _PIECE)]
-    return Texts.concat([Texts([_text(value) for value in piece]) for piece in pieces])
+    piece = _with_nanoseconds if values.type == pa.time64("ns") else _piece
+    return Texts.concat([piece(values.slice(start, _PIECE)) for start in range(0, len(values), _PIECE)])
+
+
+def _piece(values: pa.Array) -> Texts:
+    return Texts([_text(value) for value in values.to_pylist()])
+
+
+def _with_nanoseconds(values: pa.Array) -> Texts:
+    """Times of a day; nanoseconds, which Python's have not, as Arrow writes them."""
+    whole = values.cast(pa.time64("us"), safe=False)
+    is_whole = pc.equal(whole.cast(values.type), values)
+    return Texts(pc.if_else(is_whole, _piece(whole).plain(), values.cast(pa.large_string())))
 
 
 def _text(value: Any) -> str:
