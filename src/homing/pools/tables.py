@@ -15,6 +15,7 @@ from homing.pools.class_names import quoted
 from homing.pools.files import FolderImages, read_regular
 from homing.pools.image_columns import holds_bytes, image_column_of, image_columns
 from homing.pools.inside import paths_inside
+from homing.pools.json_lines import JSONL, JsonlPart
 from homing.pools.layouts import is_of_split, split_in
 from homing.pools.object_store import list_objects
 from homing.pools.part import Part
@@ -25,7 +26,7 @@ from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
 from homing.pools.table_parts import ArrowPart, ParquetPart, open_parts
 from homing.pools.table_texts import stated_classes, texts_of
-from homing.pools.text_parts import CSV, JSONL, SEPARATORS, CsvPart, JsonlPart
+from homing.pools.text_parts import CSV, SEPARATORS, CsvPart
 from homing.pools.texts import Texts
 from homing.recipe.urls import is_url
 
