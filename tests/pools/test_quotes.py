@@ -48,3 +48,19 @@ def test_sound_texts_of_several_lines_and_quotes_that_swallow_nothing_are_read(t
     path = table(*(f"{number}.png,cat,{note}" for number, note in enumerate(notes)), "", end=end)
     pool = read_pool(PoolSpec(path=str(path)))
     assert pool.columns["note"] == ['two\nlines, and a "quote"', '5" wide', "a b", "long" * 50_000]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "metadata.csv"])
+def test_two_quotes_that_may_have_swallowed_rows_are_doubted(table, tmp_path, name):
+    path = table('0.png,cat,"5 inch', "1.png,cat,x", '2.png,cat,6 inch"', ROWS[3])
+    path = path.rename(tmp_path / name).parent if name == "metadata.csv" else path
+    pool = read_pool(PoolSpec(path=str(path), image_column="path"))
+    assert list(pool.ids) == ["0.png", "3.png"]
+    (warning, *_) = pool.read_as[0].warnings
+    assert "1 row is of several lines that each could be one (first: line 2)" in warning
+
+
+@pytest.mark.parametrize("note", ['"first\nsecond, with a comma"', '"one, two\nthree, four, five"', '"\n"'])
+def test_ordinary_texts_of_several_lines_are_not_doubted(table, note):
+    path = table(f"0.png,cat,{note}", *ROWS[1:])
+    assert read_pool(PoolSpec(path=str(path))).read_as[0].warnings == ()

@@ -134,7 +134,9 @@ def check_classes(listing: Listing, root: Path | str) -> None:
 
 
 def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
-    table, warnings = _without_leftovers(read_metadata(metadata, spec.separator), metadata, spec)
+    columns_read, doubts = read_metadata(metadata, spec.separator)
+    table, left_out = _without_leftovers(columns_read, metadata, spec)
+    warnings = [*doubts, *left_out]
     selection, image = "", spec.image_column or "file_name"
     if spec.where:
         rows = chosen_rows(table, spec.where, metadata)

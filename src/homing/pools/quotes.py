@@ -11,10 +11,11 @@ from homing.pools.remote_text import RemoteText
 from homing.pools.text_lines import lines_of
 
 _PIECE = 1 << 22  # characters that are counted at a time
+_WIDTH = 3  # cells of a row: in a text, too, a line may well have one comma
 _REMEDY = "close it, or write a quote that is part of a text twice, in a cell in quotes"
 
 
-def check_quotes(path: Path | RemoteText, separator: str, num_rows: int) -> None:
+def check_quotes(path: Path | RemoteText, separator: str, num_rows: int) -> str | None:
     """Whether every row of several lines is a sound one: a stray quote makes one out of all rows up to the next quote.
 
     Args:
@@ -22,11 +23,30 @@ def check_quotes(path: Path | RemoteText, separator: str, num_rows: int) -> None
         separator: Between its cells.
         num_rows: As many were read, the first line not counted.
 
+    Returns:
+        A sentence where a sound row may be several that two stray quotes made one, else None.
+
     Raises:
         DataError: A quote is closed nowhere, or in the midst of a cell.
     """
     if _num_lines(path) <= num_rows + 1:
-        return
+        return None
+    doubtful = []
+    for first, lines in _long_rows(path, separator):
+        width = _check_row(path, separator, lines, first)
+        if width >= _WIDTH and all(line.count(separator) == width - 1 for line in lines):
+            doubtful.append(first)
+    if not doubtful:
+        return None
+    rows = "1 row is" if len(doubtful) == 1 else f"{len(doubtful):,} rows are"
+    return (
+        f"{rows} of several lines that each could be one (first: line {doubtful[0]}); where a quote there is a part of"
+        " the text, write it twice, in a cell in quotes"
+    )
+
+
+def _long_rows(path: Path | RemoteText, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of several lines: the number of the first, from 1, and all of them."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = _Remembered(lines_of(file, path))
         rows = csv.reader(lines, delimiter=separator)
@@ -39,7 +59,7 @@ def check_quotes(path: Path | RemoteText, separator: str, num_rows: int) -> None
             except csv.Error:  # a long cell: of one line it is no matter of quotes
                 pass
             if len(lines.last) > 1:
-                _check_row(path, separator, lines.last, rows.line_num - len(lines.last) + 1)
+                yield rows.line_num - len(lines.last) + 1, lines.last
 
 
 class _Remembered:
@@ -54,10 +74,11 @@ class _Remembered:
             yield line
 
 
-def _check_row(path: Path | RemoteText, separator: str, lines: list[str], first: int) -> None:
+def _check_row(path: Path | RemoteText, separator: str, lines: list[str], first: int) -> int:
+    """How many cells a row has."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
-        next(reader)
+        return len(next(reader))
     except csv.Error as error:
         last = first + reader.line_num - 1
         if "expected after" in str(error):

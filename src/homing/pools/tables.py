@@ -224,6 +224,7 @@ def open_files(
         )
     if suffix in CSV:
         parts = [CsvPart(file, SEPARATORS[separator] if separator else None) for file in files]
+        warnings += tuple(part.doubt for part in parts if part.doubt is not None)
         between = next(word for word, sign in SEPARATORS.items() if sign == parts[0].separator)
         return table_of(root, f"{suffix[1:]}{place and place + ','} separated by {between}", parts, {}, warnings)
     local = [file for file in files if isinstance(file, Path)]

@@ -93,7 +93,7 @@ class CsvPart(TextPart):
         self._held = self._read(raw if is_small else raw[:1])
         self.num_rows = int(self._held.num_rows)
         with telling(path):
-            check_quotes(path, self.separator, self.num_rows)
+            self.doubt = check_quotes(path, self.separator, self.num_rows)
         if is_small and isinstance(path, RemoteText):
             path.let_go()
 
