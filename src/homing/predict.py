@@ -103,7 +103,8 @@ def predict(
     write = _csv_rows if form == "csv" else _json_rows
     table = PredictionTable(file, saved.classes, are_sets=saved.is_multi_label) if form == "parquet" else None
     if form == "csv":
-        file.write(_csv_line(["image", "predicted", "probability", "error", *(f"p({name})" for name in saved.classes)]))
+        classes = (safe_cell(f"p({name})") for name in saved.classes)
+        file.write(_csv_line(["image", "predicted", "probability", "error", *classes]))
     with closing(table) if table else nullcontext(), embeddings_to(embeddings, names, width) as what_is_seen:
         rows, sees = np.arange(len(names)), what_is_seen is not None
         for answer in _answers(habits, saved, store, rows, names, progress, batch_size, sees=sees):

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from homing.errors import DataError
+from homing.pools.pool import join
 from homing.pools.reading import read_pool
 from homing.recipe.data import PoolSpec
 from packed_pools import png, write_tar
@@ -118,3 +119,57 @@ def test_a_text_that_ends_in_another_separator_does_not_swallow_the_rest(tmp_pat
     lines = ['0.png,cat,"a, &quot;vintage&quot;;"', *(f"{number}.png,dog,{'y' * 200}" for number in range(1, 1500))]
     (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,about", *lines, ""]))
     assert pool_at(tmp_path, label_column="label").labels == ("cat",) + ("dog",) * 1499
+
+
+def folder_pool(root, name, *files):
+    for number, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(png(7, number))
+    return pool_at(root, name=name)
+
+
+def test_joined_pools_hold_no_id_twice(tmp_path):
+    web = folder_pool(tmp_path / "a", "web", "shop/cat/0.png", "shop/dog/0.png")
+    assert len(set(join([web, folder_pool(tmp_path / "b", "web/shop", "cat/1.png", "dog/1.png")]).ids)) == 4
+    shop = folder_pool(tmp_path / "c", "web/shop", "cat/0.png", "dog/1.png")
+    with pytest.raises(DataError, match=r"'web', 'web/shop' come twice to the id 'web/shop/cat/0\.png'.*set data"):
+        join([web, shop])
+
+
+@pytest.mark.parametrize("field", ["label", "id"])
+def test_a_json_that_says_a_field_twice_is_told_where_it_is_asked_for(tmp_path, monkeypatch, field):
+    monkeypatch.setenv("HOMING_CACHE", str(tmp_path / "cache"))
+    twice = f'{{"{field}": "a", "x": {{"{field}": "b"}}, "note": "c", "note": "d", "{field}": "e"}}'.encode()
+    shard = write_tar(tmp_path / "a.tar", {"0.png": png(7, 0), "0.cls": b"cat", "0.json": twice})
+    assert pool_at(shard).labels == ("cat",)
+    with pytest.raises(DataError, match=rf"a\.tar: 0\.json says '{field}' twice; write it again"):
+        pool_at(shard, **{f"{field}_column": field})
+
+
+def test_objects_and_empty_lists_in_a_json_are_what_they_were(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOMING_CACHE", str(tmp_path / "cache"))
+    values = {"object": {}, "full": {"a": "b"}, "list": [], "labels": ["a", "b"], "number": 1.50, "none": None}
+    members = {f"{n}.json": json.dumps({"x": value}).encode() for n, value in enumerate([*values.values(), "text"])}
+    pictures = {f"{n}.png": png(7, n) for n in range(7)} | {f"{n}.cls": b"cat" for n in range(7)}
+    pool = pool_at(write_tar(tmp_path / "a.tar", members | pictures))
+    assert pool.columns["x"] == ["", "", "[]", '["a", "b"]', "1.5", "", "text"]
+
+
+def test_labels_that_differ_by_nanoseconds_stay_apart(tmp_path):
+    times = pa.array([1, 2, 3_000, 1_000_000_000], pa.time64("ns"))
+    pq.write_table(pa.table({"image": images_of(4), "label": times}), tmp_path / "a.parquet")
+    assert pool_at(tmp_path / "a.parquet").labels == [
+        "00:00:00.000000001", "00:00:00.000000002", "00:00:00.000003", "00:00:01"
+    ]  # fmt: skip
+
+
+def test_the_column_of_the_paths_may_be_that_of_the_ids(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(png(7, number))
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,a\n1.png,b\n")
+    pool, named = pool_at(tmp_path), pool_at(tmp_path, id_column="file_name")
+    assert named.ids == pool.ids == ["0.png", "1.png"]
+    assert named.read_as == pool.read_as
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,a\n0.png,b\n")
+    with pytest.raises(DataError, match=r"id '0\.png' occurs more than once in column file_name"):
+        pool_at(tmp_path, id_column="file_name")

@@ -255,3 +255,18 @@ def test_bytes_of_arrows_null_type_are_no_bytes(photos, tmp_path):
 
 def test_pictures_as_text_make_no_long_message(folder):
     assert len(refusal(write_rows(folder / "a.csv", rows_of(["x" * 100_000])))) < 600
+
+
+def test_columns_that_some_lines_of_a_jsonl_have_are_empty_in_the_others(folder, monkeypatch):
+    from homing.pools import json_lines
+
+    monkeypatch.setattr(json_lines, "_BATCH", 2)
+    more = [{"a": "1", "b": "2"}, {"b": None}, {"c": 3}, {"b": "", "a": "4"}]
+    lines = [json.dumps({"path": file, "label": "x", **one}) for file, one in zip(FILES, more, strict=True)]
+    (folder / "t.jsonl").write_text("\n\n".join(lines))
+    columns = pool_at(folder / "t.jsonl").columns
+    assert {name: list(columns[name]) for name in "abc"} == {
+        "a": ["1", "", "", "4"],
+        "b": ["2", "", "", ""],
+        "c": ["", "", "3", ""],
+    }

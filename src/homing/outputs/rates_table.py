@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 from homing.errors import RecipeError
 from homing.outputs.artefact import open_whole
 from homing.outputs.ownership import check_no_part_of_a_run
+from homing.outputs.safe_names import safe_cell
+from homing.pools.formulas import guarded_texts
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -26,15 +28,15 @@ class CsvTable:
         import pyarrow as pa
         import pyarrow.csv
 
-        plain = [(field.name, _plain(field.type)) for field in schema]
-        self.schema = pa.schema(plain)
+        self._kinds = {field.name: _plain(field.type) for field in schema}
+        self.schema = pa.schema([(safe_cell(name), kind) for name, kind in self._kinds.items()])
         self._file = pyarrow.csv.CSVWriter(file, self.schema)
 
     def write_table(self, table: Any, row_group_size: int | None = None) -> None:
         """Some more rows."""
         import pyarrow as pa
 
-        columns = [_safe(table.column(field.name).cast(field.type)) for field in self.schema]
+        columns = [_safe(table.column(name).cast(kind)) for name, kind in self._kinds.items()]
         self._file.write_table(pa.table(columns, schema=self.schema))
 
     def close(self) -> None:
@@ -95,7 +97,7 @@ def _safe(column: Any) -> Any:
     import pyarrow.compute as pc
 
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return pc.replace_substring_regex(column, pattern=r"^('*[=+\-@\t\r])", replacement=r"'\1")
+        return guarded_texts(column)
     if pa.types.is_floating(column.type):
         return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column

@@ -6,7 +6,8 @@ import hashlib
 import re
 from pathlib import PurePosixPath
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from homing.pools.formulas import begins_formula, guarded
+
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 _LONGEST = 80  # characters: well below 255 bytes also where each takes three
 
@@ -27,12 +28,12 @@ def safe_cell(text: str) -> str:
 
     One more where there are some already, so that it can be taken away again: pools read such a table as it was meant.
     """
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+    return guarded(text)
 
 
 def safe_path_cell(path: str) -> str:
     """The same for a path, which stays the path that it is: `./` in front."""
-    return f"./{path}" if path.lstrip("'").startswith(_FORMULA) else path
+    return f"./{path}" if begins_formula(path) else path
 
 
 def file_stem(sample_id: str) -> str:

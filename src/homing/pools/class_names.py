@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 _SHOWN = 24  # code points of a name in a message
 _LISTED = 12  # names in a message
-_LONGEST = 60  # characters of one of them
-_SHORTEST = 5  # letters of a name of which one may be a slip
+_LONGEST = 60  # characters of one of them, and of a name of which a letter may be a slip
+_SHORTEST = 5  # letters of such a name
+_MOST_LETTERS = 500_000  # of all such names: 20,000 of usual length
 _SEPARATORS = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _MISSING = frozenset({"nan", "nat", "null", "none", "na", "n/a", "#n/a", "<na>", "-1", "-1.0", "?", "undefined"})
@@ -47,10 +48,12 @@ def spelled_alike(names: Iterable[str], others: Iterable[str]) -> list[tuple[str
 def near_misses(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
     """Each name that is nearly one of some others, with that one: a plural, or a letter less, more, other or moved."""
     by_slip: dict[str, str] = {}
-    for other in others:
-        for slip in _slips(other):
+    for other, slips in _with_slips(others):
+        for slip in slips:
             by_slip.setdefault(slip, other)
-    found = ((name, next((by_slip[slip] for slip in _slips(name) if slip in by_slip), None)) for name in names)
+    found = (
+        (name, next((by_slip[slip] for slip in slips if slip in by_slip), None)) for name, slips in _with_slips(names)
+    )
     return [(name, other) for name, other in found if other is not None]
 
 
@@ -83,13 +86,17 @@ def _key(name: str) -> str:
     return repr(number) if math.isfinite(number) else _SEPARATORS.sub("", folded) or folded
 
 
-def _slips(name: str) -> list[str]:
-    """What a name and its near misses have in common, the likeliest first: itself, its singular, one letter left out.
+def _with_slips(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each name with what it and its near misses have in common, the likeliest first.
 
-    Digits are no slips: class 1 is not class 2.
+    That is itself, its singular, and it with one letter left out. Digits are no slips: class 1 is not class 2. Letters
+    are left out as long as names are of usual length and number, for the work grows with the square of the length.
     """
-    key = _key(name)
-    found = [key, key.removesuffix("es"), key.removesuffix("s")]
-    if len(key) >= _SHORTEST:
-        found += [key[:place] + key[place + 1 :] for place in range(len(key)) if not key[place].isdigit()]
-    return found
+    letters = 0
+    for name in names:
+        key = _key(name)
+        found = [key, key.removesuffix("es"), key.removesuffix("s")]
+        if _SHORTEST <= len(key) <= _LONGEST and letters < _MOST_LETTERS:
+            letters += len(key)
+            found += [key[:place] + key[place + 1 :] for place in range(len(key)) if not key[place].isdigit()]
+        yield name, found

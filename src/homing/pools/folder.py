@@ -134,7 +134,9 @@ def check_classes(listing: Listing, root: Path | str) -> None:
 
 
 def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
-    table, warnings = _without_leftovers(read_metadata(metadata, spec.separator), metadata, spec)
+    columns_read, doubts = read_metadata(metadata, spec.separator)
+    table, left_out = _without_leftovers(columns_read, metadata, spec)
+    warnings = [*doubts, *left_out]
     selection, image = "", spec.image_column or "file_name"
     if spec.where:
         rows = chosen_rows(table, spec.where, metadata)
@@ -158,7 +160,9 @@ def _by_metadata(name: str, root: Path, metadata: Path, spec: PoolSpec) -> Pool:
                 " label_column to its name"
             )
     ids, used["id"] = numbered(files), image
-    if spec.id_column:
+    if spec.id_column == image:
+        ids = files
+    elif spec.id_column:
         ids, used["id"] = column(columns, spec.id_column, metadata, "id"), spec.id_column
     if spec.group_column:
         column(columns, spec.group_column, metadata, "group")

@@ -158,7 +158,8 @@ def strata(pool: Pool) -> tuple[npt.NDArray[np.int32], list[str]]:
     counts = class_counts(pool)
     rarest = [min(json.loads(text), key=lambda name: (counts[name], name), default="") for text in texts]
     names = sorted(set(rarest))
-    return np.array([names.index(name) for name in rarest], np.int32)[codes], names
+    place = {name: number for number, name in enumerate(names)}
+    return np.array([place[name] for name in rarest], np.int32)[codes], names
 
 
 def holds_sets(pool: Pool) -> bool:

@@ -25,8 +25,8 @@ def metadata_of(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_metadata(path: Path, separator: str | None = None) -> Columns:
-    """All columns of a metadata file, read when they are asked for.
+def read_metadata(path: Path, separator: str | None = None) -> tuple[Columns, tuple[str, ...]]:
+    """All columns of a metadata file, read when they are asked for, and what may have been meant otherwise.
 
     Args:
         path: The file.
@@ -35,7 +35,8 @@ def read_metadata(path: Path, separator: str | None = None) -> Columns:
     Raises:
         DataError: It cannot be read, or a column occurs twice.
     """
-    return columns_of(open_files([path], path, separator=separator, what="a table"))
+    table = open_files([path], path, separator=separator, what="a table")
+    return columns_of(table), tuple(f"{path.name}: {text}" for text in table.warnings)
 
 
 def columns_of(table: Table) -> Columns:

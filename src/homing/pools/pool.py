@@ -250,17 +250,20 @@ def join(pools: Sequence[Pool]) -> Pool:
     """One pool out of several; with more than one, ids get the pool's name in front so that they stay unique.
 
     Raises:
-        DataError: Two pools have the same name.
+        DataError: Two pools have the same name, or names by which two samples get the same id.
     """
     if len(pools) == 1:
         return pools[0]
     names = [pool.name for pool in pools]
     if len(set(names)) < len(names):
         raise DataError(f"source pools need different names, found {', '.join(names)}; set data.source.0.name")
+    ids = Texts.concat([pool.ids.with_prefix(f"{pool.name}/") for pool in pools])
+    if any(name.startswith(f"{other}/") for name in names for other in names):
+        _check_unique(ids, names)
     starts = np.cumsum([0, *(len(pool.store) for pool in pools)])
     return Pool(
         name="+".join(names),
-        ids=Texts.concat([pool.ids.with_prefix(f"{pool.name}/") for pool in pools]),
+        ids=ids,
         labels=Texts.concat([pool.labels for pool in pools]),
         store=JoinedImages([pool.store for pool in pools]),
         sources=Texts.concat([Texts.constant(pool.name, len(pool)) for pool in pools]),
@@ -268,3 +271,11 @@ def join(pools: Sequence[Pool]) -> Pool:
         rows=np.concatenate([pool.rows + start for pool, start in zip(pools, starts, strict=False)]),
         read_as=tuple(read_as for pool in pools for read_as in pool.read_as),
     )
+
+
+def _check_unique(ids: Texts, names: Sequence[str]) -> None:
+    if (double := ids.first_double()) is not None:
+        raise DataError(
+            f"the source pools {quoted(names)} come twice to the id {ids[double]!r} (name/id); set data.source.0.name"
+            " so that no name begins with another one and a /"
+        )

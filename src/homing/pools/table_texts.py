@@ -52,6 +52,34 @@ def texts_of(values: pa.ChunkedArray, class_names: Sequence[str] | None, where: 
     return Texts.concat([_as_python(chunk) for chunk in values.chunks])
 
 
+def stated_classes(feature: Any, where: str) -> list[str] | None:
+    """Names of the classes whose numbers a column holds, or lists of it, where datasets says that it does.
+
+    Args:
+        feature: What it says of the column.
+        where: What to call the column in messages.
+
+    Raises:
+        DataError: The names are no list of texts.
+    """
+    while True:
+        if isinstance(feature, list) and len(feature) == 1:  # as it was written before version 4
+            feature = feature[0]
+        elif isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence"):
+            feature = feature.get("feature")
+        else:
+            break
+    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel" or feature.get("names") is None:
+        return None
+    names = feature["names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"{where} holds numbers of classes whose names are {str(names)[:40]!r}, as datasets noted them; a list of"
+            " texts is wanted: write the table again"
+        )
+    return names
+
+
 def is_list_of_labels(kind: pa.DataType) -> bool:
     """Whether values are lists of texts or of whole numbers."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
@@ -95,8 +123,19 @@ def _class_names(values: pa.Array, names: Sequence[str], where: str) -> Texts:
 
 def _as_python(values: pa.Array) -> Texts:
     """As Python writes them: 1.0, True, 2024-01-01 00:00:00."""
-    pieces = [values.slice(start, _PIECE).to_pylist() for start in range(0, len(values), _PIECE)]
-    return Texts.concat([Texts([_text(value) for value in piece]) for piece in pieces])
+    piece = _with_nanoseconds if values.type == pa.time64("ns") else _piece
+    return Texts.concat([piece(values.slice(start, _PIECE)) for start in range(0, len(values), _PIECE)])
+
+
+def _piece(values: pa.Array) -> Texts:
+    return Texts([_text(value) for value in values.to_pylist()])
+
+
+def _with_nanoseconds(values: pa.Array) -> Texts:
+    """Times of a day; nanoseconds, which Python's have not, as Arrow writes them."""
+    whole = values.cast(pa.time64("us"), safe=False)
+    is_whole = pc.equal(whole.cast(values.type), values)
+    return Texts(pc.if_else(is_whole, _piece(whole).plain(), values.cast(pa.large_string())))
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from homing.pools.class_names import quoted
 from homing.pools.files import FolderImages, read_regular
 from homing.pools.image_columns import holds_bytes, image_column_of, image_columns
 from homing.pools.inside import paths_inside
+from homing.pools.json_lines import JSONL, JsonlPart
 from homing.pools.layouts import is_of_split, split_in
 from homing.pools.object_store import list_objects
 from homing.pools.part import Part
@@ -24,8 +25,8 @@ from homing.pools.rows import StoreRows
 from homing.pools.suffixes import is_junk
 from homing.pools.table_images import TableImages
 from homing.pools.table_parts import ArrowPart, ParquetPart, open_parts
-from homing.pools.table_texts import texts_of
-from homing.pools.text_parts import CSV, JSONL, SEPARATORS, CsvPart, JsonlPart
+from homing.pools.table_texts import stated_classes, texts_of
+from homing.pools.text_parts import CSV, SEPARATORS, CsvPart
 from homing.pools.texts import Texts
 from homing.recipe.urls import is_url
 
@@ -70,8 +71,7 @@ class Table:
         Raises:
             DataError: It cannot be read as such.
         """
-        feature = self.features.get(name)
-        classes = _class_names(feature)
+        classes = stated_classes(self.features.get(name), f"{self.root}: column {name!r}")
         self._check_kinds(name)
         found = []
         for part in self.parts:
@@ -87,11 +87,15 @@ class Table:
 
     def _check_kinds(self, name: str) -> None:
         """Refuse a column that holds texts in one file and numbers in another: 0 and cat would be classes alike."""
-        kinds: dict[str, str] = {}
+        self._check_alike(name, _kind_of)
+
+    def _check_alike(self, name: str, told: Callable[[pa.DataType], object]) -> None:
+        """Refuse a column of which something told by its type differs between files; one of nulls alone goes along."""
+        kinds: dict[object, str] = {}
         for part in self.parts:
             kind = part.schema.field(name).type
             if not pa.types.is_null(kind):
-                kinds.setdefault(_kind_of(kind), f"{part.path.name} ({kind})")
+                kinds.setdefault(told(kind), f"{part.path.name} ({kind})")
         if len(kinds) > 1:
             first, second = list(kinds.values())[:2]
             raise DataError(
@@ -119,6 +123,7 @@ class Table:
         """
         name, folder = self.image_column(chosen), root or self.folder
         if holds_bytes(self.parts[0].schema.field(name).type):
+            self._check_alike(name, holds_bytes)
             return TableImages(self.parts, name, folder if isinstance(folder, Path) else None)
         if folder is None:
             raise DataError(f"{self.root}: {name!r} holds paths; set root to the folder where they begin")
@@ -139,17 +144,6 @@ class Table:
 
     def _image_columns(self) -> list[str]:
         return image_columns(self.parts[0].schema, self.features)
-
-
-def _class_names(feature: Any) -> list[str] | None:
-    """Names of the classes whose numbers a column holds, or lists of it, where datasets says that it does."""
-    if isinstance(feature, list) and len(feature) == 1:  # as it was written before version 4
-        return _class_names(feature[0])
-    if not isinstance(feature, dict):
-        return None
-    if feature.get("_type") in ("List", "LargeList", "Sequence"):
-        return _class_names(feature.get("feature"))
-    return feature.get("names") if feature.get("_type") == "ClassLabel" else None
 
 
 def is_table(root: Path) -> bool:
@@ -230,6 +224,7 @@ def open_files(
         )
     if suffix in CSV:
         parts = [CsvPart(file, SEPARATORS[separator] if separator else None) for file in files]
+        warnings += tuple(part.doubt for part in parts if part.doubt is not None)
         between = next(word for word, sign in SEPARATORS.items() if sign == parts[0].separator)
         return table_of(root, f"{suffix[1:]}{place and place + ','} separated by {between}", parts, {}, warnings)
     local = [file for file in files if isinstance(file, Path)]

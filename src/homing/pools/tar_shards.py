@@ -167,13 +167,27 @@ def _values(part: _Samples, field: str) -> Texts:
     found = []
     for row, text in enumerate(_held(part, "json")):
         try:
-            value = json.loads(text, parse_int=str, parse_float=str) if text else {}
-            found.append(_cell(value.get(field)))
+            pairs = json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_Pairs) if text else _Pairs()
+            values = pairs.of(field)
+            found.append(_cell(values[0]) if values else "")
             found[-1].encode()  # half a character is none: a ValueError
         except (ValueError, RecursionError, AttributeError):
-            key = part.keys[row].as_py()
-            raise DataError(f"{part.index.file.where}: {key}.json is no JSON object of texts; write it again") from None
+            raise DataError(f"{_json_of(part, row)} is no JSON object of texts; write it again") from None
+        if len(values) > 1:
+            raise DataError(f"{_json_of(part, row)} says {field!r} twice; write it again")
     return Texts(found)
+
+
+def _json_of(part: _Samples, row: int) -> str:
+    return f"{part.index.file.where}: {part.keys[row].as_py()}.json"
+
+
+class _Pairs(tuple[tuple[str, Any], ...]):
+    """An object of a JSON text, with doubled keys as they are."""
+
+    def of(self, key: str) -> list[Any]:
+        """The values of a key."""
+        return [value for name, value in self if name == key]
 
 
 def _cell(value: Any) -> str:

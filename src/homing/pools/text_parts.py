@@ -1,40 +1,38 @@
-"""Tables of text, `.csv`, `.tsv` and `.jsonl`, as parts of a table: columns of texts, as they were written."""
+"""Tables of text, `.csv` and `.tsv`, as parts of a table: columns of texts, as they were written."""
 
 from __future__ import annotations
 
 import csv
-import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
 from homing.pools.files import check_regular
+from homing.pools.formulas import unguarded_texts
+from homing.pools.quotes import check_quotes
 from homing.pools.remote_text import RemoteText
 from homing.pools.table_parts import Opened
-from homing.pools.texts import Texts
+from homing.pools.text_lines import LONGEST_LINE, lines_of
 
-CSV, JSONL = (".csv", ".tsv"), (".jsonl", ".ndjson")
+CSV = (".csv", ".tsv")
 SEPARATORS = {",": ",", ";": ";", "tab": "\t", "|": "|"}
 """What may separate cells: as a recipe says it, and as it stands in the file."""
-_BATCH = 50_000  # lines of JSON that are Python objects at a time
-_BLOCK = 1 << 24  # bytes of a CSV file read at a time; a row has to fit
+_BLOCK = LONGEST_LINE  # bytes of a CSV file read at a time; a row has to fit
 _WHOLE = 1 << 27  # bytes of a CSV file that is held; of a larger one a column is read when it is asked for
+_WIDE = 30_000  # columns that are held: each takes some 10 kB, however few its cells
 _SNIFFED = 20  # rows that say what separates cells
-_ESCAPED = r"^'('*[=+\-@\t\r])"
+_PATHS = "file_name"  # in such a one: paths get ./ in front, which stays
 _OURS = ("sample_id", "rate")  # and copy or copies: columns of a CSV that `homing corpus` wrote
 
 
-class _TextPart:
+class TextPart:
     """A file whose columns are texts; images are never in it, only named."""
 
     def __init__(self, path: Path | RemoteText, names: Sequence[str]) -> None:
@@ -47,6 +45,7 @@ class _TextPart:
     num_rows: int
 
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
+        """A whole column."""
         raise NotImplementedError
 
     def row(self, name: str, number: int) -> pa.Scalar | None:
@@ -69,7 +68,7 @@ class _TextPart:
         """Nothing is open."""
 
 
-class CsvPart(_TextPart):
+class CsvPart(TextPart):
     """A CSV file. Columns are held where it is small, else read one by one.
 
     Args:
@@ -78,22 +77,25 @@ class CsvPart(_TextPart):
     """
 
     def __init__(self, path: Path | RemoteText, separator: str | None = None) -> None:
-        with _telling(path):
+        with telling(path):
             self.separator = separator or _sniffed(path)
             with path.open(encoding="utf-8-sig", newline="") as file:
-                raw = next(csv.reader(file, delimiter=self.separator), [])
+                raw = next(csv.reader(lines_of(file, path), delimiter=self.separator), [])
                 self._is_bare = not file.read(1)  # a first line and no more, perhaps without its end
         if not raw:
             raise DataError(f"{path}: cannot be read as a table: it is empty; the first line names the columns")
         self._is_ours = all(name in raw for name in _OURS) and ("copy" in raw or "copies" in raw)
-        names = [re.sub(_ESCAPED, r"\1", name) for name in raw] if self._is_ours else raw
+        names = unguarded_texts(pa.array(raw, pa.string())).to_pylist() if self._is_ours else raw
         super().__init__(path, names)
         self._raw = dict(zip(names, raw, strict=True))
-        is_small = (path.stat().st_size if isinstance(path, Path) else len(path.data)) <= _WHOLE
+        size = path.stat().st_size if isinstance(path, Path) else len(path.data)
+        is_small = size <= _WHOLE and len(raw) <= _WIDE
         self._held = self._read(raw if is_small else raw[:1])
+        self.num_rows = int(self._held.num_rows)
+        with telling(path):
+            self.doubt = check_quotes(path, self.separator, self.num_rows)
         if is_small and isinstance(path, RemoteText):
             path.let_go()
-        self.num_rows = int(self._held.num_rows)
 
     def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
         """A whole column."""
@@ -103,7 +105,7 @@ class CsvPart(_TextPart):
         else:
             self.check()
             found = self._read([raw]).column(raw)
-        return _without_apostrophes(found) if self._is_ours else found
+        return unguarded_texts(found) if self._is_ours and name != _PATHS else found
 
     def _read(self, names: Sequence[str]) -> pa.Table:
         from pyarrow import csv as arrow_csv
@@ -112,7 +114,7 @@ class CsvPart(_TextPart):
         kinds = dict.fromkeys(names, pa.string())
         if self._is_bare:
             return pa.table({name: pa.array([], pa.string()) for name in names})
-        with _telling(self.path):
+        with telling(self.path):
             return arrow_csv.read_csv(
                 self.path if isinstance(self.path, Path) else pa.BufferReader(self.path.data),
                 read_options=arrow_csv.ReadOptions(block_size=_BLOCK, use_threads=False),  # so rows have numbers
@@ -127,113 +129,20 @@ def _sniffed(path: Path | RemoteText) -> str:
     """What separates cells: that by which the first rows have the same, and the most, cells."""
     counts = {}
     for separator in "\t,;|" if path.suffix.lower() == ".tsv" else ",;\t|":
+        widths, is_sound = [], True
         with path.open(encoding="utf-8-sig", newline="") as file:
             try:
-                rows = [row for row in islice(csv.reader(file, delimiter=separator), _SNIFFED) if row]
+                for row in islice(csv.reader(lines_of(file, path), delimiter=separator), _SNIFFED):
+                    widths += [len(row)] if row else []
             except csv.Error:  # a cell without end, as every other separator makes of some quotes
-                rows = []
-        widths = {len(row) for row in rows}
-        width = len(rows[0]) if rows else 0
-        counts[separator] = (len(widths) == 1 and width > 1, width)
+                is_sound = False
+        width = widths[0] if widths else 0
+        counts[separator] = (len(set(widths)) == 1 and width > 1, is_sound, width)
     return max(counts, key=counts.__getitem__)
 
 
-def _without_apostrophes(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """What `homing corpus` put in front of texts that a spreadsheet would take for a formula, taken away again."""
-    if not pc.any(pc.match_substring_regex(texts, _ESCAPED)).as_py():
-        return texts
-    return pc.replace_substring_regex(texts, _ESCAPED, r"\1")
-
-
-class JsonlPart(_TextPart):
-    """A file of JSON objects, one a line. Numbers, dates and true or false stay as they are written; null is empty.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path | RemoteText) -> None:
-        self._nested: dict[str, DataError] = {}
-        with _telling(path):
-            self._cells = _read_jsonl(path, self._nested)
-        if isinstance(path, RemoteText):
-            path.let_go()
-        super().__init__(path, list(self._cells))
-        self.num_rows = len(next(iter(self._cells.values())))
-
-    def column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
-        """A whole column; raises DataError where it holds more than texts and numbers."""
-        if name in self._nested:
-            raise self._nested[name]
-        return pa.chunked_array([self._cells[name].plain()])
-
-
-def _read_jsonl(path: Path | RemoteText, nested: dict[str, DataError]) -> dict[str, Texts]:
-    parts: list[tuple[int, dict[str, pa.Array]]] = []
-    with path.open(encoding="utf-8-sig") as file:
-        numbered = enumerate(file, start=1)
-        while lines := list(islice(numbered, _BATCH)):
-            rows = [_object(line, number, path, nested) for number, line in lines if not line.isspace()]
-            names = dict.fromkeys(name for row in rows for name in row)
-            cells = {name: pa.array([row.get(name, "") for row in rows], pa.large_string()) for name in names}
-            parts.append((len(rows), cells))
-    names = dict.fromkeys(name for _, cells in parts for name in cells)
-    if not names:
-        raise DataError(f"{path}: cannot be read as a table: it holds no rows")
-    return {
-        name: Texts.concat(
-            [Texts(cells[name]) if name in cells else Texts.constant("", num) for num, cells in parts if num]
-        )
-        for name in names
-    }
-
-
-def _object(line: str, number: int, path: Path | RemoteText, nested: dict[str, DataError]) -> dict[str, str]:
-    where = f"{path}: cannot be read as a table: line {number}"
-    try:
-        pairs = json.loads(line, parse_int=_Typed, parse_float=_Typed, object_pairs_hook=_Pairs)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON object ({error})") from None
-    if not isinstance(pairs, _Pairs):
-        raise DataError(f"{where} is no JSON object, found {line.strip()[:40]!r}")
-    cells = {}
-    for name, value in pairs:
-        try:
-            cells[name] = _cell(value, name, where)
-        except DataError as error:  # of a column that may never be asked for
-            nested.setdefault(name, error)
-            cells[name] = ""
-    if len(cells) < len(pairs):
-        raise DataError(f"{path}: line {number}: a column occurs twice; columns: {quoted(name for name, _ in pairs)}")
-    return cells
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """An object of a JSON text, with doubled keys as they are."""
-
-
-class _Typed(str):
-    """A number as it was typed."""
-
-
-def _cell(value: Any, name: str, where: str) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value)  # Infinity
-    if isinstance(value, _Pairs) and isinstance(dict(value).get("path"), str) and dict(value).get("bytes") is None:
-        return str(dict(value)["path"])  # an image, as datasets writes it
-    if isinstance(value, list) and not isinstance(value, _Pairs) and all(isinstance(item, str) for item in value):
-        return json.dumps(value, ensure_ascii=False)  # labels of an image that has several, or none
-    raise DataError(f"{where}: {name[:40]!r} holds a list or an object; texts, numbers and lists of them are read")
-
-
 @contextmanager
-def _telling(path: Path | RemoteText) -> Iterator[None]:
+def telling(path: Path | RemoteText) -> Iterator[None]:
     """What damaged files raise, as one sentence; what is no file at all is not opened."""
     try:
         if isinstance(path, Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from homing.errors import DataError
 from homing.pools.class_names import quoted
+from homing.pools.files import check_regular
 from homing.pools.part import Part
 from homing.pools.tables import Table
 
@@ -189,13 +191,14 @@ def _is_list(kind: pa.DataType) -> bool:
 def _mapped(path: Path) -> Array:
     """A file of numbers [N, D], mapped into memory."""
     try:
-        found = (
-            np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix.lower() == ".npy" else _safetensors(path)
+        check_regular(path)
+        found: Array = (
+            np.lib.format.open_memmap(path, mode="r") if path.suffix.lower() == ".npy" else _safetensors(path)
         )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    except DataError:
+        raise
+    except Exception as error:  # damaged headers raise many kinds, and a deep one RecursionError or MemoryError
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or "its header is damaged"
         raise DataError(f"{path}: cannot be read as features ({reason})") from error
     if found.ndim != 2 or found.dtype.kind not in "fiu" or not found.shape[1]:
         raise DataError(f"{path}: holds {found.dtype} of shape {found.shape}; numbers [rows, columns] are wanted")
@@ -206,8 +209,8 @@ def _safetensors(path: Path) -> Array:
     """The one matrix of a safetensors file (8 bytes of length, a header of JSON, the numbers)."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > _MOST_HEADER:
-            raise ValueError("its header is too long")
+        if not 0 < length <= min(_MOST_HEADER, path.stat().st_size - 8):
+            raise ValueError(f"its header would have {length:,} bytes")
         header = json.loads(file.read(length))
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     matrices = {name: entry for name, entry in entries.items() if len(entry["shape"]) == 2}
@@ -221,6 +224,7 @@ def _safetensors(path: Path) -> Array:
         )
     start, end = entry["data_offsets"]
     shape, kind = tuple(entry["shape"]), np.dtype(_TYPES[entry["dtype"]])
-    if end - start != np.prod(shape) * kind.itemsize or start < 0:
+    is_shape = all(isinstance(size, int) and size >= 0 for size in shape)
+    if not is_shape or start < 0 or end - start != math.prod(shape) * kind.itemsize:
         raise ValueError("its header does not fit what it holds")
-    return np.memmap(path, kind, "r", 8 + length + start, shape) if np.prod(shape) else np.empty(shape, kind)
+    return np.memmap(path, kind, "r", 8 + length + start, shape) if math.prod(shape) else np.empty(shape, kind)

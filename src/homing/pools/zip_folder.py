@@ -7,7 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ _HEADER = struct.Struct("<26s2H")  # in front of each member; ends in the length
 _DAMAGED = "the zip file is damaged here; copy or write it again"
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 _MOST_FREE = 64_000_000  # bytes that a member may grow to, however small it was packed
+_MEMBER = b"PK\1\2"  # how a member is listed
+_CHECKED = 1 << 20  # bytes: what takes more is looked at before it is read
+_MOST_DIRECTORY = 1_000_000_000  # bytes of the list of all members: some ten million
 _MOST_GROWTH = 100  # times that a larger one may grow: pictures are packed already, but for plain bitmaps
 
 
@@ -92,10 +95,10 @@ def _without_dots(name: str) -> str:
 def _members(zipped: StoredFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
     """Files by their path in a zip, and a sentence on what was left out, where something was."""
     try:
-        with zipped.open() as file, zipfile.ZipFile(file) as archive:
+        with zipped.open() as file, zipfile.ZipFile(cast("BinaryIO", _Directory(file))) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        reason = " ".join(str(error).split())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or "the list of its members takes more memory than there is"
         raise DataError(f"{zipped.where}: cannot be read as a zip file ({reason}); copy or write it again") from error
     found: dict[str, zipfile.ZipInfo] = {}
     left: Counter[str] = Counter()
@@ -117,6 +120,22 @@ def _members(zipped: StoredFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]
             found[name] = info
     kinds = ", ".join(f"{kind} ({count:,})" for kind, count in sorted(left.items()))
     return found, [f"members that are no plain files inside were left out: {kinds}"] if kinds else []
+
+
+class _Directory:
+    """A zip file as its list of members is read, which is held as a whole: refused where it is none, or endless."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if size <= _CHECKED:
+            return self._file.read(size)
+        begun = self._file.read(len(_MEMBER))
+        if size > _MOST_DIRECTORY or begun != _MEMBER:
+            raise zipfile.BadZipFile(f"it lists no members where it says that {size:,} bytes do")
+        return begun + self._file.read(size - len(begun))
 
 
 def _listed(inside: dict[str, zipfile.ZipInfo]) -> Listing:
@@ -176,6 +195,8 @@ class ZipImages:
             raise unreadable(
                 f"{member.file_size:,} bytes, more than a picture has (at most {MAX_FILE_BYTES:,} are read)"
             )
+        if member.compress_size > _packed_at_most(member):
+            raise unreadable(_DAMAGED)
         if member.file_size > max(_MOST_FREE, _MOST_GROWTH * member.compress_size):
             raise unreadable(
                 f"{member.compress_size:,} bytes would grow to {member.file_size:,}, which no picture does; unpack the"
@@ -199,3 +220,10 @@ class ZipImages:
     def known_digest(self, row: int) -> bytes | None:
         """None: members are listed, not read."""
         return None
+
+
+def _packed_at_most(member: zipfile.ZipInfo) -> int:
+    """Bytes that a member may have in the zip file: what is stored has its own, and the worst deflating little more."""
+    if member.compress_type == zipfile.ZIP_STORED:
+        return member.file_size
+    return member.file_size + member.file_size // 8 + 1_000
