@@ -13,6 +13,7 @@ import torch
 
 from homing.errors import DataError
 from homing.outputs.artefact import open_whole
+from homing.outputs.ownership import check_no_part_of_a_run
 from homing.outputs.pool_paths import check_output
 from homing.outputs.rated_rows import RatedRows, shown_of, write_rated
 from homing.outputs.rates_table import table_writer
@@ -82,6 +83,7 @@ def rate_rows(asked: Asked, output: Path, progress: Progress, *, overwrite: bool
         DataError: A table or its features cannot be used.
     """
     started, pools = time.monotonic(), (asked.source, asked.target)
+    check_no_part_of_a_run(output)
     check_new_folder(output, pools, overwrite=overwrite)
     rated = _learned(asked, progress)
     with new_folder(output, pools, rated.digest, overwrite=overwrite):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from homing.errors import CheckpointError, RecipeError
-from homing.outputs.artefact import write_whole
+from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.going_on import is_prolonged, why_not
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import (
+    DIVERGENCE,
     FEATURES,
     LOCK,
     MARK,
@@ -188,15 +190,44 @@ def _begun(folder: Path, digest: str) -> Iterator[None]:
         raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
 
 
-def discard_stump(folder: Path) -> None:
-    """Remove a run folder in which nothing but the recipe was written: the run never got under way."""
+def discard_stump(folder: Path, *, was_there: bool = False) -> None:
+    """Remove a run folder in which nothing but the recipe was written: the run never got under way.
+
+    Args:
+        folder: Of the run.
+        was_there: Whether the folder itself stays, since somebody else made it.
+    """
     if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= {MARK, LOCK, FEATURES, "recipe.yaml"}:
         return
     remove_features(folder)
     for name in ("recipe.yaml", LOCK, MARK):
         (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # something foreign lies in it
-        folder.rmdir()
+    if not was_there:
+        with suppress(OSError):  # something foreign lies in it
+            folder.rmdir()
+
+
+def note_divergence(folder: Path, recipe: Recipe, told: Mapping[str, Any], *, is_new: bool) -> None:
+    """Write `divergence.json` for a run; its folder is marked as ours where the run had not begun it yet.
+
+    Another run stays as it is: one that was to be replaced and lies there still, one of another process. So does
+    everything where the disk refuses: the error itself says what happened.
+
+    Args:
+        folder: Of the run.
+        recipe: Of the run.
+        told: What happened.
+        is_new: Whether the run began now.
+    """
+    digest = recipe.sha256()
+    with suppress(OSError, RecipeError), folder_lock() as lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.take(folder)
+        if is_empty(folder):
+            mark_as_ours(folder, digest)
+        is_replaced = is_new and (folder / "results.json").exists()
+        if marked(folder).get("recipe_sha256", digest) == digest and not is_replaced:
+            write_json(folder / DIVERGENCE, told)
 
 
 def remove_features(folder: Path) -> None:
