@@ -22,6 +22,7 @@ from homing.cli.options import (
 )
 from homing.cli.runs import print_results
 from homing.errors import RecipeError
+from homing.interrupts import going_on_with_the_scan
 from homing.launch import is_main
 from homing.recipe.urls import is_url
 
@@ -119,6 +120,12 @@ def _rate_recipe(
     from homing.outputs.run_folder import check_run_folder, pools_of
 
     asked = output or folder_of(checked.name)
+    several = checked.by_target()
+    if several and _is_file(asked):
+        raise RecipeError(
+            f"data.target names {', '.join(several)}, whose rates lie in a folder of each; {asked} is one file: give a"
+            " folder"
+        )
     with _folder_for(asked, pools_of(checked), resume=resume, overwrite=overwrite) as folder:
         begins = {"resume": resume, "overwrite": overwrite or folder != asked}
         check_run_folder(folder, checked, **begins)
@@ -136,9 +143,9 @@ def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: 
         RecipeError: The file cannot be made, or touches one of the pools that are read.
     """
     from homing.outputs.pool_paths import check_output
-    from homing.outputs.rates_table import check_new_file, is_table_name, write_pieces
+    from homing.outputs.rates_table import check_new_file, write_pieces
 
-    if not is_table_name(output) or output.is_dir():
+    if not _is_file(output):
         yield output
         return
     if resume:
@@ -146,7 +153,8 @@ def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: 
     check_new_file(output, overwrite=overwrite)
     check_output(output, pools)
     folder = output.with_name(f".{output.name}.homing-run")
-    yield folder
+    with going_on_with_the_scan():
+        yield folder
     if is_main():
         import pyarrow as pa
 
@@ -159,6 +167,13 @@ def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: 
         (folder / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # something foreign lies in it
             folder.rmdir()
+
+
+def _is_file(output: Path) -> bool:
+    """Whether one file is wanted, and no folder."""
+    from homing.outputs.rates_table import is_table_name
+
+    return is_table_name(output) and not output.is_dir()
 
 
 def register(app: typer.Typer) -> None:
