@@ -8,7 +8,7 @@ import pytest
 from homing.errors import RecipeError
 from homing.features.cache import FeatureCache
 from homing.outputs.ownership import check_free, is_empty, is_ours
-from homing.outputs.run_folder import open_run_folder
+from homing.outputs.run_folder import new_folder, open_run_folder
 from homing.recipe.reading import parse_recipe
 from homing.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from processes import called
@@ -78,6 +78,13 @@ def test_what_others_laid_into_a_checkpoint_stays_where_it_is(tmp_path):
     assert newest_checkpoint(checkpoints).name == "step-000003"
     open_run_folder(tmp_path, RECIPE, resume=False, overwrite=True)
     assert names_in(checkpoints) == [*left, "step-000009/notes.txt"]
+
+
+def test_a_file_elsewhere_that_cannot_be_read_is_not_told_as_of_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError) as told, new_folder(tmp_path / "out", [], "digest", overwrite=False):
+        (tmp_path / "gone").read_bytes()
+    assert told.value.filename == str(tmp_path / "gone")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".homing"]
 
 
 @pytest.mark.parametrize(

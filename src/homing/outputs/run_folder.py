@@ -179,15 +179,15 @@ def new_folder(folder: Path, pools: Iterable[str | Path], digest: str, *, overwr
 @contextmanager
 def _begun(folder: Path, digest: str) -> Iterator[None]:
     """A folder with our mark and nothing of an earlier run; its lock is held."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with folder_lock() as lock:
+    with folder_lock() as lock:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.take(folder)
             remove_run(folder)
             mark_as_ours(folder, digest)
-            yield
-    except OSError as error:
-        raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
+        except OSError as error:
+            raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
+        yield
 
 
 def discard_stump(folder: Path, *, was_there: bool = False) -> None:
