@@ -138,8 +138,8 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
         on_main(accelerator, lambda: lock.take(folder))
         if options.overwrite:  # where the data is bad, what is there stays
             on_main(accelerator, lambda: check_pools_of_each(recipe))
+        on_main(accelerator, lambda: lock.take(folder, makes=True))
         on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
-        on_main(accelerator, lambda: lock.take(folder))
         for name, single in recipe.by_target().items():
             Progress(quiet=options.quiet).say(f"target {name}")
             begun = options.resume and (folder / name / "recipe.yaml").exists()
@@ -199,8 +199,8 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
         with prepare(recipe, session) as prepared:
             accelerator.wait_for_everyone()
+            on_main(accelerator, lambda: lock.take(folder, makes=True))
             on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
-            on_main(accelerator, lambda: lock.take(folder))
             on_main(accelerator, lambda: note_pools(folder, prepared.listed, prepared.pictures))
             with spending(folder, "run", writes=accelerator.is_main_process, started=started) as spent:
                 results = (trained if recipe.trains else rated)(recipe, session, prepared, spent)

@@ -80,6 +80,17 @@ def test_what_others_laid_into_a_checkpoint_stays_where_it_is(tmp_path):
     assert names_in(checkpoints) == [*left, "step-000009/notes.txt"]
 
 
+def test_checkpoints_behind_a_link_are_those_of_the_run(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    open_run_folder(run, RECIPE, resume=False, overwrite=False)
+    save_checkpoint(elsewhere, 60, NOTHING, keep=2)
+    (elsewhere / "step-000060" / "notes.json").write_text("mine")
+    (run / "checkpoints").symlink_to(elsewhere)
+    open_run_folder(run, RECIPE, resume=False, overwrite=True)
+    assert names_in(elsewhere) == ["step-000060/notes.json"]
+    assert (run / "checkpoints").is_symlink()
+
+
 def test_a_file_elsewhere_that_cannot_be_read_is_not_told_as_of_the_output(tmp_path):
     with pytest.raises(FileNotFoundError) as told, new_folder(tmp_path / "out", [], "digest", overwrite=False):
         (tmp_path / "gone").read_bytes()

@@ -142,8 +142,9 @@ def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: 
     Raises:
         RecipeError: The file cannot be made, or touches one of the pools that are read.
     """
+    from homing.outputs.lock import folder_lock
     from homing.outputs.pool_paths import check_output
-    from homing.outputs.rates_table import check_new_file, write_pieces
+    from homing.outputs.rates_table import check_new_file
 
     if not _is_file(output):
         yield output
@@ -153,20 +154,31 @@ def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: 
     check_new_file(output, overwrite=overwrite)
     check_output(output, pools)
     folder = output.with_name(f".{output.name}.homing-run")
-    with going_on_with_the_scan():
+    if not is_main():
         yield folder
-    if is_main():
-        import pyarrow as pa
-
-        from homing.outputs.ownership import LOCK, remove_run
-        from homing.outputs.rates_reader import RatesFile
-
-        rates = RatesFile(folder / "rates.parquet")
-        write_pieces(output, pa.schema(list(rates.kinds().items())), rates.pieces(rates.columns))
-        remove_run(folder)
-        (folder / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something foreign lies in it
+        return
+    try:
+        with folder_lock() as lock, going_on_with_the_scan():
+            lock.take(folder, makes=True)
+            check_new_file(output, overwrite=overwrite)  # once more: another process may have come and gone
+            yield folder
+            _keep_rates(folder, output)
+    finally:
+        with suppress(OSError):  # what was scanned until a stop lies in it, or something foreign
             folder.rmdir()
+
+
+def _keep_rates(folder: Path, output: Path) -> None:
+    """Write the rates of a run into a file of their own, and remove the run."""
+    import pyarrow as pa
+
+    from homing.outputs.ownership import remove_run
+    from homing.outputs.rates_reader import RatesFile
+    from homing.outputs.rates_table import write_pieces
+
+    rates = RatesFile(folder / "rates.parquet")
+    write_pieces(output, pa.schema(list(rates.kinds().items())), rates.pieces(rates.columns))
+    remove_run(folder)
 
 
 def _is_file(output: Path) -> bool:

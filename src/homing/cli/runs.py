@@ -57,9 +57,8 @@ def quickstart(
     with folder_lock() as lock:
         if is_main():  # others of its group wait for it where the run begins
             check_run_folder(output, recipe, resume=resume, overwrite=overwrite)
-            lock.take(output)
+            lock.take(output, makes=True)
             open_run_folder(output, recipe, resume=resume, overwrite=overwrite)
-            lock.take(output)
             with Progress(quiet=quiet).stage("draw digits", num_pictures()) as advance:
                 draw_pools(data, seed, advance)
         result = run_recipe(recipe, output, resume=True, quiet=quiet)

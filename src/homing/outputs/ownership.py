@@ -227,12 +227,12 @@ def remove_checkpoints(folder: Path, *, keep_newest: bool, kept: Path | None = N
     """Remove checkpoints and learned rates, and nothing that was not written as such.
 
     Args:
-        folder: `checkpoints` of a run.
+        folder: `checkpoints` of a run, or a link to them, which stays; links in it are passed over.
         keep_newest: Leave those that lie in the folder itself, which are the run's own; those of baselines and folds
             lie in folders of their names.
         kept: A folder below whose checkpoints stay; None: there is none.
     """
-    for path in _listed(folder):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_symlink() or not path.is_dir() or path == kept:
             continue
         if not _is_checkpoint(path):

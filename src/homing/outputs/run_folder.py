@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,16 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
         RecipeError: As `check_run_folder`, or the folder cannot be written to.
         CheckpointError: As `check_run_folder`.
     """
-    check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+
+    def check() -> None:
+        check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+
+    check()
     began = folder / "recipe.yaml"
     if resume and began.exists():
         _note_change(folder, began, recipe)
         return
-    with _begun(folder, recipe.sha256()):
+    with _begun(folder, recipe.sha256(), check):
         write_whole(began, recipe.to_yaml().encode())
 
 
@@ -171,18 +175,22 @@ def new_folder(folder: Path, pools: Iterable[str | Path], digest: str, *, overwr
     Raises:
         RecipeError: As `check_new_folder`, or the folder cannot be written to.
     """
-    check_new_folder(folder, pools, overwrite=overwrite)
-    with _begun(folder, digest):
+
+    def check() -> None:
+        check_new_folder(folder, pools, overwrite=overwrite)
+
+    check()
+    with _begun(folder, digest, check):
         yield
 
 
 @contextmanager
-def _begun(folder: Path, digest: str) -> Iterator[None]:
+def _begun(folder: Path, digest: str, check: Callable[[], None]) -> Iterator[None]:
     """A folder with our mark and nothing of an earlier run; its lock is held."""
     with folder_lock() as lock:
+        lock.take(folder, makes=True)
+        check()  # once more: another process may have come and gone
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.take(folder)
             remove_run(folder)
             mark_as_ours(folder, digest)
         except OSError as error:
