@@ -166,3 +166,21 @@ def test_methods_that_cannot_be_run_are_refused_before_anything_is_done(tmp_path
         assert message in str(result.exception)
     else:
         assert isinstance(result.exception, DataError)  # the pools are looked for only then
+
+
+UNLABELLED = ("data.target.labels=none", "data.test=null")
+
+
+@pytest.mark.parametrize(
+    ("changes", "methods", "message"),
+    [
+        ((), ("target_only",), r"--seeds: the last of 3 seeds would be 2147483648, .* 2147483645"),
+        (("training.epochs=0", "training.steps=null"), (), "trains nothing that could be compared"),
+        (UNLABELLED, (), "no labelled images to measure on; give a labelled data.test"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_done(tmp_path, changes, methods, message):
+    recipe = small_recipe(tmp_path, *(changes or ["seed=2147483646"]))
+    with pytest.raises(RecipeError, match=message):
+        compare(recipe, methods, 3, tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()

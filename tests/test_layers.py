@@ -25,7 +25,10 @@ GROUND = {
     "user_cache",
     "forecast",
 }
-GROUND_FILES = {"outputs.artefact": "the one way to write a file"}
+GROUND_FILES = {
+    "outputs.artefact": "the one way to write a file",
+    "outputs.checkpoint_files": "what is removed with a checkpoint, whoever removes it",
+}
 LAYERS = {
     "__main__": 10,
     "cli": 9,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
+import sys
 
 import pytest
 from PIL import Image
@@ -14,6 +17,7 @@ from homing.errors import RecipeError
 from homing.features.cache import FeatureCache
 from homing.outputs.corpus import Wanted, write_corpus
 from homing.recipe.reading import recipe_of_run
+from processes import LONG_ENOUGH, called, ended, homing, start
 from rated_tables import rate, write_pools
 
 
@@ -46,6 +50,33 @@ def test_the_folder_beside_a_file_of_rates_goes_but_for_what_others_put_there(tm
     (beside / "notes.txt").write_text("mine")
     assert rate(folder, output="second.parquet").exit_code == 0
     assert [path.name for path in beside.iterdir()] == ["notes.txt"]
+
+
+def _halted_before(name, ready, *arguments):
+    """The command line, which halts when a file is about to get a name."""
+
+    def watch(event, details):
+        if event == "os.rename" and os.path.basename(details[1]) == name:
+            ready.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    sys.addaudithook(watch)
+    homing(*arguments)
+
+
+def test_two_processes_make_no_file_of_rates_at_once(tmp_path):
+    folder, ready = write_pools(tmp_path / "data"), tmp_path / "ready"
+    words = ["rate", "--source", folder / "pool.parquet", "--target", folder / "mine.parquet"]
+    words += ["--features", "embedding", "--output", tmp_path / "one.parquet", "--quiet"]
+    first = start(_halted_before, "one.parquet", ready, *words)
+    while not ready.exists():
+        assert not ended(first, 0.01)
+    second = called(*words, cwd=tmp_path)
+    os.kill(first.pid, signal.SIGCONT)
+    assert ended(first, LONG_ENOUGH)
+    assert (second.returncode, f"process {first.pid}" in second.stderr) == (2, True), second.stderr
+    assert first.exitcode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "one.parquet", "ready"]
 
 
 def test_a_hidden_folder_of_the_users_own_is_not_replaced_unasked(tmp_path, finished_run):

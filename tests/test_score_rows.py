@@ -15,6 +15,7 @@ from gaussian_domains import hidden_matches
 from typer.testing import CliRunner
 
 from homing.cli.app import app
+from homing.errors import DataError
 from homing.rates import RateLearner
 from rated_tables import NAMES, POOLS, lists_of, rate, write_pools
 
@@ -106,3 +107,12 @@ def test_a_scorer_that_is_lost_or_damaged_is_told(rated, tmp_path):
     assert "is damaged" in str(score(run, table).exception)
     shutil.rmtree(run / "scorer")
     assert "rate the source again" in str(score(run, table).exception)
+
+
+def test_a_report_of_rows_whose_table_is_gone_says_so(tmp_path):
+    folder = write_pools(tmp_path / "data")
+    assert rate(folder).exit_code == 0
+    (folder / "pool.parquet").unlink()
+    result = CliRunner().invoke(app, ["report", str(folder / "out")])
+    assert isinstance(result.exception, DataError)
+    assert f"{folder / 'pool.parquet'}: no such file" in str(result.exception)

@@ -70,7 +70,8 @@ def test_a_signal_saves_and_resuming_ends_like_an_uninterrupted_run(whole, tmp_p
 
 def test_a_signal_before_the_training_ends_the_run_too(whole, tmp_path):
     """A scan of a large pool takes hours: it does not have to be waited for."""
-    process = start(_run_with_a_signal_in_the_scan, whole[1].parent / "recipe.yaml", tmp_path, stderr=tmp_path / "err")
+    command = ("run", whole[1].parent / "recipe.yaml", "output.cache=none", "--output", tmp_path / "run")
+    process = start(_with_a_signal_in_the_scan, *command, stderr=tmp_path / "err")
     assert ended(process, LONG_ENOUGH), "waits for ever"
     told = (tmp_path / "err").read_text()
     assert process.exitcode == 143, told
@@ -78,7 +79,22 @@ def test_a_signal_before_the_training_ends_the_run_too(whole, tmp_path):
     assert steps_in(tmp_path / "run") == []
 
 
-def _run_with_a_signal_in_the_scan(recipe: Path, folder: Path) -> None:
+@pytest.mark.parametrize("verb", ["rate", "scan"])
+def test_what_cannot_be_resumed_is_told_how_to_go_on(whole, tmp_path, verb):
+    output = ("--output", tmp_path / "rates.parquet") if verb == "rate" else ()
+    command = (verb, whole[1].parent / "recipe.yaml", f"output.cache={tmp_path / 'cache'}", *output)
+    process = start(_with_a_signal_in_the_scan, *command, stderr=tmp_path / "err")
+    assert ended(process, LONG_ENOUGH), "waits for ever"
+    told = (tmp_path / "err").read_text()
+    assert (process.exitcode, "--resume" in told) == (143, False), told
+    assert "the same command goes on with what was scanned" in told
+    process = start(homing, *command)
+    assert ended(process, LONG_ENOUGH), "waits for ever"
+    assert process.exitcode == 0
+    assert not (tmp_path / ".rates.parquet.homing-run").exists()
+
+
+def _with_a_signal_in_the_scan(*command: object) -> None:
     from homing.models.inputs import ImageInputs
 
     real = ImageInputs.examining
@@ -88,7 +104,7 @@ def _run_with_a_signal_in_the_scan(recipe: Path, folder: Path) -> None:
         return real(self, *arguments, **settings)
 
     ImageInputs.examining = examining
-    homing("run", recipe, "output.cache=none", "--output", folder / "run")
+    homing(*command)
 
 
 def test_a_hangup_that_was_to_be_ignored_is_ignored():

@@ -11,7 +11,9 @@ import pandas
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from homing.cli.app import app
 from homing.cli.runs import print_results
 from homing.errors import CheckpointError, DataError, RecipeError
 from homing.flow import run
@@ -180,3 +182,11 @@ def test_bad_data_and_a_wrong_recipe_leave_the_folder_as_it_was(pools, tmp_path)
     assert not (tmp_path / "new").exists()
     with pytest.raises(RecipeError, match="goes with --resume"):
         run(sound, tmp_path / "new", allow_change=True, quiet=True)
+
+
+def test_rates_of_several_targets_are_no_single_file(pools, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(recipe_over(pools).to_yaml())
+    result = CliRunner().invoke(app, ["rate", f"{tmp_path}/recipe.yaml", "--output", f"{tmp_path}/rates.parquet"])
+    assert isinstance(result.exception, RecipeError)
+    assert "data.target names target, dark, light" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -31,7 +31,7 @@ from homing.outputs.run_folder import pools_of
 from homing.outputs.run_kinds import lost
 from homing.progress import Progress
 from homing.recipe.conflicts import conflicts
-from homing.recipe.schema import Recipe
+from homing.recipe.schema import NUM_SEEDS, Recipe
 from homing.terminal import counted
 
 _WRITTEN = ("comparison.json", "comparison.csv", "comparison.svg", "comparison.html")
@@ -60,19 +60,17 @@ def compare(
 
     Returns:
         The content of `comparison.json`.
+
+    Raises:
+        RecipeError: There is nothing to compare, or no place for it.
     """
-    if several := recipe.by_target():
-        raise RecipeError(f"data.target names {', '.join(several)}; homing compare takes one target at a time")
+    compared = _seeded(recipe, methods, num_seeds)
     check_output(output, pools_of(recipe))
     _check_replaceable(output, may_replace=resume or overwrite)
     progress, runs = Progress(quiet=quiet), []
-    for seed in range(recipe.seed, recipe.seed + num_seeds):
-        progress.say(f"seed {seed}")
-        evaluation = recipe.evaluation.model_copy(update={"baselines": tuple(methods)})
-        seeded = recipe.model_copy(update={"seed": seed, "evaluation": evaluation})
-        if wrong := [message for _, message in conflicts(seeded.model_dump())]:
-            raise RecipeError("; ".join(wrong))
-        runs.append(run(seeded, output / f"seed-{seed}", resume=resume, overwrite=overwrite, quiet=quiet))
+    for seeded in compared:
+        progress.say(f"seed {seeded.seed}")
+        runs.append(run(seeded, output / f"seed-{seeded.seed}", resume=resume, overwrite=overwrite, quiet=quiet))
     check_same_pools([one.folder for one in runs], ("source", "target", "test", "unlabelled"))
     table = side_by_side([result.results for result in runs], [predictions_of(result.folder) for result in runs])
     page = comparison_page(recipe.name, table).encode("utf-8", errors="xmlcharrefreplace")
@@ -80,6 +78,31 @@ def compare(
     for name, content in zip(_WRITTEN[1:], (as_csv(table).encode(), comparison_svg(table).encode(), page), strict=True):
         write_whole(output / name, content)
     return table
+
+
+def _seeded(recipe: Recipe, methods: Sequence[str], num_seeds: int) -> list[Recipe]:
+    """The recipe of each run.
+
+    Raises:
+        RecipeError: They cannot be run, or nothing would be measured that could be compared.
+    """
+    if several := recipe.by_target():
+        raise RecipeError(f"data.target names {', '.join(several)}; homing compare takes one target at a time")
+    if not recipe.trains:
+        raise RecipeError("training.epochs: 0 trains nothing that could be compared; give epochs, or use `homing rate`")
+    if recipe.data.target_pool.labels == "none" and recipe.data.test is None:
+        raise RecipeError("data.target.labels: none leaves no labelled images to measure on; give a labelled data.test")
+    last = recipe.seed + num_seeds - 1
+    if last >= NUM_SEEDS:
+        raise RecipeError(
+            f"--seeds: the last of {num_seeds} seeds would be {last}, and the largest is {NUM_SEEDS - 1}; set seed to"
+            f" {NUM_SEEDS - num_seeds} or less"
+        )
+    evaluation = recipe.evaluation.model_copy(update={"baselines": tuple(methods)})
+    compared = recipe.model_copy(update={"evaluation": evaluation})
+    if wrong := [message for _, message in conflicts(compared.model_dump())]:
+        raise RecipeError("; ".join(wrong))
+    return [compared.model_copy(update={"seed": seed}) for seed in range(recipe.seed, last + 1)]
 
 
 def _check_replaceable(output: Path, *, may_replace: bool) -> None:

@@ -22,7 +22,6 @@ from homing.interrupts import StopOnSignal
 from homing.memory import trim_heap
 from homing.methods import METHODS
 from homing.outputs.added import write_added
-from homing.outputs.artefact import write_json
 from homing.outputs.finished import (
     is_complete,
     read_results,
@@ -34,8 +33,14 @@ from homing.outputs.finished import (
 from homing.outputs.going_on import is_prolonged, missing_methods
 from homing.outputs.in_short import as_html, in_short
 from homing.outputs.lock import folder_lock
-from homing.outputs.ownership import check_pools, check_same_pools, note_pools
-from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder, remove_features
+from homing.outputs.ownership import DIVERGENCE, check_no_part_of_a_run, check_pools, check_same_pools, note_pools
+from homing.outputs.run_folder import (
+    check_run_folder,
+    discard_stump,
+    note_divergence,
+    open_run_folder,
+    remove_features,
+)
 from homing.outputs.shared_data import write_shared
 from homing.outputs.spent import spending
 from homing.outputs.thumbnails import shown_of_recipe
@@ -117,6 +122,7 @@ def run(
     options = Options(resume, overwrite, allow_change, quiet)
     if allow_change and not resume:
         raise RecipeError("--allow-change goes with --resume: it is about what a checkpoint knows")
+    check_no_part_of_a_run(Path(output))
     if recipe.by_target():
         return _run_each(recipe, Path(output), options)
     return _run_one(recipe, Path(output), options)
@@ -127,13 +133,13 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
     accelerator = tracking_accelerator((), folder)
     begins = {"resume": options.resume, "overwrite": options.overwrite}
     on_main(accelerator, lambda: check_run_folder(folder, recipe, **begins))
-    each = {}
+    each, was_there = {}, folder.exists()
     with folder_lock() as lock:
         on_main(accelerator, lambda: lock.take(folder))
         if options.overwrite:  # where the data is bad, what is there stays
             on_main(accelerator, lambda: check_pools_of_each(recipe))
+        on_main(accelerator, lambda: lock.take(folder, makes=True))
         on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
-        on_main(accelerator, lambda: lock.take(folder))
         for name, single in recipe.by_target().items():
             Progress(quiet=options.quiet).say(f"target {name}")
             begun = options.resume and (folder / name / "recipe.yaml").exists()
@@ -142,11 +148,11 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
                 each[name] = _run_one(single, folder / name, own, shared=folder)
             except DataError as error:  # no collective here: another process may have failed otherwise, or not at all
                 if accelerator.is_main_process:
-                    discard_stump(folder)
+                    discard_stump(folder, was_there=was_there)
                 raise DataError(f"target {name}: {error}") from error
             except RecipeError:
                 if accelerator.is_main_process and not options.resume:
-                    discard_stump(folder)
+                    discard_stump(folder, was_there=was_there)
                 raise
         on_main(accelerator, lambda: check_same_pools([folder / name for name in each], ["source"]))
         results = on_main(accelerator, lambda: write_shared(folder, {name: one.results for name, one in each.items()}))
@@ -169,7 +175,7 @@ def check_pools_of_each(recipe: Recipe) -> None:
 
 def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None = None) -> RunResult:
     """The run of a recipe with one target: the arrows of this file's first line, in turn."""
-    progress, started = Progress(quiet=options.quiet), time.monotonic()
+    progress, started, was_there = Progress(quiet=options.quiet), time.monotonic(), folder.exists()
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
     begins = {"resume": options.resume, "overwrite": options.overwrite}
     on_main(accelerator, lambda: check_run_folder(folder, recipe, **begins))
@@ -177,13 +183,13 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         folder_lock() as lock,
         StopOnSignal() as stop,
         watching(accelerator),
-        endings(folder, accelerator, stop, discards=not options.resume),
+        endings(folder, recipe, accelerator, stop, is_new=not options.resume, was_there=was_there),
     ):
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):
             on_main(accelerator, lambda: check_finished(recipe, folder, options))
             if not on_main(accelerator, lambda: goes_on(folder, recipe)):
-                on_main(accelerator, lambda: tidy(folder))  # a kill after the mark left it
+                on_main(accelerator, lambda: clean_up(folder))  # a kill after the mark left it
                 if recipe.output.report:
                     on_main(accelerator, lambda: write_missing_report(folder, lambda: shown_of_recipe(recipe)))
                 progress.say(f"{folder}: this run is complete")
@@ -193,8 +199,8 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
         with prepare(recipe, session) as prepared:
             accelerator.wait_for_everyone()
+            on_main(accelerator, lambda: lock.take(folder, makes=True))
             on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
-            on_main(accelerator, lambda: lock.take(folder))
             on_main(accelerator, lambda: note_pools(folder, prepared.listed, prepared.pictures))
             with spending(folder, "run", writes=accelerator.is_main_process, started=started) as spent:
                 results = (trained if recipe.trains else rated)(recipe, session, prepared, spent)
@@ -304,24 +310,26 @@ def check_finished(recipe: Recipe, folder: Path, options: Options) -> None:
 
 
 def clean_up(folder: Path) -> None:
-    """Remove what served until the run was complete: features of its own, the note of an earlier divergence."""
+    """Remove what served until the run was complete: checkpoints, its features, the note of an earlier divergence."""
+    tidy(folder)
     remove_features(folder)
-    (folder / "divergence.json").unlink(missing_ok=True)
+    (folder / DIVERGENCE).unlink(missing_ok=True)
 
 
 @contextmanager
-def endings(folder: Path, accelerator: Accelerator, stop: StopOnSignal, *, discards: bool) -> Iterator[None]:
+def endings(
+    folder: Path, recipe: Recipe, accelerator: Accelerator, stop: StopOnSignal, *, is_new: bool, was_there: bool
+) -> Iterator[None]:
     """How a run ends early: no stump for bad data, `divergence.json` for what is not finite, a signal's exit code."""
     try:
         yield
     except DataError:
-        if discards and accelerator.is_main_process:  # what is gone on with was begun before, and keeps its recipe
-            discard_stump(folder)
+        if is_new and accelerator.is_main_process:  # what is gone on with was begun before, and keeps its recipe
+            discard_stump(folder, was_there=was_there)
         raise
     except DivergedError as error:
         if accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "divergence.json", {"message": str(error), **(error.details or {})})
+            note_divergence(folder, recipe, {"message": str(error), **(error.details or {})}, is_new=is_new)
         raise
     except Interrupted as error:
         if stop.signal is not None:

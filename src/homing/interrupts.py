@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -59,3 +60,13 @@ def stoppable(advance: Callable[[float], None], stop_asked: Callable[[], bool]) 
         advance(count)
 
     return advance_or_stop
+
+
+@contextmanager
+def going_on_with_the_scan() -> Iterator[None]:
+    """What cannot be resumed is begun again when it was stopped: what was scanned is there by then."""
+    try:
+        yield
+    except Interrupted as error:
+        error.args = (f"{str(error).partition(';')[0]}; the same command goes on with what was scanned until then",)
+        raise

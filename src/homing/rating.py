@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ import torch
 
 from homing.errors import DataError
 from homing.outputs.artefact import open_whole
+from homing.outputs.ownership import check_no_part_of_a_run
 from homing.outputs.pool_paths import check_output
 from homing.outputs.rated_rows import RatedRows, shown_of, write_rated
 from homing.outputs.rates_table import table_writer
 from homing.outputs.report.pictures import Shown
 from homing.outputs.run_folder import check_new_folder, new_folder
-from homing.outputs.run_kinds import results_of
+from homing.outputs.run_kinds import is_of_rows, results_of
 from homing.outputs.scored_rows import scored_columns
 from homing.outputs.scorer_file import open_rows_scorer
 from homing.pools.class_matching import classes_of_both
@@ -82,6 +83,7 @@ def rate_rows(asked: Asked, output: Path, progress: Progress, *, overwrite: bool
         DataError: A table or its features cannot be used.
     """
     started, pools = time.monotonic(), (asked.source, asked.target)
+    check_no_part_of_a_run(output)
     check_new_folder(output, pools, overwrite=overwrite)
     rated = _learned(asked, progress)
     with new_folder(output, pools, rated.digest, overwrite=overwrite):
@@ -168,10 +170,10 @@ def shown_of_run(run: Path) -> Shown | None:
     Raises:
         DataError: The source cannot be read any more.
     """
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        asked = Asked(**results_of(run)["asked"])
-        return shown_of(*_rows_of(asked, asked.source), asked.text)
-    return None
+    if not is_of_rows(run):
+        return None
+    asked = _asked_of(run)
+    return shown_of(*_rows_of(asked, asked.source), asked.text)
 
 
 def _rows_of(asked: Asked, path: str) -> tuple[Pool, Table]:

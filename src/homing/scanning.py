@@ -10,7 +10,7 @@ import numpy as np
 
 from homing.errors import Interrupted, RecipeError
 from homing.features.scan import scan, scan_part
-from homing.interrupts import StopOnSignal
+from homing.interrupts import StopOnSignal, going_on_with_the_scan
 from homing.outputs.pool_paths import check_cache
 from homing.outputs.run_folder import pools_of
 from homing.pools.problem import open_problem
@@ -85,7 +85,7 @@ def scan_recipe(
     accelerator = tracking_accelerator((), Path.cwd())
     if part != (1, 1) and accelerator.num_processes > 1:
         raise RecipeError("--part is for machines that know nothing of each other; under a launcher leave it out")
-    with StopOnSignal() as stop, watching(accelerator):
+    with StopOnSignal() as stop, watching(accelerator), going_on_with_the_scan():
         session = Session(accelerator, Path.cwd(), progress, recipe.seed, stop_asked=lambda: stop.asked)
         try:
             return _scanned(recipe, session, part, engine, address, verify)

@@ -56,6 +56,21 @@ def test_a_file_holds_the_rates_of_the_rows_that_are_wanted(finished_run, tmp_pa
         write(finished_run, tmp_path / f"all.{suffix}")
 
 
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "lance", "folder", "metadata"])
+def test_columns_that_others_added_to_the_rates_go_along_as_what_they_are(finished_run, tmp_path, monkeypatch, form):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(finished_run, tmp_path / "run")
+    rates = pq.read_table(tmp_path / "run" / "rates.parquet")
+    for name, values in (("views", np.arange(len(rates))), ("checked", np.arange(len(rates)) % 2 == 0)):
+        rates = rates.append_column(name, pa.array(values))
+    pq.write_table(rates, tmp_path / "run" / "rates.parquet")
+    write(tmp_path / "run", tmp_path / "corpus", form=form, with_target=True)
+    if form in ("parquet", "webdataset"):
+        found = datasets.load_dataset(str(tmp_path / "corpus"), split="train")
+        rows = found["json"] if form == "webdataset" else found.select_columns(["views", "checked"]).to_list()
+        assert [(row["views"], row["checked"]) for row in rows] == [(row, row % 2 == 0) for row in range(len(rates))]
+
+
 def test_a_csv_is_safe_for_spreadsheets(tmp_path):
     schema = pa.schema([("label", pa.dictionary(pa.int32(), pa.string())), ("rate", pa.float32())])
     with (tmp_path / "x.csv").open("wb") as file:

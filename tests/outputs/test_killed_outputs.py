@@ -13,6 +13,7 @@ import pytest
 from homing.flow import run
 from homing.outputs import finished
 from homing.outputs.artefact import is_unfinished, write_whole
+from homing.outputs.lock import folder_lock
 from processes import homing, start
 from small_run import draw_problem, small_recipe
 
@@ -98,6 +99,19 @@ def test_a_report_that_is_there_is_not_told_as_not_written(whole, tmp_path):
         assert done(tmp_path, *command)[0] == 0
         assert "could not be written" not in (folder / "report.html").read_text()
         assert json.loads((folder / "results.json").read_text()) == results
+
+
+def test_a_report_changes_no_results_of_a_run_where_another_process_is_at_work(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    told = json.dumps({**results, "warnings": ["report.html could not be written (No space left on device)"]})
+    (folder / "results.json").write_text(told)
+    (folder / "report.html").unlink()
+    with folder_lock() as lock:
+        lock.take(folder)
+        assert done(tmp_path, "report", folder)[0] == 0
+    assert (folder / "report.html").exists()
+    assert (folder / "results.json").read_text() == told
 
 
 def test_what_a_run_is_complete_without_costs_a_warning_where_it_fails(tmp_path):

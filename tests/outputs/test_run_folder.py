@@ -1,5 +1,4 @@
 import hashlib
-import shutil
 import signal
 
 import pytest
@@ -27,7 +26,7 @@ from homing.outputs.thumbnails import thumbnails_of
 from homing.progress import Progress
 from homing.recipe.reading import parse_recipe, read_recipe
 from homing.scanning import scan_recipe
-from processes import called, ended, start
+from processes import ended, start
 
 SMALL = "data: {source: {path: /a}, target: {path: /b}}\ntraining: {epochs: 1}\n"
 RECIPE = parse_recipe(SMALL)
@@ -147,7 +146,7 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(tmp_path):
     opened(run)
     make(run, "results.json", "metrics.jsonl", "rates.parquet", "report.html", "model/config.json")
     make(run, "models/pooled/model.safetensors", "checkpoints/pooled-fold-1/step-000004/manifest.json")
-    make(run, "checkpoints/rates/01ab/step-000000/plan.safetensors", "checkpoints/.step-000009.1.new.tmp/a.json")
+    make(run, "checkpoints/rates/01ab/step-000000/plan.safetensors", "checkpoints/.step-000009.1.new.tmp/state.json")
     make(run, "trackers/small/events.out.tfevents.1")
     foreign = ["notes.txt", "data/a.png", "model/precious.txt", "checkpoints/week.pt", "checkpoints/mine/a.json"]
     foreign += ["checkpoints/step-000004/week.pt", "models/notes.txt", "trackers/mine.csv"]
@@ -326,25 +325,3 @@ def test_the_table_sorts_by_accuracy_and_marks_the_run():
     assert "80.0 %   [10.0, 90.0]" in rows[1]
     assert verdict.startswith("Not proven: +30.0 points")
     assert "cross-validated" in results_table(results | {"headline": "folds"})
-
-
-@pytest.mark.parametrize(
-    ("verb", "name"),
-    [
-        ("score RUN PHOTOS --overwrite --output", "rates.parquet"),
-        ("predict RUN PHOTOS --overwrite --output", "labels_wanted.csv"),
-        ("predict RUN PHOTOS --output new.csv --embeddings", "model/new.npy"),
-        ("rate RUN/recipe.yaml --overwrite --output", "rates.parquet"),
-        ("corpus RUN --output", "unlabelled.parquet"),
-    ],
-)
-def test_no_verb_writes_where_a_run_keeps_its_own_files(finished_run, tmp_path, verb, name):
-    run_folder = tmp_path / "run"
-    shutil.copytree(finished_run, run_folder)
-    before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
-    places = {"RUN": str(run_folder), "PHOTOS": str(finished_run.parent / "test")}
-    command = [places.get(word, word.replace("RUN", str(run_folder))) for word in verb.split()]
-    done = called(*command, run_folder / name, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f"{run_folder / name}: belongs to the run in {run_folder}" in " ".join(done.stderr.split())
-    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before

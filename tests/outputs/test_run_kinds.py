@@ -47,6 +47,24 @@ def test_values_of_another_kind_end_no_verb(finished_run, tmp_path):
             run(recipe_of_run(run_folder), run_folder, resume=True, quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        *[(("headline",), 5), (("models",), "x"), (("calibration",), 5), (("unlabelled",), "x"), (("warnings",), [5])],
+        *[(("rates", "phi"), []), (("rates", "effective_sample_size"), "x"), (("data", "source"), 5)],
+    ],
+)
+def test_values_that_were_edited_into_others_are_told(finished_run, tmp_path, keys, value):
+    results = json.loads((finished_run / "results.json").read_text())
+    inner = results
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(DataError, match=rf"is damaged \({'.'.join(keys)} (is|are) "):
+        read_results(tmp_path)
+
+
 def test_a_file_of_a_finished_run_that_is_gone_is_named_with_what_makes_it_again(finished_run, tmp_path):
     folder = shutil.copytree(finished_run, tmp_path / "run")
     for name, use in (

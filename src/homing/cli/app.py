@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -51,11 +52,21 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Do what the command line asks for; the exit code."""
+    """Do what the command line asks for, and print all of it; the exit code."""
+    code = _code_of(_command)
+    return _code_of(sys.stdout.flush) or code  # after an error too: what was printed until then may be lost
+
+
+def _command() -> int | None:
+    _check_working_folder()
+    code: int | None = app(standalone_mode=False)  # what a typer.Exit asked for
+    return code
+
+
+def _code_of(work: Callable[[], int | None]) -> int:
+    """The exit code of some work; says what went wrong."""
     try:
-        _check_working_folder()
-        code = app(standalone_mode=False) or 0  # what a typer.Exit asked for
-        sys.stdout.flush()
+        return work() or 0
     except HomingError as error:
         if is_main() and str(error):
             _complain(f"homing: {error}")
@@ -79,7 +90,6 @@ def _run() -> int:
             raise
         error.show()  # type: ignore[attr-defined]
         return 2
-    return code
 
 
 def _complain(text: str) -> None:

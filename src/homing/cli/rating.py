@@ -22,6 +22,7 @@ from homing.cli.options import (
 )
 from homing.cli.runs import print_results
 from homing.errors import RecipeError
+from homing.interrupts import going_on_with_the_scan
 from homing.launch import is_main
 from homing.recipe.urls import is_url
 
@@ -119,6 +120,12 @@ def _rate_recipe(
     from homing.outputs.run_folder import check_run_folder, pools_of
 
     asked = output or folder_of(checked.name)
+    several = checked.by_target()
+    if several and _is_file(asked):
+        raise RecipeError(
+            f"data.target names {', '.join(several)}, whose rates lie in a folder of each; {asked} is one file: give a"
+            " folder"
+        )
     with _folder_for(asked, pools_of(checked), resume=resume, overwrite=overwrite) as folder:
         begins = {"resume": resume, "overwrite": overwrite or folder != asked}
         check_run_folder(folder, checked, **begins)
@@ -135,10 +142,11 @@ def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: 
     Raises:
         RecipeError: The file cannot be made, or touches one of the pools that are read.
     """
+    from homing.outputs.lock import folder_lock
     from homing.outputs.pool_paths import check_output
-    from homing.outputs.rates_table import check_new_file, is_table_name, write_pieces
+    from homing.outputs.rates_table import check_new_file
 
-    if not is_table_name(output) or output.is_dir():
+    if not _is_file(output):
         yield output
         return
     if resume:
@@ -146,19 +154,38 @@ def _folder_for(output: Path, pools: Iterable[str], *, resume: bool, overwrite: 
     check_new_file(output, overwrite=overwrite)
     check_output(output, pools)
     folder = output.with_name(f".{output.name}.homing-run")
-    yield folder
-    if is_main():
-        import pyarrow as pa
-
-        from homing.outputs.ownership import LOCK, remove_run
-        from homing.outputs.rates_reader import RatesFile
-
-        rates = RatesFile(folder / "rates.parquet")
-        write_pieces(output, pa.schema(list(rates.kinds().items())), rates.pieces(rates.columns))
-        remove_run(folder)
-        (folder / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something foreign lies in it
+    if not is_main():
+        yield folder
+        return
+    try:
+        with folder_lock() as lock, going_on_with_the_scan():
+            lock.take(folder, makes=True)
+            check_new_file(output, overwrite=overwrite)  # once more: another process may have come and gone
+            yield folder
+            _keep_rates(folder, output)
+    finally:
+        with suppress(OSError):  # what was scanned until a stop lies in it, or something foreign
             folder.rmdir()
+
+
+def _keep_rates(folder: Path, output: Path) -> None:
+    """Write the rates of a run into a file of their own, and remove the run."""
+    import pyarrow as pa
+
+    from homing.outputs.ownership import remove_run
+    from homing.outputs.rates_reader import RatesFile
+    from homing.outputs.rates_table import write_pieces
+
+    rates = RatesFile(folder / "rates.parquet")
+    write_pieces(output, pa.schema(list(rates.kinds().items())), rates.pieces(rates.columns))
+    remove_run(folder)
+
+
+def _is_file(output: Path) -> bool:
+    """Whether one file is wanted, and no folder."""
+    from homing.outputs.rates_table import is_table_name
+
+    return is_table_name(output) and not output.is_dir()
 
 
 def register(app: typer.Typer) -> None:

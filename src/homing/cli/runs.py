@@ -49,14 +49,19 @@ def quickstart(
         overrides += ["training.steps=8", f"name={_CUT_SHORT}"]
     recipe = read_recipe(shipped_recipes()["quickstart"], overrides)
     from homing.flow import run as run_recipe
-    from homing.outputs.run_folder import open_run_folder
+    from homing.outputs.lock import folder_lock
+    from homing.outputs.run_folder import check_run_folder, open_run_folder
     from homing.progress import Progress
     from homing.quickstart import draw_pools, num_pictures
 
-    open_run_folder(output, recipe, resume=resume, overwrite=overwrite)
-    with Progress(quiet=quiet).stage("draw digits", num_pictures()) as advance:
-        draw_pools(data, seed, advance)
-    result = run_recipe(recipe, output, resume=True, quiet=quiet)
+    with folder_lock() as lock:
+        if is_main():  # others of its group wait for it where the run begins
+            check_run_folder(output, recipe, resume=resume, overwrite=overwrite)
+            lock.take(output, makes=True)
+            open_run_folder(output, recipe, resume=resume, overwrite=overwrite)
+            with Progress(quiet=quiet).stage("draw digits", num_pictures()) as advance:
+                draw_pools(data, seed, advance)
+        result = run_recipe(recipe, output, resume=True, quiet=quiet)
     print_results(result.folder, result.results, as_json)
     if short and not as_json and is_main():
         print("These figures mean nothing: --short takes 8 steps, to see that everything works; run it without.")

@@ -14,6 +14,7 @@ from homing.outputs.artefact import folder_whole
 from homing.outputs.corpus_card import corpus_card
 from homing.outputs.corpus_target import CorpusTarget
 from homing.outputs.corpus_writing import Wanted, write_parts, write_table
+from homing.outputs.ownership import check_no_part_of_a_run
 from homing.outputs.pool_paths import check_output
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.rates_table import check_new_file, is_table_name
@@ -132,12 +133,14 @@ def check_new_folder(output: Path, sources: Sequence[PoolSpec]) -> None:
     """Whether a corpus can go there.
 
     Raises:
-        RecipeError: Something is there, or it touches a source pool, which would then hold its own copies.
+        RecipeError: Something is there, it is a part of a run, or it touches a source pool, which would then hold
+            its own copies.
     """
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise RecipeError(f"{output}: is a file or link; give a new folder with --output")
     if output.is_dir() and any(output.iterdir()):
         raise RecipeError(f"{output}: already holds files; give a new folder with --output")
+    check_no_part_of_a_run(output)
     check_output(output, [spec.path for spec in sources])
 
 

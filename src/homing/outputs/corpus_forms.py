@@ -9,14 +9,13 @@ import contextlib
 import csv
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from homing.errors import DataError
 from homing.outputs.safe_names import file_stem, safe_cell, safe_name, safe_path_cell
-from homing.outputs.titles import DESCRIPTORS
 from homing.pools.lookup import ImagesById, StoredImage
 
 SHARD_BYTES = 500_000_000
@@ -105,10 +104,19 @@ class ImageFolder:
 
 
 class ImageDataset:
-    """A Hugging Face dataset: parquet files with an `Image` column, a `ClassLabel` and a `rate`."""
+    """A Hugging Face dataset: parquet files with an `Image` column, a `ClassLabel` and a `rate`.
 
-    def __init__(self, images: ImagesById, columns: Sequence[str], classes: Sequence[str]) -> None:
-        self.images, self.columns, self.classes = images, columns, tuple(classes)
+    Args:
+        images: Of the samples.
+        columns: Of the rates file that go along.
+        classes: Names, in the order of the labels.
+        kinds: Column → its Arrow type.
+    """
+
+    def __init__(
+        self, images: ImagesById, columns: Sequence[str], classes: Sequence[str], kinds: Callable[[str], Any]
+    ) -> None:
+        self.images, self.columns, self.classes, self._kinds = images, columns, tuple(classes), kinds
         self._index = {name: position for position, name in enumerate(classes)}
 
     def write(self, folder: Path, rows: Iterable[CorpusRow], part: str) -> None:
@@ -155,7 +163,7 @@ class ImageDataset:
                 "image": datasets.Image(),
                 "label": datasets.ClassLabel(names=list(self.classes)),
                 "sample_id": datasets.Value("string"),
-                **values_of(self.columns),
+                **values_of(self.columns, self._kinds),
                 "copy": datasets.Value("int32"),
             }
         )
@@ -172,12 +180,13 @@ class ImageDataset:
         return pa.Table.from_pylist(group, schema=self._schema())
 
 
-def values_of(columns: Sequence[str]) -> dict[str, Any]:
-    """Columns of the rates file, but for the label, as `datasets` calls their types."""
+def values_of(columns: Sequence[str], kinds: Callable[[str], Any]) -> dict[str, Any]:
+    """Columns of the rates file, but for the label, as `datasets` calls their types; kinds: column → Arrow type."""
     import datasets
+    import pyarrow as pa
 
-    kinds = {"visits": "int32"} | dict.fromkeys(("rate", "loss_weight", *DESCRIPTORS), "float32")
-    return {name: datasets.Value(kinds.get(name, "string")) for name in columns if name != "label"}
+    schema = pa.schema([(name, kinds(name)) for name in columns if name != "label"])
+    return dict(datasets.Features.from_arrow_schema(schema))
 
 
 def encoded(images: ImagesById, row: CorpusRow) -> tuple[bytes, str]:

@@ -24,10 +24,13 @@ class WebDataset:
         images: Of the samples.
         columns: Of the rates file that go along.
         classes: Names, in the order of `label_index`.
+        kinds: Column → its Arrow type.
     """
 
-    def __init__(self, images: ImagesById, columns: Sequence[str], classes: Sequence[str]) -> None:
-        self.images, self.columns = images, columns
+    def __init__(
+        self, images: ImagesById, columns: Sequence[str], classes: Sequence[str], kinds: Callable[[str], Any]
+    ) -> None:
+        self.images, self.columns, self._kinds = images, columns, kinds
         self._index = {name: position for position, name in enumerate(classes)}
         self._suffixes: set[str] = set()
 
@@ -36,7 +39,7 @@ class WebDataset:
         from datasets import Features, Image, Value
 
         about = {"sample_id": Value("string"), "label": Value("string"), "label_index": Value("int32")}
-        about |= {**values_of(self.columns), "copy": Value("int32")}
+        about |= {**values_of(self.columns, self._kinds), "copy": Value("int32")}
         pictures = {suffix.removeprefix("."): Image() for suffix in sorted(self._suffixes)}
         return Features({**pictures, "json": about, "__key__": Value("string"), "__url__": Value("string")})
 

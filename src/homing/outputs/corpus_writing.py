@@ -166,10 +166,10 @@ def _form(
     if wanted.form == "folder":
         return ImageFolder(images, columns, copy=wanted.copy)
     if wanted.form == "webdataset":
-        return WebDataset(images, columns, names)
+        return WebDataset(images, columns, names, rates.plain_kind)
     if wanted.form == "lance":
         return LanceTable(images, columns, rates.plain_kind)
-    return ImageDataset(images, columns, names)
+    return ImageDataset(images, columns, names, rates.plain_kind)
 
 
 def _rows(

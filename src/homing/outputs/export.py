@@ -13,6 +13,7 @@ from homing.outputs.artefact import folder_whole, write_json
 from homing.outputs.facts import Asked
 from homing.outputs.kept_models import card_of, model_of
 from homing.outputs.narrow import TOLERANCES, DType, check_narrow, narrow_onnx, narrow_weights
+from homing.outputs.ownership import check_no_part_of_a_run
 from homing.outputs.pool_paths import check_output
 from homing.outputs.run_folder import pools_of
 from homing.outputs.run_kinds import OF_ONE_TARGET, check_has_model, results_of
@@ -48,13 +49,14 @@ def export_model(
         method: Whose model; the one that the run ships where not given.
 
     Raises:
-        RecipeError: The output exists or touches a pool, packages for ONNX are missing, it has no such dtype, or no
-            such model is kept.
+        RecipeError: The output exists, touches a pool or is a part of a run, packages for ONNX are missing, it has no
+            such dtype, or no such model is kept.
         DataError: The run is not finished or damaged, the backbone cannot be written as ONNX, or
             onnxruntime does not come to the model's own logits.
     """
     if output.exists():
         raise RecipeError(f"{output}: exists already; give a folder that does not")
+    check_no_part_of_a_run(output)
     if form == "onnx" and (missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]):
         raise RecipeError(f"--format onnx needs {', '.join(missing)}: pip install 'homing[onnx]'")
     if (form, dtype) == ("onnx", "bfloat16"):

@@ -35,13 +35,22 @@ class FolderLock:
     def __init__(self) -> None:
         self._taken: list[Path] = []
 
-    def take(self, folder: Path) -> None:
+    def take(self, folder: Path, *, makes: bool = False) -> None:
         """Take that of a folder; nothing happens where this process has it already, or there is no such folder yet.
+
+        Args:
+            folder: To write to.
+            makes: Whether it is made where there is none.
 
         Raises:
             RecipeError: Another process has it, and says which; or the folder cannot be written to.
         """
         path = folder.absolute() / LOCK
+        if makes:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unwritable(folder, error) from error
         if path not in _held and folder.is_dir():
             _held[path] = _acquired(folder, path)
             self._taken.append(path)
@@ -70,7 +79,7 @@ def _acquired(folder: Path, path: Path) -> int:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
+            raise _unwritable(folder, error) from error
         if _is_ours(handle, path):
             _sign(handle)
             with suppress(FileNotFoundError):  # another process may have taken it for that of one that is gone
@@ -82,6 +91,10 @@ def _acquired(folder: Path, path: Path) -> int:
             os.close(handle)
             raise RecipeError(_refusal(folder, path))
         os.close(handle)  # its holder removed it meanwhile: once more
+
+
+def _unwritable(folder: Path, error: OSError) -> RecipeError:
+    return RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output")
 
 
 def _sign(handle: int) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from homing.errors import CheckpointError, RecipeError
 from homing.methods import METHODS
-from homing.outputs.artefact import is_leftover, is_unfinished, remove_leftovers, write_json
+from homing.outputs.artefact import is_leftover, is_unfinished, made_from, remove_leftovers, write_json
+from homing.outputs.checkpoint_files import manifest_in, remove_checkpoint
 
 MARK = ".homing"
 LOCK = ".homing.lock"
 FEATURES = "features"
 """Folder of a run for features that no cache keeps; what is ours in it carries a mark of its own."""
+DIVERGENCE = "divergence.json"
 GENERATOR = b'<meta name="generator" content="homing'
 """Stands in every report, near its top."""
 
@@ -29,7 +31,7 @@ _FILES = (
     "unlabelled.parquet",
     "labels_wanted.csv",
     "report.html",
-    "divergence.json",
+    DIVERGENCE,
     "predictions.safetensors",
     "folds.safetensors",
     "map.parquet",
@@ -41,9 +43,9 @@ _FOLDERS = {
     "model": _MODEL,
     "scorer": frozenset({"backbone.safetensors", "scorer.safetensors", "scorer.json"}),
 }
+_OWN_FOLDERS = (*_FOLDERS, "models", "checkpoints", "trackers", FEATURES)
 _OF_ONE, _OF_SEVERAL = {"recipe_sha256", "rates", "cost"}, {"targets", "metric", "pairs"}  # keys of results
 _STEP = re.compile(r"^step-\d{6,}$|^\.step-\d{6,}\..*tmp$")
-_PARTS = (".safetensors", ".json")  # what lies in a checkpoint
 _EVENTS = re.compile(r"events\.out\.tfevents\.")
 
 
@@ -129,26 +131,42 @@ def _is_finished(folder: Path) -> bool:
 
 def marked(folder: Path) -> dict[str, Any]:
     """What the mark of a folder says; nothing where there is none."""
+    return _read_object(folder / MARK)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object that lies in a file; an empty one where there is none."""
     with suppress(OSError, ValueError, RecursionError):
-        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder is a run of ours: it has the mark, or (before 0.2) results that only a run has."""
-    for name, keys in ((MARK, {"homing"}), ("results.json", _OF_ONE), ("results.json", _OF_SEVERAL)):
-        with suppress(OSError, ValueError, RecursionError):
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-            if isinstance(found, dict) and keys <= found.keys():
-                return True
-    return any((folder / "checkpoints").glob("step-*/manifest.json"))
+    """Whether a folder is a run of ours: by its mark, or (before 0.2) results or checkpoints that only runs have."""
+    marks = [(folder / MARK, {"homing"}), (folder / "results.json", _OF_ONE), (folder / "results.json", _OF_SEVERAL)]
+    return any(keys <= _read_object(path).keys() for path, keys in marks) or any(
+        _STEP.search(path.name) and manifest_in(path) for path in _listed(folder / "checkpoints")
+    )
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether nothing lies in a folder but what a kill left: our mark, a lock, features of a run that never began."""
-    ours = (MARK, LOCK, FEATURES) if marked(folder).get("homing") else (LOCK, FEATURES)
-    return all(path.name in ours or is_leftover(path) for path in folder.iterdir())
+    """Whether nothing lies in a folder but what a kill left: our mark, a lock, features of a run that never began.
+
+    Of a run that met features that are not finite, this is all as well, and the note of it.
+    """
+    ours = (MARK, LOCK, DIVERGENCE) if marked(folder).get("homing") else (LOCK,)
+    return all(path.name in ours or is_leftover(path) or _is_features(path) for path in folder.iterdir())
+
+
+def _is_features(path: Path) -> bool:
+    """Whether a path is a run's folder of features and nothing but stores lies in it; one may have no mark yet."""
+    return (path.name == FEATURES and path.is_dir() and not path.is_symlink()) and all(
+        is_unfinished(store)
+        or (made_from(store) or {}).get("key") == store.name
+        or (store.is_dir() and all(map(is_unfinished, store.iterdir())))
+        for store in path.iterdir()
+    )
 
 
 def check_free(folder: Path) -> None:
@@ -167,22 +185,22 @@ def check_free(folder: Path) -> None:
             raise RecipeError(
                 f"{folder / name}: is a folder where homing writes a file; move it or give another --output"
             )
-    for name in (*_FOLDERS, "models"):
+    for name in _OWN_FOLDERS:
         if (folder / name).exists() and not (folder / name).is_dir():
             raise RecipeError(f"{folder / name}: is a file, no folder of homing; move it, or give another --output")
 
 
-def check_no_part_of_a_run(file: Path) -> None:
-    """Whether a file that a verb is to write is none that a run keeps in its folder, there or yet to come.
+def check_no_part_of_a_run(output: Path) -> None:
+    """Whether a file or folder that a verb is to write is none that a run keeps in its folder, there or yet to come.
 
     Raises:
         RecipeError: It is; names the folder.
     """
-    place = file.absolute()
-    for folder in place.parents[:3]:
+    place = output.absolute()
+    for folder in place.parents:
         inside = place.relative_to(folder)
-        if (inside.as_posix() in _FILES or inside.parts[0] in (*_FOLDERS, "models", "checkpoints")) and is_ours(folder):
-            raise RecipeError(f"{file}: belongs to the run in {folder}; give a name that is none of its files")
+        if (inside.as_posix() in _FILES or inside.parts[0] in _OWN_FOLDERS) and is_ours(folder):
+            raise RecipeError(f"{output}: belongs to the run in {folder}; give a name that is none of its files")
 
 
 def remove_run(folder: Path) -> None:
@@ -209,21 +227,18 @@ def remove_checkpoints(folder: Path, *, keep_newest: bool, kept: Path | None = N
     """Remove checkpoints and learned rates, and nothing that was not written as such.
 
     Args:
-        folder: `checkpoints` of a run.
+        folder: `checkpoints` of a run, or a link to them, which stays; links in it are passed over.
         keep_newest: Leave those that lie in the folder itself, which are the run's own; those of baselines and folds
             lie in folders of their names.
         kept: A folder below whose checkpoints stay; None: there is none.
     """
-    for path in _listed(folder):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_symlink() or not path.is_dir() or path == kept:
             continue
         if not _is_checkpoint(path):
             remove_checkpoints(path, keep_newest=False, kept=kept)
         elif not keep_newest or is_unfinished(path):
-            for part in _listed(path):
-                if part.suffix in _PARTS and part.is_file():
-                    part.unlink()
-            _remove_if_empty(path)
+            remove_checkpoint(path)
     _remove_if_empty(folder)
 
 

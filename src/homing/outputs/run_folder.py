@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from homing.errors import CheckpointError, RecipeError
-from homing.outputs.artefact import write_whole
+from homing.outputs.artefact import write_json, write_whole
 from homing.outputs.going_on import is_prolonged, why_not
 from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import (
+    DIVERGENCE,
     FEATURES,
     LOCK,
     MARK,
@@ -135,12 +137,16 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
         RecipeError: As `check_run_folder`, or the folder cannot be written to.
         CheckpointError: As `check_run_folder`.
     """
-    check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+
+    def check() -> None:
+        check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+
+    check()
     began = folder / "recipe.yaml"
     if resume and began.exists():
         _note_change(folder, began, recipe)
         return
-    with _begun(folder, recipe.sha256()):
+    with _begun(folder, recipe.sha256(), check):
         write_whole(began, recipe.to_yaml().encode())
 
 
@@ -169,34 +175,67 @@ def new_folder(folder: Path, pools: Iterable[str | Path], digest: str, *, overwr
     Raises:
         RecipeError: As `check_new_folder`, or the folder cannot be written to.
     """
-    check_new_folder(folder, pools, overwrite=overwrite)
-    with _begun(folder, digest):
+
+    def check() -> None:
+        check_new_folder(folder, pools, overwrite=overwrite)
+
+    check()
+    with _begun(folder, digest, check):
         yield
 
 
 @contextmanager
-def _begun(folder: Path, digest: str) -> Iterator[None]:
+def _begun(folder: Path, digest: str, check: Callable[[], None]) -> Iterator[None]:
     """A folder with our mark and nothing of an earlier run; its lock is held."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with folder_lock() as lock:
-            lock.take(folder)
+    with folder_lock() as lock:
+        lock.take(folder, makes=True)
+        check()  # once more: another process may have come and gone
+        try:
             remove_run(folder)
             mark_as_ours(folder, digest)
-            yield
-    except OSError as error:
-        raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
+        except OSError as error:
+            raise RecipeError(f"{folder}: cannot be written to ({error.strerror}); give another --output") from error
+        yield
 
 
-def discard_stump(folder: Path) -> None:
-    """Remove a run folder in which nothing but the recipe was written: the run never got under way."""
+def discard_stump(folder: Path, *, was_there: bool = False) -> None:
+    """Remove a run folder in which nothing but the recipe was written: the run never got under way.
+
+    Args:
+        folder: Of the run.
+        was_there: Whether the folder itself stays, since somebody else made it.
+    """
     if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= {MARK, LOCK, FEATURES, "recipe.yaml"}:
         return
     remove_features(folder)
     for name in ("recipe.yaml", LOCK, MARK):
         (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # something foreign lies in it
-        folder.rmdir()
+    if not was_there:
+        with suppress(OSError):  # something foreign lies in it
+            folder.rmdir()
+
+
+def note_divergence(folder: Path, recipe: Recipe, told: Mapping[str, Any], *, is_new: bool) -> None:
+    """Write `divergence.json` for a run; its folder is marked as ours where the run had not begun it yet.
+
+    Another run stays as it is: one that was to be replaced and lies there still, one of another process. So does
+    everything where the disk refuses: the error itself says what happened.
+
+    Args:
+        folder: Of the run.
+        recipe: Of the run.
+        told: What happened.
+        is_new: Whether the run began now.
+    """
+    digest = recipe.sha256()
+    with suppress(OSError, RecipeError), folder_lock() as lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.take(folder)
+        if is_empty(folder):
+            mark_as_ours(folder, digest)
+        is_replaced = is_new and (folder / "results.json").exists()
+        if marked(folder).get("recipe_sha256", digest) == digest and not is_replaced:
+            write_json(folder / DIVERGENCE, told)
 
 
 def remove_features(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,22 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "warnings": list,
     "dropped": list,
     "targets": dict,
+    "version": str,
+    "recipe_sha256": str,
+    "headline": str,
+    "models": dict,
+    "calibration": (dict, type(None)),
+    "unlabelled": (dict, type(None)),
+    "rates.phi": dict,
+    "rates.effective_sample_size": (int, float),
+    "data.source": dict,
+    "data.target": dict,
 }
-OF_ONE_TARGET = ("method", "seed", "target", "rates", "cost", "baselines", "warnings")
+"""What values are that stand under some keys, those below others with dots."""
+OF_ONE_TARGET = (
+    *("method", "seed", "target", "rates", "cost", "baselines", "warnings"),
+    *("version", "recipe_sha256", "data", "headline"),
+)
 """What `results.json` says of every run of one target."""
 
 
@@ -100,11 +114,23 @@ def _wrong(found: Any, needed: Iterable[str]) -> str:
         return "no JSON object"
     if missing := [key for key in needed if key not in found]:
         return f"it lacks {', '.join(missing)}"
+    warnings = found.get("warnings")
+    if isinstance(warnings, list) and not all(isinstance(text, str) for text in warnings):
+        return "warnings are no texts"
     return ", ".join(
-        f"{key} is {json.dumps(found[key])[:40]}"
+        f"{key} is {json.dumps(value)[:40]}"
         for key, kind in _KINDS.items()
-        if key in found and not isinstance(found[key], kind)
+        for value in _under(found, key.split("."))
+        if not isinstance(value, kind)
     )
+
+
+def _under(found: Any, keys: list[str]) -> Iterator[Any]:
+    """What stands under keys that lie below each other, if anything does."""
+    if not keys:
+        yield found
+    elif isinstance(found, dict) and keys[0] in found:
+        yield from _under(found[keys[0]], keys[1:])
 
 
 def _results(run: Path) -> dict[str, Any]:

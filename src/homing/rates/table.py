@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from homing.errors import CheckpointError, DataError, DivergedError, HomingError
-from homing.rates.table_file import check_folder, check_texts, digests, read_table, write_table
+from homing.rates.table_file import check_folder, check_texts, digests, read_table, write_table, writing
 from homing.rates.table_rows import checked_rows, merge_duplicates
 from homing.rates.whole_numbers import whole
 
@@ -233,7 +233,8 @@ class RateTable:
                 check_texts(values, f"values of {name}")
         numbers = {"rate": self.rates, "target_alignment": self.alignments, "visits": self.visits}
         check_folder(Path(path))
-        with open_whole(Path(path)) as file, closing(RatesWriter(file, has_suggested=False)) as writer:
+        whole = open_whole(Path(path))
+        with writing(Path(path)), whole as file, closing(RatesWriter(file, has_suggested=False)) as writer:
             writer.add({**texts, **{name: values.cpu().numpy() for name, values in numbers.items()}})
 
     def load(self, path: str | Path, ids: Sequence[str]) -> int:

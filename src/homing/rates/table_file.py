@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,33 @@ def write_table(path: Path, ids: Sequence[str], state: Mapping[str, Tensor], mom
     """Write the state of every row and the running moments; the file appears whole or not at all.
 
     Raises:
-        DataError: Not one id per row, or ids occur twice.
+        DataError: Not one id per row, ids occur twice, or the file cannot be written.
     """
     check_folder(path)
     tensors = {"id": torch.from_numpy(digests(ids, len(state["rate"]))), **state, **moments}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=_FORMAT)
-        os.replace(temporary, path)
+        with writing(path):
+            plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(plain, temporary, metadata=_FORMAT)
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What a disk refuses to take is told with the file.
+
+    Raises:
+        DataError: It does.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # the latter: its writer tells of the system's errors in words alone
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be written ({reason}); make room, or give another path") from error
 
 
 def read_table(

@@ -20,6 +20,7 @@ from homing.recipe.section import Positive, Section, Share, Text
 
 Descriptor = Literal["target_likeness", "label_consistency"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
+NUM_SEEDS = 2**31  # 0 is the first
 AVERAGE_LAST = 0.7
 """Share of the last steps whose weights are averaged, where the recipe does not say (docs/decisions/training.md)."""
 
@@ -205,7 +206,7 @@ class Recipe(Section):
     """A whole run."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)] = Field("run", description="shown in the report")
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="order, augmentation, folds, initial head")
+    seed: Annotated[int, Field(ge=0, lt=NUM_SEEDS)] = Field(0, description="order, augmentation, folds, initial head")
     task: Literal["single_label", "multi_label"] = Field(
         "single_label", description="whether an image is of one class, or of any number of them"
     )

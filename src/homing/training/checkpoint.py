@@ -23,6 +23,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from homing.errors import CheckpointError
+from homing.outputs.checkpoint_files import files_of, remove_checkpoint
 from homing.training.tensor_file import Piece, tensor_pieces
 
 FORMAT = 2
@@ -86,8 +87,21 @@ def save_checkpoint(
         with contextlib.suppress(OSError):  # under another name first: no half of a checkpoint under a valid one
             os.rename(old, folder / f".{old.name}.{os.getpid()}.old.tmp")
     for stale in folder.glob(".step-*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _discard(stale)
     return final
+
+
+def _discard(aside: Path) -> None:
+    """Remove a checkpoint that lies under another name; what others put into it goes back to where they put it."""
+    remove_checkpoint(aside)
+    if aside.is_dir() and not aside.is_symlink():
+        place = aside.with_name(aside.name.split(".")[1])
+        place.mkdir(exist_ok=True)
+        for path in aside.iterdir():
+            if not (place / path.name).exists():
+                os.rename(path, place / path.name)
+        aside.rmdir()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -200,8 +214,9 @@ def _verified(path: Path, name: str, size: int, digest: str) -> bytes:
 
 
 def _listed(folder: Path) -> list[tuple[int, Path]]:
+    """Checkpoints by step; a folder of such a name with nothing of ours in it is none."""
     found = [(match, path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name)) and path.is_dir()]
-    return sorted((int(match[1]), path) for match, path in found)
+    return sorted((int(match[1]), path) for match, path in found if files_of(path))
 
 
 def _write(path: Path, pieces: Iterable[Piece], reached: Reached) -> dict[str, int | str]:

@@ -8,13 +8,15 @@ import hashlib
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from homing.errors import DataError
+from homing.errors import DataError, RecipeError
 from homing.measures import MEASURES
 from homing.outputs import titles
 from homing.outputs.artefact import write_json, write_whole
+from homing.outputs.lock import folder_lock
 from homing.outputs.ownership import is_our_report
 from homing.outputs.report.axis import Axis, axis_around, axis_of
 from homing.outputs.report.certainty import certainty
@@ -81,12 +83,14 @@ def write_report(run: Path, shown: Pictures | Shown, *, results: dict[str, Any] 
 
 
 def _forget_failure(run: Path) -> None:
-    """A report that is there now was not written at first, as `results.json` may say."""
-    results = results_of(run)
-    given = results.get("warnings", [])
-    kept = [text for text in given if not str(text).startswith(NOT_WRITTEN)]
-    if len(kept) < len(given):
-        write_json(run / "results.json", {**results, "warnings": kept})
+    """A report that is there now was not written at first, as `results.json` may say; who is at work there knows."""
+    with suppress(RecipeError), folder_lock() as lock:
+        lock.take(run)
+        results = results_of(run)
+        given = results.get("warnings", [])
+        kept = [text for text in given if not str(text).startswith(NOT_WRITTEN)]
+        if len(kept) < len(given):
+            write_json(run / "results.json", {**results, "warnings": kept})
 
 
 @functools.cache
