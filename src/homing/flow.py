@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from homing.budget import with_steps
-from homing.errors import DataError, DivergedError, Interrupted, RecipeError
+from homing.endings import clean_up, endings
+from homing.errors import DataError, RecipeError
 from homing.evaluation.outcome import Outcome
 from homing.evaluation.planning import Planned, Planner
 from homing.interrupts import StopOnSignal
@@ -25,7 +24,6 @@ from homing.outputs.added import write_added
 from homing.outputs.finished import (
     is_complete,
     read_results,
-    tidy,
     write_missing_report,
     write_outputs,
     write_rates_only,
@@ -33,14 +31,8 @@ from homing.outputs.finished import (
 from homing.outputs.going_on import is_prolonged, missing_methods
 from homing.outputs.in_short import as_html, in_short
 from homing.outputs.lock import folder_lock
-from homing.outputs.ownership import DIVERGENCE, check_no_part_of_a_run, check_pools, check_same_pools, note_pools
-from homing.outputs.run_folder import (
-    check_run_folder,
-    discard_stump,
-    note_divergence,
-    open_run_folder,
-    remove_features,
-)
+from homing.outputs.ownership import check_no_part_of_a_run, check_pools, check_same_pools, note_pools
+from homing.outputs.run_folder import check_run_folder, discard_stump, open_run_folder
 from homing.outputs.shared_data import write_shared
 from homing.outputs.spent import spending
 from homing.outputs.thumbnails import shown_of_recipe
@@ -307,31 +299,3 @@ def check_finished(recipe: Recipe, folder: Path, options: Options) -> None:
     """
     if not options.allow_change or goes_on(folder, recipe):
         check_pools(folder, digests_of(open_problem(recipe.data, trains=recipe.trains, sets=recipe.is_multi_label)))
-
-
-def clean_up(folder: Path) -> None:
-    """Remove what served until the run was complete: checkpoints, its features, the note of an earlier divergence."""
-    tidy(folder)
-    remove_features(folder)
-    (folder / DIVERGENCE).unlink(missing_ok=True)
-
-
-@contextmanager
-def endings(
-    folder: Path, recipe: Recipe, accelerator: Accelerator, stop: StopOnSignal, *, is_new: bool, was_there: bool
-) -> Iterator[None]:
-    """How a run ends early: no stump for bad data, `divergence.json` for what is not finite, a signal's exit code."""
-    try:
-        yield
-    except DataError:
-        if is_new and accelerator.is_main_process:  # what is gone on with was begun before, and keeps its recipe
-            discard_stump(folder, was_there=was_there)
-        raise
-    except DivergedError as error:
-        if accelerator.is_main_process:
-            note_divergence(folder, recipe, {"message": str(error), **(error.details or {})}, is_new=is_new)
-        raise
-    except Interrupted as error:
-        if stop.signal is not None:
-            error.exit_code = 128 + stop.signal
-        raise

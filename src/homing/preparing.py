@@ -160,7 +160,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     features: FeatureBlocks | None = None
     if needs_features(recipe):
         features = found.keep(np.setdiff1d(np.arange(len(problem)), gone)).features if gone else found.features
-        if found.num_passed:  # what lay there was looked at when it was scanned
+        if found.num_passed or not session.resume:  # a run that is gone on with looked at what lay there
             on_main(session.accelerator, lambda: check_finite(features, kept))
     head_only = recipe.model.trainable == "head"
     material = Material(kept, model, arguments, preprocessing, pictures, features, head_only, store.folder, activations)

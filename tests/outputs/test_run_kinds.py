@@ -50,7 +50,7 @@ def test_values_of_another_kind_end_no_verb(finished_run, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        *[(("headline",), 5), (("models",), "x"), (("calibration",), 5), (("unlabelled",), "x"), (("warnings",), [5])],
+        *[(("headline",), 5), (("models",), "x"), (("calibration",), 5), (("warnings",), [5])],
         *[(("rates", "phi"), []), (("rates", "effective_sample_size"), "x"), (("data", "source"), 5)],
     ],
 )

@@ -26,7 +26,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "headline": str,
     "models": dict,
     "calibration": (dict, type(None)),
-    "unlabelled": (dict, type(None)),
     "rates.phi": dict,
     "rates.effective_sample_size": (int, float),
     "data.source": dict,
