@@ -34,6 +34,7 @@ LAYERS = {
     "cli": 9,
     "compare": 8,
     "flow": 7,
+    "endings": 6,
     "scanning": 6,
     "rating": 6,
     "preparing": 5,

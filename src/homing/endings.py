@@ -13,7 +13,6 @@ from homing.interrupts import StopOnSignal
 from homing.outputs.finished import tidy
 from homing.outputs.ownership import DIVERGENCE
 from homing.outputs.run_folder import discard_stump, note_divergence, remove_features
-from homing.recipe.schema import Recipe
 
 
 def clean_up(folder: Path) -> None:
@@ -25,13 +24,13 @@ def clean_up(folder: Path) -> None:
 
 @contextmanager
 def endings(
-    folder: Path, recipe: Recipe, accelerator: Accelerator, stop: StopOnSignal, *, is_new: bool, was_there: bool
+    folder: Path, digest: str, accelerator: Accelerator, stop: StopOnSignal, *, is_new: bool, was_there: bool
 ) -> Iterator[None]:
     """No stump for bad data, `divergence.json` for what is not finite, a signal's exit code.
 
     Args:
         folder: Of the run.
-        recipe: Of the run.
+        digest: Of its recipe.
         accelerator: Of the run; its main process writes.
         stop: What knows the signal that ended it.
         is_new: Whether the run began now, and was not gone on with.
@@ -45,7 +44,7 @@ def endings(
         raise
     except DivergedError as error:
         if accelerator.is_main_process:
-            note_divergence(folder, recipe, {"message": str(error), **(error.details or {})}, is_new=is_new)
+            note_divergence(folder, digest, {"message": str(error), **(error.details or {})}, is_new=is_new)
         raise
     except Interrupted as error:
         if stop.signal is not None:

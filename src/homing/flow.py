@@ -175,7 +175,7 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         folder_lock() as lock,
         StopOnSignal() as stop,
         watching(accelerator),
-        endings(folder, recipe, accelerator, stop, is_new=not options.resume, was_there=was_there),
+        endings(folder, recipe.sha256(), accelerator, stop, is_new=not options.resume, was_there=was_there),
     ):
         on_main(accelerator, lambda: lock.take(folder))
         if options.resume and is_complete(folder):

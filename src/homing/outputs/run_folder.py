@@ -215,7 +215,7 @@ def discard_stump(folder: Path, *, was_there: bool = False) -> None:
             folder.rmdir()
 
 
-def note_divergence(folder: Path, recipe: Recipe, told: Mapping[str, Any], *, is_new: bool) -> None:
+def note_divergence(folder: Path, digest: str, told: Mapping[str, Any], *, is_new: bool) -> None:
     """Write `divergence.json` for a run; its folder is marked as ours where the run had not begun it yet.
 
     Another run stays as it is: one that was to be replaced and lies there still, one of another process. So does
@@ -223,11 +223,10 @@ def note_divergence(folder: Path, recipe: Recipe, told: Mapping[str, Any], *, is
 
     Args:
         folder: Of the run.
-        recipe: Of the run.
+        digest: Of its recipe.
         told: What happened.
         is_new: Whether the run began now.
     """
-    digest = recipe.sha256()
     with suppress(OSError, RecipeError), folder_lock() as lock:
         folder.mkdir(parents=True, exist_ok=True)
         lock.take(folder)
