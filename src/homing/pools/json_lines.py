@@ -95,10 +95,10 @@ def _batch(numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 def _object(line: str, number: int, path: Path | RemoteText, nested: dict[str, DataError]) -> dict[str, str]:
     where = f"{path}: cannot be read as a table: line {number}"
     try:
-        pairs = json.loads(line, parse_int=_Typed, parse_float=_Typed, object_pairs_hook=_Pairs)
+        pairs = json.loads(line, parse_int=_Typed, parse_float=_Typed, object_pairs_hook=Pairs)
     except ValueError as error:
         raise DataError(f"{where} is no JSON object ({error})") from None
-    if not isinstance(pairs, _Pairs):
+    if not isinstance(pairs, Pairs):
         raise DataError(f"{where} is no JSON object, found {line.strip()[:40]!r}")
     cells = {}
     for name, value in pairs:
@@ -112,8 +112,12 @@ def _object(line: str, number: int, path: Path | RemoteText, nested: dict[str, D
     return cells
 
 
-class _Pairs(list[tuple[str, Any]]):
+class Pairs(tuple[tuple[str, Any], ...]):
     """An object of a JSON text, with doubled keys as they are."""
+
+    def of(self, key: str) -> list[Any]:
+        """The values of a key."""
+        return [value for name, value in self if name == key]
 
 
 class _Typed(str):
@@ -129,8 +133,8 @@ def _cell(value: Any, name: str, where: str) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)  # Infinity
-    if isinstance(value, _Pairs) and isinstance(dict(value).get("path"), str) and dict(value).get("bytes") is None:
+    if isinstance(value, Pairs) and isinstance(dict(value).get("path"), str) and dict(value).get("bytes") is None:
         return str(dict(value)["path"])  # an image, as datasets writes it
-    if isinstance(value, list) and not isinstance(value, _Pairs) and all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return json.dumps(value, ensure_ascii=False)  # labels of an image that has several, or none
     raise DataError(f"{where}: {name[:40]!r} holds a list or an object; texts, numbers and lists of them are read")

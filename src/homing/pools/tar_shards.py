@@ -19,6 +19,7 @@ from homing.pools.class_names import quoted
 from homing.pools.columns import Columns
 from homing.pools.folder import UNLABELLED, column
 from homing.pools.formats import SUFFIXES
+from homing.pools.json_lines import Pairs
 from homing.pools.layouts import split_in
 from homing.pools.packed_folders import classes_by_folder
 from homing.pools.pool import Pool, ReadAs
@@ -167,7 +168,7 @@ def _values(part: _Samples, field: str) -> Texts:
     found = []
     for row, text in enumerate(_held(part, "json")):
         try:
-            pairs = json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_Pairs) if text else _Pairs()
+            pairs = json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=Pairs) if text else Pairs()
             values = pairs.of(field)
             found.append(_cell(values[0]) if values else "")
             found[-1].encode()  # half a character is none: a ValueError
@@ -180,14 +181,6 @@ def _values(part: _Samples, field: str) -> Texts:
 
 def _json_of(part: _Samples, row: int) -> str:
     return f"{part.index.file.where}: {part.keys[row].as_py()}.json"
-
-
-class _Pairs(tuple[tuple[str, Any], ...]):
-    """An object of a JSON text, with doubled keys as they are."""
-
-    def of(self, key: str) -> list[Any]:
-        """The values of a key."""
-        return [value for name, value in self if name == key]
 
 
 def _cell(value: Any) -> str:
