@@ -17,6 +17,7 @@ import platform
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from layout import Scenario, lay_out, others
@@ -86,7 +87,8 @@ def run_missing(
         with prepare(recipe, session) as prepared:  # scanned before any method is timed
             scan = time.monotonic() - began
             for method in missing:
-                outcome = fit_and_judge(method, recipe, session, prepared)
+                began = time.monotonic()
+                outcome = replace(fit_and_judge(method, recipe, session, prepared), seconds=time.monotonic() - began)
                 key = dict(zip(KEY, (trainable, name, seed, method), strict=True))
                 row = key | {"changes": extra} | row_of(prepared.material, outcome, scan)
                 add_row(row, results, ABOUT)
