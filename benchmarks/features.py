@@ -49,23 +49,23 @@ class FeatureBank:
         return torch.isin(self.domains, wanted).nonzero().flatten()
 
 
-def load_bank(name: str, cache: Path) -> FeatureBank:
-    """The bank called `name`, from the cache or by one scan of its images."""
-    path = cache / f"{name}-lite0-{IMAGE_SIZE}.pt"
+def load_bank(name: str, cache: Path, size: int = IMAGE_SIZE) -> FeatureBank:
+    """The bank called `name` at so many pixels, from the cache or by one scan of its images."""
+    path = cache / f"{name}-lite0-{size}.pt"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".part")
-        torch.save(_scan(COLLECTIONS[name]()), temporary)
+        torch.save(_scan(COLLECTIONS[name](), size), temporary)
         temporary.rename(path)
     return FeatureBank(**torch.load(path, weights_only=True))
 
 
 @torch.inference_mode()
-def _scan(images: Iterator[LabelledImage]) -> dict[str, object]:
+def _scan(images: Iterator[LabelledImage], size: int) -> dict[str, object]:
     backbone = _backbone()
     features, labels, domains, batch = [], [], [], []
     for image, label, domain in images:
-        batch.append(_pixels(image))
+        batch.append(_pixels(image, size))
         labels.append(label)
         domains.append(domain)
         if len(batch) == SCAN_BATCH:
@@ -92,8 +92,8 @@ def _backbone() -> torch.nn.Module:
     return model.eval().to(memory_format=torch.channels_last)
 
 
-def _pixels(image: Image.Image) -> Tensor:
-    square = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+def _pixels(image: Image.Image, size: int) -> Tensor:
+    square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
     return (pixels - 0.5) / 0.5
 
@@ -142,4 +142,5 @@ COLLECTIONS: dict[str, Callable[[], Iterator[LabelledImage]]] = {
     "digits": lambda: _folder_images("digits"),
     "quickstart": _printed_and_written_digits,
     "icons": lambda: icons(_data("icons")),
+    "characters": lambda: _folder_images("characters"),
 }

@@ -95,17 +95,17 @@ def _trained(study: Study, phase: Phase, epochs: float, seed: int) -> dict[str, 
     steps = num_steps_of(epochs, None, len(evidence.source_labels) + 10 * evidence.num_target, 32)
     start = Head(features.shape[1], evidence.num_classes)
     probe_head(start, HeldFeatures(features), torch.arange(len(labels)).numpy(), labels, phase)
-    found = {"start": _scores(start, study)}
+    found = {"start": head_scores(start, study)}
     for rate in LEARNING_RATES:
         settings = Settings(num_steps=steps, learning_rate=rate, seed=seed)
         head = Head(features.shape[1], evidence.num_classes)
         head.load_state_dict(start.state_dict())
-        _fit(head, features, labels, visits, settings)
-        found[f"{rate:g}"] = _scores(head, study)
+        fit_head(head, features, labels, visits, settings)
+        found[f"{rate:g}"] = head_scores(head, study)
     return found
 
 
-def _fit(head: Head, features: Tensor, labels: Tensor, visits: ExpectedVisits, settings: Settings) -> None:
+def fit_head(head: Head, features: Tensor, labels: Tensor, visits: ExpectedVisits, settings: Settings) -> None:
     optimizer = optimizer_of(head, settings)
     schedule = build_schedule(optimizer, settings)
     step, number = 0, 0
@@ -123,7 +123,7 @@ def _fit(head: Head, features: Tensor, labels: Tensor, visits: ExpectedVisits, s
 
 
 @torch.no_grad()
-def _scores(head: Head, study: Study) -> Scores:
+def head_scores(head: Head, study: Study) -> Scores:
     logits = head(study.test_features.float())
     right = (logits.argmax(1) == study.test_labels).float().mean()
     return round(100 * float(right), 2), round(float(functional.cross_entropy(logits, study.test_labels)), 3)

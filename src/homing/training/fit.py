@@ -18,7 +18,7 @@ from homing.rates.online.reweighting import WeightNet
 from homing.session import Session
 from homing.training.distributed import gather_shares
 from homing.training.guide import Guide, Observer
-from homing.training.head import probe_head
+from homing.training.head import HEAD_RIDGE, probe_head
 from homing.training.loop import FineTuning
 from homing.training.material import Material
 from homing.training.online import Online, OnlineRates, OnlineSettings
@@ -116,7 +116,8 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
         phase = last if split is None else replace(last, rates=one.plan.phases[0].rates)
         phase = replace(phase, rates=phase.rates * (torch.arange(len(phase.rates)) < num_source))  # of labels alone
         assert material.features is not None
-        probe_head(model, material.features, rows, labels, phase, split=split, sets=material.label_sets)
+        ridge = None if shared.trainable == "head" else HEAD_RIDGE
+        probe_head(model, material.features, rows, labels, phase, ridge, split=split, sets=material.label_sets)
     set_trainable(model, shared.trainable)
     trained = material.trained_part(model)
     inputs = RowsOf(material.inputs, rows)

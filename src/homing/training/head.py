@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from homing.models.parts import classifier_of
 from homing.pools.order import Rows
-from homing.rates.learned.one_vs_rest import fit_one_vs_rest
+from homing.rates.learned.one_vs_rest import fit_one_vs_rest, set_losses
 from homing.rates.learned.probe import fit_probes, with_bias
+from homing.training.penalty import held_out_penalty
 from homing.training.plan import Phase
 
 _MAX_ROWS = 20_000
+_TO_THE_END = {"max_steps": 300, "tolerance": 2e-4}
+"""Of a fit that no fine-tuning of layers follows."""
 HEAD_RIDGE = 0.5
-"""Penalty of the probe that a head starts from, on features of unit mean square: with a thousandth of it the start is
-overfitted, and fine-tuning goes on from there (docs/decisions/training.md)."""
+"""Penalty of the probe that a fine-tuning of layers starts from, on features of unit mean square: with less the start
+is better and the end worse, for what a head knows by heart no layer learns (docs/decisions/training.md)."""
 
 
 class Features(Protocol):
@@ -34,7 +38,7 @@ def probe_head(
     rows: Rows,
     labels: Tensor,
     phase: Phase,
-    ridge: float = HEAD_RIDGE,
+    ridge: float | None = HEAD_RIDGE,
     split: int | None = None,
     sets: Tensor | None = None,
 ) -> None:
@@ -48,7 +52,7 @@ def probe_head(
         rows: Rows of `features` that are trained on, int64 [N + n]: source, then target.
         labels: int64 [N + n].
         phase: Masses of source and target rows.
-        ridge: Penalty of the probe, on features scaled to unit mean square.
+        ridge: Penalty of the probe, on features of about unit mean square; None: the one that suits left-out rows.
         split: As in `of_own_side`: each set of classes has a probe of its own, or stays as it is where no row counts.
         sets: As in `sample_losses`: each class has a probe of its own, against all others.
     """
@@ -64,14 +68,53 @@ def probe_head(
         counted, weights = _enough(counted, masses[counted])
         seen = features.rows(torch.from_numpy(rows[counted.numpy()]))
         center = seen.mean(dim=0)
-        columns, own = with_bias(seen - center), labels[counted]
-        if sets is None:
-            (probe,) = fit_probes(columns, own - start, weights[None], end - start, ridge=ridge)
+        found = labels[counted]
+        kind = _Classes(found - start, end - start) if sets is None else _Labels(sets[found])
+        if ridge is None:
+            probe = _best_probe(kind, seen - center, weights, counted >= len(phase.rates), end - start)
         else:
-            (probe,) = fit_one_vs_rest(columns, sets[own], weights[None], ridge=ridge)
+            (probe,) = kind.fit(with_bias(seen - center), weights[None], ridge, None)
         head.weight[start:end] = probe[:-1].T
         if head.bias is not None:
             head.bias[start:end] = probe[-1] - center @ probe[:-1]
+
+
+def _best_probe(
+    kind: _Classes | _Labels, features: Tensor, weights: Tensor, is_target: Tensor, num_outputs: int
+) -> Tensor:
+    """`[D, C]` fitted to its end, under the penalty that suits rows that are left out."""
+    penalty = held_out_penalty(features, weights, is_target, num_outputs, kind.fit, kind.losses)
+    return kind.fit(with_bias(features), weights[None], penalty, None, **_TO_THE_END)[0]
+
+
+class _Classes:
+    """One probe of all classes, of which each row has one."""
+
+    def __init__(self, labels: Tensor, num_classes: int) -> None:
+        self.labels, self.num_classes = labels, num_classes
+
+    def fit(self, columns: Tensor, weights: Tensor, ridge: float, start: Tensor | None, **how: Any) -> Tensor:
+        """Probes `[S, D, C]`; `how` as for `fit_probes`."""
+        return fit_probes(columns, self.labels, weights, self.num_classes, ridge=ridge, start=start, **how)
+
+    def losses(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Of rows `[m]`, in nats."""
+        return cross_entropy(logits, self.labels[rows], reduction="none")
+
+
+class _Labels:
+    """A probe for each label, of which a row has any number."""
+
+    def __init__(self, sets: Tensor) -> None:
+        self.sets = sets
+
+    def fit(self, columns: Tensor, weights: Tensor, ridge: float, start: Tensor | None, **how: Any) -> Tensor:
+        """Probes `[S, D, C]`; `how` as for `fit_probes`."""
+        return fit_one_vs_rest(columns, self.sets, weights, ridge=ridge, start=start, **how)
+
+    def losses(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Of rows `[m]`, in nats."""
+        return set_losses(logits, self.sets[rows])
 
 
 def _enough(rows: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:

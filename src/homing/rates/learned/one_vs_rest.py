@@ -5,6 +5,8 @@ Letters as in `probe.py`: N rows, D columns of features, C labels, S weightings.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -41,6 +43,7 @@ def fit_one_vs_rest(
     ridge: float,
     start: Tensor | None = None,
     work: Work = ALONE,
+    **how: Any,
 ) -> Tensor:
     """Minimise the weighted binary cross entropy of each label by itself; arguments as for `fit_probes`.
 
@@ -51,6 +54,7 @@ def fit_one_vs_rest(
         ridge: Penalty, of a probe of two classes.
         start: `[S, D, C]` or `[1, D, C]` logits' weights to start from; zeros where not given.
         work: Told of, and where it runs.
+        how: max_steps and tolerance of `fit_probes`.
 
     Returns:
         `[S, D, C]` weights of the logits.
@@ -61,7 +65,8 @@ def fit_one_vs_rest(
         half = None if start is None else start[:, :, label : label + 1] / 2
         begin = None if half is None else torch.cat([-half, half], dim=2)
         part = work.part(label / num_labels, (label + 1) / num_labels)
-        probes = fit_probes(features, sets[:, label].long(), row_weights, 2, ridge=ridge, start=begin, work=part)
+        wanted = sets[:, label].long()
+        probes = fit_probes(features, wanted, row_weights, 2, ridge=ridge, start=begin, work=part, **how)
         found.append(probes[:, :, 1] - probes[:, :, 0])
     return torch.stack(found, dim=2)
 

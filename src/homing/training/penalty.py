@@ -1,0 +1,66 @@
+"""The penalty of a head that is the whole model: the one under which rows that were left out are likeliest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from homing.rates.learned.folds import directions_of_images, folds_of_images
+from homing.rates.learned.probe import with_bias
+
+Fit = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
+"""Columns [N, D], weightings [S, N], a penalty, probes to start from [S, D, C] or None → probes [S, D, C]."""
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""Logits [m, C] and rows [m] → losses [m], nats."""
+
+_STRONGEST, _STEP, _COUNT = 1.5, 10**-0.5, 11  # down to 1.5e-5, on features of unit mean square
+_FOLDS, _WIDTH = 5, 256
+_MOST_SCORES = 4_000_000  # rows times classes times folds that are fitted: beyond, fewer folds are left out
+
+
+def held_out_penalty(
+    features: Tensor, masses: Tensor, is_target: Tensor, num_outputs: int, fit: Fit, losses: Losses
+) -> float:
+    """The penalty with the least loss on folds that each fit leaves out: of rows by their masses, and of the target.
+
+    From strong to weak, each fit begins where the last one ended; two rises in a row end the search. Looked for on the
+    leading principal components, which turn the features and leave the penalty what it is.
+
+    Args:
+        features: `[N, D]`, of mean 0.
+        masses: `[N]`, how much each row counts, in the fits and in the one half of the score.
+        is_target: `[N]` bool; such rows are the other half.
+        num_outputs: C.
+        fit: Of the probes.
+        losses: Of their logits.
+
+    Returns:
+        The penalty, on features as they are; a strong one where there are too few rows to leave some out.
+    """
+    if len(features) < 2 * _FOLDS:
+        return _STRONGEST
+    columns, spread = with_bias(_turned(features)), float(features.square().mean())
+    folds = folds_of_images(features @ directions_of_images(features.shape[1], seed=0), _FOLDS, seed=0)
+    count = max(1, min(_FOLDS, _MOST_SCORES // (len(features) * num_outputs)))
+    held = [(folds == fold).nonzero().squeeze(1) for fold in range(count)]
+    judged = masses / masses.sum() + is_target / is_target.sum().clamp(min=1)
+    weightings = torch.stack([masses.where(folds != fold, 0.0) for fold in range(count)])
+    found: list[tuple[float, float]] = []
+    probes = None
+    for number in range(_COUNT):
+        penalty = spread * _STRONGEST * _STEP**number
+        probes = fit(columns, weightings, penalty, probes)
+        pairs = zip(held, probes, strict=True)
+        loss = sum(float((losses(columns[rows] @ probe, rows) * judged[rows]).sum()) for rows, probe in pairs)
+        found.append((loss, penalty))
+        if number > 1 and found[-1] > found[-2] > found[-3]:
+            break
+    return min(found)[1]
+
+
+def _turned(features: Tensor) -> Tensor:
+    """`[N, at most 256]` along the directions in which the rows differ most."""
+    directions: Tensor = torch.linalg.eigh((features.T @ features).double()).eigenvectors
+    return features @ directions[:, -_WIDTH:].float()
