@@ -23,7 +23,9 @@ from homing.rates.learned.work import ALONE, Work
 
 FOLDS = 5
 REPEATS = 2
-JUDGE_RIDGE = 0.05
+JUDGE_RIDGE, RIDGE_CLASSES, LEAST_RIDGE = 0.05, 10, 5e-4
+"""Penalty of the judge's probes, with ten classes or fewer. Under it probes of many more are little else than means of
+classes, which wrong labels hardly move: it falls as the square of their number (docs/decisions/judge-rule.md)."""
 _TEMPERATURES = torch.logspace(-1.5, 1.0, 26)
 
 RatesFrom = Callable[[Evidence], Tensor]
@@ -129,6 +131,11 @@ def _held_out(evidence: Evidence, groups: Sequence[Group], scores: list[Tensor],
     return held_out
 
 
+def judge_ridge(num_classes: int) -> float:
+    """Penalty of the judge's probes."""
+    return JUDGE_RIDGE * max(LEAST_RIDGE / JUDGE_RIDGE, min(1.0, RIDGE_CLASSES / num_classes) ** 2)
+
+
 def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor, work: Work = ALONE) -> Tensor:
     """`[S, D + 1, C]` probes trained on both pools as each candidate weighs them.
 
@@ -147,10 +154,9 @@ def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor, wo
         sets = torch.cat([evidence.source_sets, evidence.target_sets])
         start = fit_one_vs_rest(features, sets, middle, ridge=JUDGE_RIDGE, work=work.part(0, 0.1))
         return fit_one_vs_rest(features, sets, weights, ridge=JUDGE_RIDGE, start=start, work=work.part(0.1, 1))
-    start = fit_probes(features, labels, middle, evidence.num_classes, ridge=JUDGE_RIDGE, work=work.part(0, 0.1))
-    return fit_probes(
-        features, labels, weights, evidence.num_classes, ridge=JUDGE_RIDGE, start=start, work=work.part(0.1, 1)
-    )
+    ridge = judge_ridge(evidence.num_classes)
+    start = fit_probes(features, labels, middle, evidence.num_classes, ridge=ridge, work=work.part(0, 0.1))
+    return fit_probes(features, labels, weights, evidence.num_classes, ridge=ridge, start=start, work=work.part(0.1, 1))
 
 
 def choose(losses: Tensor, log_prior: Tensor) -> int:
