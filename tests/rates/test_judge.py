@@ -3,7 +3,9 @@ import torch
 from gaussian_domains import described, hidden_matches
 
 from homing.errors import DataError
-from homing.rates.learned.judge import choose, judge
+from homing.rates import Evidence
+from homing.rates.learned.judge import JUDGE_RIDGE, choose, fit_candidates, judge, judge_ridge
+from homing.rates.learned.probe import log_probabilities, with_bias
 from homing.rates.learned.rate_model import Setting, rates_of
 from homing.rates.learned.work import Work
 
@@ -94,3 +96,25 @@ def test_fewer_images_than_folds_are_refused():
     evidence = hidden_matches(seed=5).with_target(torch.arange(3))
     with pytest.raises(DataError, match="3 labelled images, fewer than the 5 folds"):
         judge(evidence, torch.tensor([1.0]), lambda part: torch.ones(1, part.num_source))
+
+
+def test_probes_of_many_classes_tell_them_apart():
+    """Under the penalty of a few classes, a hundred are told apart by little else than their means."""
+    generator = torch.Generator().manual_seed(0)
+    means, labels = torch.randn(100, 64, generator=generator), torch.arange(1500) % 100
+    features = means[labels] + 0.3 * torch.randn(1500, 64, generator=generator)
+    evidence = Evidence(
+        source_features=features[:1000],
+        source_labels=labels[:1000],
+        target_features=features[1000:1200],
+        target_labels=labels[1000:1200],
+        num_classes=100,
+    )
+    (probe,) = fit_candidates(evidence, torch.tensor([1.0]), torch.ones(1, 1000))
+    found = log_probabilities(with_bias(features[1200:]), probe)
+    assert torch.nn.functional.nll_loss(found, labels[1200:]) < 0.2
+
+
+def test_the_penalty_of_few_classes_does_not_depend_on_their_number():
+    assert judge_ridge(2) == judge_ridge(10) == JUDGE_RIDGE
+    assert judge_ridge(1000) == judge_ridge(10_000) < judge_ridge(30) < JUDGE_RIDGE
