@@ -39,6 +39,7 @@ KINDS = {
     "matches hidden, labels wrong": lambda hidden, wrong: hidden and wrong,
 }
 """What is in the pool → whether shares of matching images and of wrong labels are of that kind."""
+WHERE = {"alike": "of the pool's domain", "shifted": "of another"}
 BY_KIND = ("scenarios", "ours − best baseline: mean, worst", "oracle − best baseline: mean")
 
 Cells = dict[str, list[float]]
@@ -164,7 +165,30 @@ def _mean_of(values: list[float | None]) -> str:
     return "–" if None in values else f"{statistics.mean(values):.1f}"
 
 
+def many_classes() -> str:
+    """`head` beside converged regressions on the same features and rates, homing's; means over seeds."""
+    groups = defaultdict(list)
+    for row in read_rows(RESULTS / "many_classes.json"):
+        if row["method"] == "homing":
+            groups[row["classes"], row["customer"]].append(row)
+    lines = [
+        "| classes | the target is | `head` before | **`head`** | nats | best regression, seen on the test | nats "
+        "| called wrong, % | pool | n |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (classes, customer), rows in groups.items():
+        before, ends = [row["regression"]["0.5"][0] for row in rows], [row["end"] for row in rows]
+        accuracy = [max(found for found, _ in row["regression"].values()) for row in rows]
+        nats = [min(found for _, found in row["regression"].values()) for row in rows]
+        wrong, pool = [row["called_wrong"] for row in rows], statistics.mean(row["pool"] for row in rows)
+        told = [_mean_of(before), _mean_of([end[0] for end in ends]), f"{statistics.mean(end[1] for end in ends):.3f}"]
+        told += [_mean_of(accuracy), f"{statistics.mean(nats):.3f}", f"{statistics.mean(wrong):.2f}", f"{pool:,.0f}"]
+        lines.append(f"| {classes} | {WHERE[customer]} | {' | '.join(told)} | {len(rows)} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "many-classes": many_classes,
     "suite-runs": suite_runs,
     "quickstart": quickstart,
     "full-tier": full_tier,

@@ -15,8 +15,8 @@ from homing.rates.learned.probe import fit_probes, with_bias
 from homing.training.penalty import held_out_penalty
 from homing.training.plan import Phase
 
-_MAX_ROWS = 20_000
-_TO_THE_END = {"max_steps": 300, "tolerance": 2e-4}
+_MAX_ROWS, _MAX_ROWS_OF_HEAD = 20_000, 30_000
+_TO_THE_END = {"max_steps": 60, "tolerance": 4e-4}
 """Of a fit that no fine-tuning of layers follows."""
 HEAD_RIDGE = 0.5
 """Penalty of the probe that a fine-tuning of layers starts from, on features of unit mean square: with less the start
@@ -65,26 +65,27 @@ def probe_head(
             counted = counted[(labels[counted] >= start) & (labels[counted] < end)]
             if not len(counted):
                 continue
-        counted, weights = _enough(counted, masses[counted])
-        seen = features.rows(torch.from_numpy(rows[counted.numpy()]))
-        center = seen.mean(dim=0)
+        counted, weights = _enough(counted, masses[counted], _MAX_ROWS if ridge else _MAX_ROWS_OF_HEAD)
+        columns = with_bias(features.rows(torch.from_numpy(rows[counted.numpy()])))
+        center = columns[:, :-1].mean(dim=0)
+        columns[:, :-1] -= center
         found = labels[counted]
         kind = _Classes(found - start, end - start) if sets is None else _Labels(sets[found])
         if ridge is None:
-            probe = _best_probe(kind, seen - center, weights, counted >= len(phase.rates), end - start)
+            probe = _best_probe(kind, columns, weights, counted >= len(phase.rates), end - start)
         else:
-            (probe,) = kind.fit(with_bias(seen - center), weights[None], ridge, None)
+            (probe,) = kind.fit(columns, weights[None], ridge, None)
         head.weight[start:end] = probe[:-1].T
         if head.bias is not None:
             head.bias[start:end] = probe[-1] - center @ probe[:-1]
 
 
 def _best_probe(
-    kind: _Classes | _Labels, features: Tensor, weights: Tensor, is_target: Tensor, num_outputs: int
+    kind: _Classes | _Labels, columns: Tensor, weights: Tensor, is_target: Tensor, num_outputs: int
 ) -> Tensor:
     """`[D, C]` fitted to its end, under the penalty that suits rows that are left out."""
-    penalty = held_out_penalty(features, weights, is_target, num_outputs, kind.fit, kind.losses)
-    return kind.fit(with_bias(features), weights[None], penalty, None, **_TO_THE_END)[0]
+    penalty, start = held_out_penalty(columns[:, :-1], weights, is_target, num_outputs, kind.fit, kind.losses)
+    return kind.fit(columns, weights[None], penalty, None if start is None else start[None], **_TO_THE_END)[0]
 
 
 class _Classes:
@@ -117,15 +118,15 @@ class _Labels:
         return set_losses(logits, self.sets[rows])
 
 
-def _enough(rows: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
+def _enough(rows: Tensor, masses: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Rows enough for a start, and how much each counts: of many, some at even steps of their masses.
 
     A row is drawn as often as its mass says, give or take one, so that every class has its share of the draws.
     """
-    if len(rows) <= _MAX_ROWS:
+    if len(rows) <= most:
         return rows, masses
     reached = masses.double().cumsum(0)
-    steps = (torch.arange(_MAX_ROWS, dtype=torch.float64) + 0.5) * (reached[-1] / _MAX_ROWS)
+    steps = (torch.arange(most, dtype=torch.float64) + 0.5) * (reached[-1] / most)
     drawn, times = torch.unique(torch.searchsorted(reached, steps), return_counts=True)
     return rows[drawn], times.float()
 

@@ -22,7 +22,7 @@ _MOST_SCORES = 4_000_000  # rows times classes times folds that are fitted: beyo
 
 def held_out_penalty(
     features: Tensor, masses: Tensor, is_target: Tensor, num_outputs: int, fit: Fit, losses: Losses
-) -> float:
+) -> tuple[float, Tensor | None]:
     """The penalty with the least loss on folds that each fit leaves out: of rows by their masses, and of the target.
 
     From strong to weak, each fit begins where the last one ended; two rises in a row end the search. Looked for on the
@@ -37,30 +37,34 @@ def held_out_penalty(
         losses: Of their logits.
 
     Returns:
-        The penalty, on features as they are; a strong one where there are too few rows to leave some out.
+        The penalty, on features as they are, and weights to start from, `[D + 1, C]`; a strong one and None where there
+        are too few rows to leave some out.
     """
     if len(features) < 2 * _FOLDS:
-        return _STRONGEST
-    columns, spread = with_bias(_turned(features)), float(features.square().mean())
+        return _STRONGEST, None
+    directions = _directions(features)
+    columns, spread = with_bias(features @ directions), float(features.square().mean())
     folds = folds_of_images(features @ directions_of_images(features.shape[1], seed=0), _FOLDS, seed=0)
     count = max(1, min(_FOLDS, _MOST_SCORES // (len(features) * num_outputs)))
     held = [(folds == fold).nonzero().squeeze(1) for fold in range(count)]
     judged = masses / masses.sum() + is_target / is_target.sum().clamp(min=1)
     weightings = torch.stack([masses.where(folds != fold, 0.0) for fold in range(count)])
-    found: list[tuple[float, float]] = []
-    probes = None
+    found: list[float] = []
+    best, probes = (_STRONGEST, torch.empty(0)), None
     for number in range(_COUNT):
         penalty = spread * _STRONGEST * _STEP**number
         probes = fit(columns, weightings, penalty, probes)
         pairs = zip(held, probes, strict=True)
-        loss = sum(float((losses(columns[rows] @ probe, rows) * judged[rows]).sum()) for rows, probe in pairs)
-        found.append((loss, penalty))
-        if number > 1 and found[-1] > found[-2] > found[-3]:
+        found.append(sum(float((losses(columns[rows] @ probe, rows) * judged[rows]).sum()) for rows, probe in pairs))
+        if found[-1] == min(found):
+            best = penalty, probes.mean(dim=0)
+        elif number > 1 and found[-1] > found[-2] > found[-3]:
             break
-    return min(found)[1]
+    penalty, probe = best
+    return penalty, torch.cat([directions @ probe[:-1], probe[-1:]])
 
 
-def _turned(features: Tensor) -> Tensor:
-    """`[N, at most 256]` along the directions in which the rows differ most."""
+def _directions(features: Tensor) -> Tensor:
+    """`[D, at most 256]`, of length 1, along which the rows differ most."""
     directions: Tensor = torch.linalg.eigh((features.T @ features).double()).eigenvectors
-    return features @ directions[:, -_WIDTH:].float()
+    return directions[:, -_WIDTH:].float()
