@@ -65,7 +65,7 @@ def probe_head(
             counted = counted[(labels[counted] >= start) & (labels[counted] < end)]
             if not len(counted):
                 continue
-        counted, weights = _enough(counted, masses[counted], _MAX_ROWS if ridge else _MAX_ROWS_OF_HEAD)
+        counted, weights = _enough(counted, masses[counted], _MAX_ROWS_OF_HEAD if ridge is None else _MAX_ROWS)
         columns = with_bias(features.rows(torch.from_numpy(rows[counted.numpy()])))
         center = columns[:, :-1].mean(dim=0)
         columns[:, :-1] -= center

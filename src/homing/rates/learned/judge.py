@@ -133,7 +133,7 @@ def _held_out(evidence: Evidence, groups: Sequence[Group], scores: list[Tensor],
 
 def judge_ridge(num_classes: int) -> float:
     """Penalty of the judge's probes."""
-    return JUDGE_RIDGE * max(LEAST_RIDGE / JUDGE_RIDGE, min(1.0, RIDGE_CLASSES / num_classes) ** 2)
+    return max(LEAST_RIDGE, JUDGE_RIDGE * min(1.0, RIDGE_CLASSES / num_classes) ** 2)
 
 
 def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor, work: Work = ALONE) -> Tensor:
