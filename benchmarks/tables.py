@@ -59,6 +59,13 @@ def full_tier() -> str:
     return _table(FULL, _named(groups), verdict=True)
 
 
+def second_backbone() -> str:
+    """The last stage of MobileNetV2 (`mobilenet.py`)."""
+    groups = _groups(lambda row: any(change.startswith("model.backbone=local-dir") for change in row["changes"]))
+    methods = tuple(method for method in FULL if method != "instance")
+    return _table(methods, _named(groups), verdict=True)
+
+
 def efficiency() -> str:
     """A third of the steps, against the yardstick's accuracy after all of them."""
     whole = _groups(lambda row: not row["changes"])
@@ -192,6 +199,7 @@ TABLES = {
     "suite-runs": suite_runs,
     "quickstart": quickstart,
     "full-tier": full_tier,
+    "second-backbone": second_backbone,
     "efficiency": efficiency,
     "corrupt": corrupt,
     "plain": plain,
