@@ -1,4 +1,4 @@
-"""Characters as a collection of 200 classes: Latin, Greek and Cyrillic ones in some 280 faces, upright and slanted.
+"""Characters as a collection of 200 classes: Latin, Greek and Cyrillic ones in 293 faces, upright and slanted.
 
 Each is drawn once a face at 64 pixels, turned, shifted and coloured a little. Some look alike (A, Α, А), so that no
 features can tell all classes apart, though every label is right. Faces come with the system: Debian's packages are

@@ -37,8 +37,8 @@ def held_out_penalty(
         losses: Of their logits.
 
     Returns:
-        The penalty, on features as they are, and weights to start from, `[D + 1, C]`; a strong one and None where there
-        are too few rows to leave some out.
+        The penalty, on features as they are, and weights to start from, `[D + 1, C]`; a strong one (on features of unit
+        mean square) and None where there are too few rows to leave some out.
     """
     if len(features) < 2 * _FOLDS:
         return _STRONGEST, None
