@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from homing.rates.learned.work import ALONE, reporting
 from homing.training.head import HEAD_RIDGE, probe_head
 from homing.training.plan import Phase
 
@@ -37,12 +38,12 @@ def scans():
     return features / features.square().mean().sqrt(), torch.tensor(data.target[order])
 
 
-def started(features, labels, ridge, sets=None, num_target=NUM_TARGET, outputs=10):
+def started(features, labels, ridge, sets=None, num_target=NUM_TARGET, outputs=10, work=ALONE):
     """A head that starts from a probe of these rows, of which the last are the target's."""
     head = Head(features.shape[1], outputs)
     phase = Phase(torch.ones(len(labels) - num_target), 1.0)
     known = SimpleNamespace(rows=lambda rows: features[rows].clone())
-    probe_head(head, known, np.arange(len(labels)), labels, phase, ridge, sets=sets)
+    probe_head(head, known, np.arange(len(labels)), labels, phase, ridge, sets=sets, work=work)
     return head.fc
 
 
@@ -114,3 +115,23 @@ def test_few_rows_are_enough(scans, count):
     head = started(scans[0][:count], scans[1][:count], None, num_target=2)
     assert torch.isfinite(head.weight).all()
     assert head.weight.abs().max() > 0
+
+
+def test_the_start_tells_how_far_it_is(scans):
+    features, labels = (part[:FIRST_OF_TEST] for part in scans)
+    shares = []
+    started(features, labels, None, work=reporting(shares.append))
+    assert shares == sorted(shares)
+    assert len(shares) > 20
+    assert 0.7 < shares[-1] <= 1
+
+
+def test_the_start_ends_where_a_stop_is_asked_for(scans):
+    features, labels = (part[:FIRST_OF_TEST] for part in scans)
+
+    def stop(share):
+        if share > 0.1:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        started(features, labels, None, work=reporting(stop))

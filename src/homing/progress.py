@@ -64,6 +64,19 @@ class Progress:
             yield advance
 
     @contextmanager
+    def shares(self, title: str) -> Iterator[Advance]:
+        """A stage that is told the share of it that is done, 0..1, never falling."""
+        with self.stage(title, 1.0) as advance:
+            done = 0.0
+
+            def tell(share: float) -> None:
+                nonlocal done
+                advance(share - done)
+                done = share
+
+            yield tell
+
+    @contextmanager
     def training(self, title: str, steps: int, note: Callable[[], str] = _nothing) -> Iterator[Advance]:
         """A stage of the steps of a training, which tells of the whole run too."""
         forecast = self.forecast or Forecast([steps])

@@ -192,14 +192,7 @@ def _learned(asked: Asked, progress: Progress) -> RatedRows:
         target_labels=torch.from_numpy(target.label_indices(classes)),
         num_classes=len(classes),
     )
-    with progress.stage("rates", 1.0) as advance:
-        done = 0.0
-
-        def tell(share: float) -> None:
-            nonlocal done
-            advance(share - done)
-            done = share
-
+    with progress.shares("rates") as tell:
         plan = learn_rates(
             evidence, folds=asked.folds, target_weight=asked.target_weight, seed=asked.seed, progress=tell
         )

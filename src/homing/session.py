@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +58,12 @@ class Session:
     def stage(self, title: str, total: float) -> AbstractContextManager[Advance]:
         """A stage of the progress, as `Progress.stage`."""
         return self.progress.stage(title, total)
+
+    @contextmanager
+    def shares(self, title: str) -> Iterator[Callable[[float], None]]:
+        """A stage that is told the share of it that is done, 0..1, never falling; it ends where a stop is asked for."""
+        with self.progress.shares(title) as told:
+            yield self.stoppable(told)
 
     def training(self, title: str, steps: int, note: Callable[[], str]) -> AbstractContextManager[Advance]:
         """A training of the progress, as `Progress.training`."""

@@ -184,17 +184,10 @@ class Planner:
         settings = self.settings
         if not settings.shares_labels:
             return self._learned_apart(target)
-        whole, done = len(self.material.problem.target), 0.0
+        whole = len(self.material.problem.target)
         # a fold of the evaluation leaves fewer images than the recipe's folds were chosen for
         folds = settings.folds if len(target) == whole else min(settings.folds, len(target))
-        with self.session.stage("learn rates", 1.0) as advance:
-            step = self.session.stoppable(advance)
-
-            def report(share: float) -> None:
-                nonlocal done
-                step(share - done)
-                done = share
-
+        with self.session.shares("learn rates") as report:
             evidence = self.evidence(target)
             has_labels = "label_consistency" in settings.descriptors
             pool = self._pool(has_labels, evidence, lambda share: report(0.3 * share))

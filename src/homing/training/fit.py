@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -18,7 +18,6 @@ from homing.rates.online.reweighting import WeightNet
 from homing.session import Session
 from homing.training.distributed import gather_shares
 from homing.training.guide import Guide, Observer
-from homing.training.head import HEAD_RIDGE, probe_head
 from homing.training.loop import FineTuning
 from homing.training.material import Material
 from homing.training.online import Online, OnlineRates, OnlineSettings
@@ -26,6 +25,7 @@ from homing.training.plan import TrainingPlan
 from homing.training.records import Checkpoints, Record
 from homing.training.reweighting import Reweighting
 from homing.training.row_map import row_keys
+from homing.training.start import start_head
 from homing.training.step import Settings
 from homing.training.trackers import track
 
@@ -111,13 +111,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
     labels[num_source : num_source + len(guesses)] = guesses
     model = copy.deepcopy(material.model)
     if shared.head_init == "probe":
-        # two sets of classes start where each of them counts: of phases in turn the last has no source
-        last = one.plan.phases[-1]
-        phase = last if split is None else replace(last, rates=one.plan.phases[0].rates)
-        phase = replace(phase, rates=phase.rates * (torch.arange(len(phase.rates)) < num_source))  # of labels alone
-        assert material.features is not None
-        ridge = None if shared.trainable == "head" else HEAD_RIDGE
-        probe_head(model, material.features, rows, labels, phase, ridge, split=split, sets=material.label_sets)
+        start_head(session, material, model, one.plan, rows, labels, title=one.title, trainable=shared.trainable)
     set_trainable(model, shared.trainable)
     trained = material.trained_part(model)
     inputs = RowsOf(material.inputs, rows)

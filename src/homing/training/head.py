@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from homing.models.parts import classifier_of
 from homing.pools.order import Rows
-from homing.rates.learned.one_vs_rest import fit_one_vs_rest, set_losses
-from homing.rates.learned.probe import fit_probes, with_bias
+from homing.rates.learned.labelled import Labelled, ManyLabels, OneLabel
+from homing.rates.learned.probe import with_bias
+from homing.rates.learned.work import ALONE, Work
 from homing.training.penalty import held_out_penalty
 from homing.training.plan import Phase
 
 _MAX_ROWS, _MAX_ROWS_OF_HEAD = 20_000, 30_000
 _TO_THE_END = {"max_steps": 60, "tolerance": 4e-4}
 """Of a fit that no fine-tuning of layers follows."""
+_SEARCH = 0.7  # share of the time that is spent before it
 HEAD_RIDGE = 0.5
 """Penalty of the probe that a fine-tuning of layers starts from, on features of unit mean square: with less the start
 is better and the end worse, for what a head knows by heart no layer learns (docs/decisions/training.md)."""
@@ -41,6 +42,7 @@ def probe_head(
     ridge: float | None = HEAD_RIDGE,
     split: int | None = None,
     sets: Tensor | None = None,
+    work: Work = ALONE,
 ) -> None:
     """Set the model's linear head to the logistic regression of the plan.
 
@@ -55,6 +57,7 @@ def probe_head(
         ridge: Penalty of the probe, on features of about unit mean square; None: the one that suits left-out rows.
         split: As in `of_own_side`: each set of classes has a probe of its own, or stays as it is where no row counts.
         sets: As in `sample_losses`: each class has a probe of its own, against all others.
+        work: Told of.
     """
     head = classifier_of(model)
     num_target = len(labels) - len(phase.rates)
@@ -70,52 +73,24 @@ def probe_head(
         center = columns[:, :-1].mean(dim=0)
         columns[:, :-1] -= center
         found = labels[counted]
-        kind = _Classes(found - start, end - start) if sets is None else _Labels(sets[found])
+        labelled = OneLabel(found - start, end - start) if sets is None else ManyLabels(sets[found])
         if ridge is None:
-            probe = _best_probe(kind, columns, weights, counted >= len(phase.rates), end - start)
+            probe = _best_probe(labelled, columns, weights, counted >= len(phase.rates), end - start, work)
         else:
-            (probe,) = kind.fit(columns, weights[None], ridge, None)
+            (probe,) = labelled.fit(columns, weights[None], ridge, work=work)
         head.weight[start:end] = probe[:-1].T
         if head.bias is not None:
             head.bias[start:end] = probe[-1] - center @ probe[:-1]
 
 
 def _best_probe(
-    kind: _Classes | _Labels, columns: Tensor, weights: Tensor, is_target: Tensor, num_outputs: int
+    labelled: Labelled, columns: Tensor, weights: Tensor, is_target: Tensor, num_outputs: int, work: Work
 ) -> Tensor:
     """`[D, C]` fitted to its end, under the penalty that suits rows that are left out."""
-    penalty, start = held_out_penalty(columns[:, :-1], weights, is_target, num_outputs, kind.fit, kind.losses)
-    return kind.fit(columns, weights[None], penalty, None if start is None else start[None], **_TO_THE_END)[0]
-
-
-class _Classes:
-    """One probe of all classes, of which each row has one."""
-
-    def __init__(self, labels: Tensor, num_classes: int) -> None:
-        self.labels, self.num_classes = labels, num_classes
-
-    def fit(self, columns: Tensor, weights: Tensor, ridge: float, start: Tensor | None, **how: Any) -> Tensor:
-        """Probes `[S, D, C]`; `how` as for `fit_probes`."""
-        return fit_probes(columns, self.labels, weights, self.num_classes, ridge=ridge, start=start, **how)
-
-    def losses(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Of rows `[m]`, in nats."""
-        return cross_entropy(logits, self.labels[rows], reduction="none")
-
-
-class _Labels:
-    """A probe for each label, of which a row has any number."""
-
-    def __init__(self, sets: Tensor) -> None:
-        self.sets = sets
-
-    def fit(self, columns: Tensor, weights: Tensor, ridge: float, start: Tensor | None, **how: Any) -> Tensor:
-        """Probes `[S, D, C]`; `how` as for `fit_probes`."""
-        return fit_one_vs_rest(columns, self.sets, weights, ridge=ridge, start=start, **how)
-
-    def losses(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Of rows `[m]`, in nats."""
-        return set_losses(logits, self.sets[rows])
+    search, end = work.part(0, _SEARCH), work.part(_SEARCH, 1)
+    penalty, start = held_out_penalty(columns[:, :-1], weights, is_target, num_outputs, labelled, search)
+    begin = None if start is None else start[None]
+    return labelled.fit(columns, weights[None], penalty, begin, work=end, **_TO_THE_END)[0]
 
 
 def _enough(rows: Tensor, masses: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from homing.rates.learned.folds import directions_of_images, folds_of_images
+from homing.rates.learned.labelled import Labelled
 from homing.rates.learned.probe import with_bias
-
-Fit = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
-"""Columns [N, D], weightings [S, N], a penalty, probes to start from [S, D, C] or None → probes [S, D, C]."""
-Losses = Callable[[Tensor, Tensor], Tensor]
-"""Logits [m, C] and rows [m] → losses [m], nats."""
+from homing.rates.learned.work import ALONE, Work
 
 _STRONGEST, _STEP, _COUNT = 1.5, 10**-0.5, 11  # down to 1.5e-5, on features of unit mean square
 _FOLDS, _WIDTH = 5, 256
@@ -21,7 +16,7 @@ _MOST_SCORES = 4_000_000  # rows times classes times folds that are fitted: beyo
 
 
 def held_out_penalty(
-    features: Tensor, masses: Tensor, is_target: Tensor, num_outputs: int, fit: Fit, losses: Losses
+    features: Tensor, masses: Tensor, is_target: Tensor, num_outputs: int, labelled: Labelled, work: Work = ALONE
 ) -> tuple[float, Tensor | None]:
     """The penalty with the least loss on folds that each fit leaves out: of rows by their masses, and of the target.
 
@@ -33,8 +28,8 @@ def held_out_penalty(
         masses: `[N]`, how much each row counts, in the fits and in the one half of the score.
         is_target: `[N]` bool; such rows are the other half.
         num_outputs: C.
-        fit: Of the probes.
-        losses: Of their logits.
+        labelled: What the rows are labelled with.
+        work: Told of.
 
     Returns:
         The penalty, on features as they are, and weights to start from, `[D + 1, C]`; a strong one (on features of unit
@@ -53,9 +48,12 @@ def held_out_penalty(
     best, probes = (_STRONGEST, torch.empty(0)), None
     for number in range(_COUNT):
         penalty = spread * _STRONGEST * _STEP**number
-        probes = fit(columns, weightings, penalty, probes)
+        step = work.part(number / _COUNT, (number + 1) / _COUNT)
+        probes = labelled.fit(columns, weightings, penalty, probes, work=step)
         pairs = zip(held, probes, strict=True)
-        found.append(sum(float((losses(columns[rows] @ probe, rows) * judged[rows]).sum()) for rows, probe in pairs))
+        found.append(
+            sum(float((labelled.losses(columns[rows] @ probe, rows) * judged[rows]).sum()) for rows, probe in pairs)
+        )
         if found[-1] == min(found):
             best = penalty, probes.mean(dim=0)
         elif number > 1 and found[-1] > found[-2] > found[-3]:

@@ -16,8 +16,9 @@ from torch import Tensor
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.folds import held_out_folds
 from homing.rates.learned.groups import Group, whole
-from homing.rates.learned.one_vs_rest import fit_one_vs_rest, set_losses
-from homing.rates.learned.probe import fit_probes, log_probabilities, with_bias
+from homing.rates.learned.labelled import Labelled, ManyLabels, OneLabel
+from homing.rates.learned.one_vs_rest import set_losses
+from homing.rates.learned.probe import log_probabilities, with_bias
 from homing.rates.learned.together import added, place_of
 from homing.rates.learned.work import ALONE, Work
 
@@ -150,13 +151,12 @@ def fit_candidates(evidence: Evidence, target_weights: Tensor, rates: Tensor, wo
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     weights = torch.cat([rates, target_weights[:, None].expand(-1, evidence.num_target)], dim=1)
     middle = weights.mean(dim=0, keepdim=True)
-    if evidence.source_sets is not None and evidence.target_sets is not None:
-        sets = torch.cat([evidence.source_sets, evidence.target_sets])
-        start = fit_one_vs_rest(features, sets, middle, ridge=JUDGE_RIDGE, work=work.part(0, 0.1))
-        return fit_one_vs_rest(features, sets, weights, ridge=JUDGE_RIDGE, start=start, work=work.part(0.1, 1))
+    labelled: Labelled = OneLabel(labels, evidence.num_classes)
     ridge = judge_ridge(evidence.num_classes)
-    start = fit_probes(features, labels, middle, evidence.num_classes, ridge=ridge, work=work.part(0, 0.1))
-    return fit_probes(features, labels, weights, evidence.num_classes, ridge=ridge, start=start, work=work.part(0.1, 1))
+    if evidence.source_sets is not None and evidence.target_sets is not None:
+        labelled, ridge = ManyLabels(torch.cat([evidence.source_sets, evidence.target_sets])), JUDGE_RIDGE
+    start = labelled.fit(features, middle, ridge, work=work.part(0, 0.1))
+    return labelled.fit(features, weights, ridge, start, work=work.part(0.1, 1))
 
 
 def choose(losses: Tensor, log_prior: Tensor) -> int:
