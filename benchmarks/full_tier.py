@@ -44,6 +44,10 @@ SCENARIOS = {
     "mnist plain": Scenario("general", "mnist", (), 0.6, 0.0, shots=10, pool=1500, collection="digits"),
     "cartoon plain": Scenario("general", "cartoon", (), 0.7, 0.0, shots=20, pool=1500),
     "cartoon noise 0.4": Scenario("denoise", "cartoon", (), 0.7, 0.4, pool=1500),
+    # 200 classes (`characters.py`), two labelled images of each.
+    "200 characters needle 0.03 noise 0.2": Scenario(
+        "personalize", "slanted", ("upright",), 0.03, 0.2, 2, 6000, "characters", test=4000, image_size=64
+    ),
 }
 TIERS = {
     "last_stage": list(SCENARIOS)[:5],
@@ -79,7 +83,8 @@ def run_missing(
         folder = Path(temporary)
         lay_out(scenario, data, folder / "data", seed)
         roles = [f"data.{role}.path={folder / 'data' / role}" for role in ("source", "target", "test")]
-        changes = [f"seed={seed}", f"model.trainable={trainable}", "data.truth={}", *roles, *SETTINGS, *extra]
+        size = [] if scenario.image_size is None else [f"model.image_size={scenario.image_size}"]
+        changes = [f"seed={seed}", f"model.trainable={trainable}", "data.truth={}", *roles, *SETTINGS, *size, *extra]
         recipe = read_recipe(shipped_recipes()[scenario.recipe], changes)
         (folder / "run").mkdir()
         session = Session(Accelerator(), folder / "run", Progress(quiet=True), recipe.seed)

@@ -22,7 +22,9 @@ class Scenario:
     noise: float  # share of the pool's labels that is wrong
     shots: int = 5  # labelled target images a class
     pool: int = 3000
-    collection: str = "pacs"  # or digits
+    collection: str = "pacs"  # or digits, characters
+    test: int | None = None  # images at most; None: all that are left
+    image_size: int | None = None  # pixels; None: the recipe's
 
 
 def others(domain: str) -> tuple[str, ...]:
@@ -44,7 +46,7 @@ def lay_out(scenario: Scenario, data: Path, folder: Path, seed: int) -> None:
     taken = set(target)
     left = [item for item in domain if item not in taken]
     hidden = left[: round(scenario.needle * len(left))]
-    test = left[len(hidden) :]
+    test = left[len(hidden) :][: scenario.test]
     pool = [(item, scenario.target) for item in hidden]
     rest = [(item, name) for name in scenario.sources for item in images_of(data, scenario.collection, name)]
     order = generator.permutation(len(rest))[: max(0, scenario.pool - len(pool))]
