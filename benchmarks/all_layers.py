@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from activations import AUGMENTATION, canvas_of
-from bed import training_plan
 from rows import add_row, machine, read_rows
 from scenarios import Scenario, all_scenarios, draw_study
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ from torch.nn import functional
 
 from features import COLLECTIONS, FeatureBank
 from homing.evaluation.baselines import BASELINES
+from homing.evaluation.training_plans import training_plan
 from homing.methods import METHODS
 from homing.models.backbone import Preprocessing, build_model
 from homing.models.inputs import Visit
@@ -102,7 +102,7 @@ class Start:
         evidence = replace(study.evidence, source_features=features[:n], target_features=features[n:])
         kind, self.seed = METHODS[method], seed
         planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
-        self.training = training_plan(planner(evidence, seed=seed, target_weight=None), method)
+        self.training = training_plan(kind, planner(evidence, seed=seed, target_weight=None), evidence.num_target)
         self.labels = torch.cat([evidence.source_labels, evidence.target_labels])
         probe_head(self.model, ArrayFeatures(features), np.arange(known), self.labels, self.training.phases[-1])
         self.steps = num_steps_of(EPOCHS, None, n + NOMINAL_WEIGHT * (known - n), BATCH_SIZE) // self.training.passes

@@ -31,17 +31,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from homing.evaluation.baselines import BASELINES
+from homing.evaluation.training_plans import training_plan
 from homing.methods import METHODS
 from homing.models.inputs import Visit
 from homing.pools.order import Rows
-from homing.rates.learned.plan import RatePlan
 from homing.recipe.schema import AVERAGE_LAST
 from homing.training.branches import branch_seed, draw_to
 from homing.training.fit import FitSettings, online_of
 from homing.training.head import probe_head
 from homing.training.loop import FineTuning
 from homing.training.optimizer import default_learning_rate
-from homing.training.plan import Phase, TrainingPlan, num_steps_of
+from homing.training.plan import num_steps_of
 from homing.training.step import Settings
 from homing.unpacking import BRANCHES, NOMINAL_WEIGHT
 
@@ -151,15 +151,14 @@ def fitted(
     evidence, kind = study.evidence, METHODS[method]
     planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
     plan = planner(evidence, seed=seed, target_weight=None)
-    training = training_plan(plan, method)
+    training = training_plan(kind, plan, evidence.num_target)
     rows = torch.cat([study.pool, study.target])
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     net = LastStage(model, evidence.num_classes)
     views = json.loads(changes.get("views", "[1, 2, 3, 4]"))
     accelerator = Accelerator(cpu=device == "cpu")
     inputs = StageInputs(bank, torch.cat([rows, study.test]), views, accelerator.device)
-    head_phase = training.phases[-1]
-    probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, head_phase)
+    probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, training.start)
     start = scores(net, study, bank)
     steps = num_steps_of(EPOCHS, None, evidence.num_source + NOMINAL_WEIGHT * evidence.num_target, BATCH_SIZE)
     mean = copy.deepcopy(net)
@@ -170,22 +169,10 @@ def fitted(
         if training.online is not None:
             shared = FitSettings(trainable="last_stage")
             online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings, shared)
-        FineTuning(branch, inputs, labels, training, settings, accelerator, online=online).run()
+        own = training.of_branch(number)
+        FineTuning(branch, inputs, labels, own, settings, accelerator, online=online).run()
         draw_to(mean, branch.cpu(), 1 / number)
     return {**scores(mean, study, bank), **{f"start_{name}": value for name, value in start.items()}, "phi": plan.phi}
-
-
-def training_plan(plan: RatePlan, method: str) -> TrainingPlan:
-    """As a run's planner makes it."""
-    kind = METHODS[method]
-    if kind.source_share:
-        ones, nothing = torch.ones_like(plan.rates), torch.zeros_like(plan.rates)
-        phases = (
-            Phase(ones, 0.0, kind.source_share),
-            Phase(nothing, plan.target_weight, 1 - kind.source_share),
-        )
-        return TrainingPlan(phases, kind.apply or "sample")
-    return TrainingPlan((Phase(plan.rates.float(), plan.target_weight),), kind.apply or "sample", online=kind.online)
 
 
 def settings_of(num_steps: int, seed: int, changes: dict[str, str]) -> Settings:

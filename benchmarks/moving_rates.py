@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from activations import ActivationBank, LastStage, backbone, load_activations
-from bed import BATCH_SIZE, EPOCHS, POOL_SIZE, StudyFeatures, settings_of, training_plan
+from bed import BATCH_SIZE, EPOCHS, POOL_SIZE, StudyFeatures, settings_of
 from moving_designs import DESIGNS, Direction, Static, losses_along, unit
 from moving_signals import Signals
 from pairs import cells_of, paired
@@ -33,7 +33,7 @@ from homing.rates import learn_rates
 from homing.training.average import running_average
 from homing.training.head import probe_head
 from homing.training.optimizer import build_schedule, optimizer_of
-from homing.training.plan import num_steps_of
+from homing.training.plan import Phase, num_steps_of
 from homing.unpacking import NOMINAL_WEIGHT
 
 KEY = ("scenario", "seed", "method")
@@ -60,7 +60,7 @@ class Case:
         self.plan = learn_rates(evidence, seed=seed)
         self.rates = self.plan.rates.float()
         self.start = LastStage(model, self.num_classes)
-        phase = training_plan(self.plan, "hierarchical").phases[-1]
+        phase = Phase(self.rates, self.plan.target_weight)
         probe_head(self.start, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), self.labels, phase)
         self.images = bank.activations[rows]  # [N + n, views, C, H, W]
         self.target = self.images[self.num_source :, 0], evidence.target_labels

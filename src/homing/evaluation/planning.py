@@ -15,6 +15,7 @@ from torch import Tensor
 from homing.errors import DivergedError
 from homing.evaluation.baselines import BASELINES
 from homing.evaluation.pool_facts import kept_pool_facts
+from homing.evaluation.training_plans import training_plan
 from homing.methods import METHODS
 from homing.outputs.artefact import digest_of
 from homing.pools.order import Rows
@@ -29,7 +30,7 @@ from homing.rates.learned.work import reporting
 from homing.session import Session
 from homing.training.learned import remembered
 from homing.training.material import FeatureBlocks, Material, RowsBetween
-from homing.training.plan import Phase, TrainingPlan
+from homing.training.plan import TrainingPlan
 
 _NAMED = 1_000  # samples that divergence.json lists
 
@@ -85,19 +86,16 @@ class Planner:
         """Plan a method with these rows of the target alone, int64."""
         started, method = time.monotonic(), METHODS[name]
         rates = self.rates(name, target)
-        apply = method.apply or self.settings.apply
+        training = training_plan(
+            method,
+            rates,
+            len(target),
+            apply=self.settings.apply,
+            residuals=self.settings.residuals,
+            shares_labels=self.settings.shares_labels,
+        )
         if method.source_share:
-            source, nothing = torch.ones_like(rates.rates), torch.zeros_like(rates.rates)
-            first = Phase(source, 0.0, share=method.source_share)
-            second = Phase(nothing, rates.target_weight, share=1 - method.source_share)
-            training, rates = TrainingPlan((first, second), apply), replace(rates, rates=nothing)
-        else:
-            moves = method.plans_by == "learned" and method.trains and self.settings.residuals
-            known, more = rates.rates, {}
-            if rates.guesses is not None:
-                known, more = torch.cat([known, rates.guesses.rates]), {"guesses": rates.guesses.labels}
-            phase = Phase(known, rates.target_weight)
-            training = TrainingPlan((phase,), apply, online="instance" if moves else method.online, **more)
+            rates = replace(rates, rates=training.phases[-1].rates)
         return Planned(name, training, rates, time.monotonic() - started)
 
     def rates(self, name: str, target: Rows) -> RatePlan:
