@@ -102,7 +102,7 @@ class Start:
         evidence = replace(study.evidence, source_features=features[:n], target_features=features[n:])
         kind, self.seed = METHODS[method], seed
         planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
-        self.training = training_plan(kind, planner(evidence, seed=seed, target_weight=None), evidence.num_target)
+        self.training = training_plan(kind, planner(evidence, seed=seed, target_weight=None))
         self.labels = torch.cat([evidence.source_labels, evidence.target_labels])
         probe_head(self.model, ArrayFeatures(features), np.arange(known), self.labels, self.training.phases[-1])
         self.steps = num_steps_of(EPOCHS, None, n + NOMINAL_WEIGHT * (known - n), BATCH_SIZE) // self.training.passes

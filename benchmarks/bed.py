@@ -151,14 +151,15 @@ def fitted(
     evidence, kind = study.evidence, METHODS[method]
     planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
     plan = planner(evidence, seed=seed, target_weight=None)
-    training = training_plan(kind, plan, evidence.num_target)
+    training = training_plan(kind, plan)
     rows = torch.cat([study.pool, study.target])
     labels = torch.cat([evidence.source_labels, evidence.target_labels])
     net = LastStage(model, evidence.num_classes)
     views = json.loads(changes.get("views", "[1, 2, 3, 4]"))
     accelerator = Accelerator(cpu=device == "cpu")
     inputs = StageInputs(bank, torch.cat([rows, study.test]), views, accelerator.device)
-    probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, training.start)
+    head_phase = training.phases[-1]
+    probe_head(net, StudyFeatures(bank, rows), torch.arange(len(rows)).numpy(), labels, head_phase)
     start = scores(net, study, bank)
     steps = num_steps_of(EPOCHS, None, evidence.num_source + NOMINAL_WEIGHT * evidence.num_target, BATCH_SIZE)
     mean = copy.deepcopy(net)
@@ -169,8 +170,7 @@ def fitted(
         if training.online is not None:
             shared = FitSettings(trainable="last_stage")
             online = online_of(training, inputs, labels, evidence.num_classes, accelerator, settings, shared)
-        own = training.of_branch(number)
-        FineTuning(branch, inputs, labels, own, settings, accelerator, online=online).run()
+        FineTuning(branch, inputs, labels, training, settings, accelerator, online=online).run()
         draw_to(mean, branch.cpu(), 1 / number)
     return {**scores(mean, study, bank), **{f"start_{name}": value for name, value in start.items()}, "phi": plan.phi}
 

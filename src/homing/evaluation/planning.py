@@ -86,14 +86,7 @@ class Planner:
         """Plan a method with these rows of the target alone, int64."""
         started, method = time.monotonic(), METHODS[name]
         rates = self.rates(name, target)
-        training = training_plan(
-            method,
-            rates,
-            len(target),
-            apply=self.settings.apply,
-            residuals=self.settings.residuals,
-            shares_labels=self.settings.shares_labels,
-        )
+        training = training_plan(method, rates, apply=self.settings.apply, residuals=self.settings.residuals)
         if method.source_share:
             rates = replace(rates, rates=training.phases[-1].rates)
         return Planned(name, training, rates, time.monotonic() - started)

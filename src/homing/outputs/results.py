@@ -88,7 +88,6 @@ def collect(facts: RunFacts, outcomes: Sequence[Outcome], seconds: float) -> dic
             "method_seconds": {item.method.name: round(item.seconds, 2) for item in outcomes},
             "method_gradients": {item.method.name: item.fitted.gradients for item in outcomes},
             "branches": main.fitted.branches,
-            "branches_on_target": main.fitted.branches // 2 if main.method.training.apart else 0,
         },
         "baselines": {},
         "warnings": warnings_of(facts, main),

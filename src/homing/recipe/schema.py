@@ -136,7 +136,6 @@ class Training(Section):
     branches: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None,
         description="fine-tunings from one start, each in an order of its own, whose weights are averaged;"
-        " where hardly anything in the pool matches, every second one of homing ends on the target alone;"
         " default: 2 for a last_stage on kept activations whose weights are given, else 1",
     )
     views: Annotated[int, Field(ge=0, le=1000)] = Field(

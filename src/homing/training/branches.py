@@ -1,7 +1,6 @@
-"""Several fine-tunings from one start, and the average of their weights (Wortsman et al. 2022).
+"""Several fine-tunings from one start and by one plan, and the average of their weights (Wortsman et al. 2022).
 
-It is better than each of them, and depends less on the luck of a run. All go by one plan, or every second one by that
-which the plan has for it.
+It is better than each of them, and depends less on the luck of a run.
 """
 
 from __future__ import annotations
@@ -96,9 +95,7 @@ def draw_to(mean: nn.Module, model: nn.Module, share: float) -> None:
 def _branch(one: Fit, number: int, count: int) -> Fit:
     if count == 1:
         return one
-    plan = one.plan.of_branch(number)
-    ending = "" if plan.begins is None else ", ends on the target"
-    named = replace(one, plan=plan, title=f"{one.title}, branch {number} of {count}{ending}")
+    named = replace(one, title=f"{one.title}, branch {number} of {count}")
     if number == 1:
         return named
     settings = replace(one.settings, seed=branch_seed(one.settings.seed, number))

@@ -143,8 +143,7 @@ def fit(session: Session, material: Material, shared: FitSettings, one: Fit) -> 
     if split is not None:
         keep_outputs(model, split)
     known, guessed = slice(num_source), slice(num_source, num_source + len(guesses))
-    rates = tuning.rates_now() if one.plan.begins is None else one.plan.begins.rates
-    alignments = tuning.alignments()
+    rates, alignments = tuning.rates_now(), tuning.alignments()
     return Fitted(
         model,
         rates[known],

@@ -37,31 +37,12 @@ class TrainingPlan:
         online: What is learned while training: instance (a rate of each sample), l2rw (weights of each step's samples),
             meta_weight_net (a net from loss to weight); None: nothing.
         guesses: Class that each unlabelled image is trained as, int64 [U]; empty where none of them is trained on.
-        apart: Phases of every second branch, where several fine-tunings are averaged; none: all train alike.
-        begins: The phase that the head starts from, and whose rates are told; None: the last one.
     """
 
     phases: Sequence[Phase]
     apply: str = "sample"
     online: str | None = None
     guesses: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    apart: Sequence[Phase] = ()
-    begins: Phase | None = None
-
-    def of_branch(self, number: int) -> TrainingPlan:
-        """The plan of one of several fine-tunings from one start.
-
-        Args:
-            number: Of the branch, from 1.
-        """
-        if number % 2 or not self.apart:
-            return self
-        return replace(self, phases=self.apart, apart=(), begins=self.start)
-
-    @property
-    def start(self) -> Phase:
-        """The phase that the head starts from."""
-        return self.begins or self.phases[-1]
 
     def with_guesses(self, labels: Tensor, rates: Tensor) -> TrainingPlan:
         """The same, with other unlabelled images than it has: none, or as they are guessed now.

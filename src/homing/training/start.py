@@ -44,7 +44,7 @@ def start_head(
     """
     num_source, split = len(material.problem.source), material.split
     # two sets of classes start where each of them counts: of phases in turn the last has no source
-    phase = plan.start
+    phase = plan.phases[-1]
     phase = phase if split is None else replace(phase, rates=plan.phases[0].rates)
     phase = replace(phase, rates=phase.rates * (torch.arange(len(phase.rates)) < num_source))  # of labels alone
     assert material.features is not None

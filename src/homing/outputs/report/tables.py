@@ -264,6 +264,5 @@ _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("Time in all", duration),
     "source_gradients": ("Source gradients computed", "{:,.0f}".format),
     "branches": ("Trainings whose weights are averaged", "{:.0f}".format),
-    "branches_on_target": ("Of these, trainings that ended on the target alone", "{:.0f}".format),
     "peak_rss_mb": ("Peak memory", _memory),
 }
