@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from homing.models.parts import classifier_of
 from homing.pools.order import Rows
 from homing.rates.learned.work import reporting
 from homing.session import Session
@@ -16,7 +17,7 @@ from homing.training.head import HEAD_RIDGE, probe_head
 from homing.training.material import Material
 from homing.training.plan import TrainingPlan
 
-_LONG_FIT, _LONG_SEARCH = 1_000_000, 100_000  # rows times classes, beyond which it takes seconds
+_LONG_FIT, _LONG_SEARCH = 1_000_000, 100_000  # rows times outputs, beyond which it takes seconds
 
 
 def start_head(
@@ -49,7 +50,7 @@ def start_head(
     phase = replace(phase, rates=phase.rates * (torch.arange(len(phase.rates)) < num_source))  # of labels alone
     assert material.features is not None
     ridge, long = (None, _LONG_SEARCH) if trainable == "head" else (HEAD_RIDGE, _LONG_FIT)
-    is_long = len(rows) * len(material.problem.classes) > long
+    is_long = len(rows) * classifier_of(model).out_features > long
     with _stage(session, f"{title}: start of the head", is_long) as told:
         probe_head(
             model,
