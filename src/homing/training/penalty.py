@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from homing.rates.learned.folds import directions_of_images, folds_of_images
 from homing.rates.learned.labelled import Labelled
 from homing.rates.learned.probe import with_bias
+from homing.rates.learned.projection import fit_projection
 from homing.rates.learned.work import ALONE, Work
 
 _STRONGEST, _STEP, _COUNT = 1.5, 10**-0.5, 11  # down to 1.5e-5, on features of unit mean square
@@ -37,7 +39,7 @@ def held_out_penalty(
     """
     if len(features) < 2 * _FOLDS:
         return _STRONGEST, None
-    directions = _directions(features)
+    directions = normalize(fit_projection(features, _WIDTH).matrix, dim=0)
     columns, spread = with_bias(features @ directions), float(features.square().mean())
     folds = folds_of_images(features @ directions_of_images(features.shape[1], seed=0), _FOLDS, seed=0)
     count = max(1, min(_FOLDS, _MOST_SCORES // (len(features) * num_outputs)))
@@ -60,9 +62,3 @@ def held_out_penalty(
             break
     penalty, probe = best
     return penalty, torch.cat([directions @ probe[:-1], probe[-1:]])
-
-
-def _directions(features: Tensor) -> Tensor:
-    """`[D, at most 256]`, of length 1, along which the rows differ most."""
-    directions: Tensor = torch.linalg.eigh((features.T @ features).double()).eigenvectors
-    return directions[:, -_WIDTH:].float()
