@@ -102,13 +102,18 @@ class Start:
         evidence = replace(study.evidence, source_features=features[:n], target_features=features[n:])
         kind, self.seed = METHODS[method], seed
         planner = BASELINES[kind.plans_by if kind.plans_by != "learned" else "hierarchical"]
-        self.training = training_plan(kind, planner(evidence, seed=seed, target_weight=None))
+        rates = planner(evidence, seed=seed, target_weight=None)
+        self.plans = {doubts: training_plan(kind, rates, doubts=doubts) for doubts in (True, False)}
         self.labels = torch.cat([evidence.source_labels, evidence.target_labels])
-        probe_head(self.model, ArrayFeatures(features), np.arange(known), self.labels, self.training.phases[-1])
-        self.steps = num_steps_of(EPOCHS, None, n + NOMINAL_WEIGHT * (known - n), BATCH_SIZE) // self.training.passes
+        probe_head(self.model, ArrayFeatures(features), np.arange(known), self.labels, self.plans[True].phases[-1])
+        self.steps = num_steps_of(EPOCHS, None, n + NOMINAL_WEIGHT * (known - n), BATCH_SIZE) // self.plans[True].passes
 
     def fine_tuned(self, changes: dict[str, Any]) -> dict[str, float]:
-        """Scores of the start, and of a training with these settings instead of the program's own."""
+        """Scores of the start, and of a training with these settings instead of the program's own.
+
+        `doubts`: whether the loss allows for labels that may be wrong.
+        """
+        plan = self.plans[changes.get("doubts", True)]
         model, own = copy.deepcopy(self.model), {"average_last": AVERAGE_LAST, "seed": self.seed}
         own |= {
             "num_steps": self.steps,
@@ -116,8 +121,8 @@ class Start:
             "learning_rate": default_learning_rate("all", "probe"),
         }
         start = {f"start_{name}": value for name, value in self._scores(model).items()}
-        settings = Settings(**own | changes)
-        FineTuning(model, self.pictures, self.labels, self.training, settings, Accelerator(cpu=True)).run()
+        settings = Settings(**own | {name: value for name, value in changes.items() if name != "doubts"})
+        FineTuning(model, self.pictures, self.labels, plan, settings, Accelerator(cpu=True)).run()
         return self._scores(model) | start
 
     @torch.inference_mode()
@@ -190,12 +195,16 @@ def _collected(name: str, cache: Path) -> dict[str, Any]:
 
 
 def _print_pairs(rows: list[dict[str, Any]]) -> None:
-    """What each change brings against the program's own settings, pair by pair."""
-    pairs: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
+    """What each change brings against the same run without it, pair by pair."""
+    found = {(*(row[part] for part in KEY), json.dumps(row["changes"])): row for row in rows}
+    pairs: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(list)
     for row in rows:
-        pairs[tuple(row[part] for part in KEY)][json.dumps(row["changes"])] = row
-    for change in sorted({name for found in pairs.values() for name in found if name != "{}"}):
-        both = [(found[change], found["{}"]) for found in pairs.values() if {change, "{}"} <= {*found}]
+        for name, value in row["changes"].items():
+            others = {other: kept for other, kept in row["changes"].items() if other != name}
+            without = found.get((*(row[part] for part in KEY), json.dumps(others)))
+            if without is not None:
+                pairs[f"{name}={value}"].append((row, without))
+    for change, both in pairs.items():
         for key in ("accuracy", "nll") if len(both) > 1 else ():
             apart = [one[key] - other[key] for one, other in both]
             error = statistics.stdev(apart) / len(apart) ** 0.5

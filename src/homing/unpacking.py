@@ -34,6 +34,7 @@ def plan_settings(recipe: Recipe) -> PlanSettings:
         folds=rates.folds,
         apply=rates.apply,
         residuals=rates.residuals,
+        doubts=recipe.model.trainable == "all",  # a last stage or a head loses nothing without (docs/decisions)
         trains=recipe.trains,
         shares_labels=recipe.data.shares_labels,
         source_has_labels=recipe.data.sources[0].labels != "none",

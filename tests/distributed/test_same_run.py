@@ -14,6 +14,7 @@ from torch import nn
 from homing.errors import Interrupted
 from homing.models.inputs import FeatureInputs
 from homing.models.parts import batch_norms
+from homing.rates.learned.plan import Doubt
 from homing.rates.online.reweighting import WeightNet
 from homing.training.guide import Guide, Observer
 from homing.training.loop import FineTuning
@@ -38,7 +39,9 @@ def tuning(method: str, folder: Path, accumulate: int = 1) -> FineTuning:
     else:
         online = Reweighting(observer, WeightNet() if method == "meta_weight_net" else None)
     apply = "sample" if method == "instance" else "weight"
-    plan = TrainingPlan((Phase(torch.linspace(0.5, 1.5, NUM_SOURCE), 2.0),), apply, online=method)
+    rates, right = torch.linspace(0.5, 1.5, NUM_SOURCE), torch.linspace(1, 0.2, NUM_SOURCE)
+    doubt = Doubt(rates.flip(0), right) if method == "instance" else None
+    plan = TrainingPlan((Phase(rates, 2.0),), apply, online=method, doubt=doubt)
     settings = Settings(NUM_STEPS, batch_size=33, optimizer="momentum", learning_rate=0.02, accumulate=accumulate)
     model = nn.Linear(WIDTH, NUM_CLASSES).double()
     checkpoints = Checkpoints(folder / "checkpoints", 1_000, 2, {"method": method}, resume=True)

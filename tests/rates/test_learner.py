@@ -47,6 +47,22 @@ def test_wrong_labels_are_let_go():
     assert plan.rates[~evidence.clean].mean() < 0.5 * plan.rates[evidence.clean].mean()
 
 
+def test_a_training_that_allows_for_wrong_labels_draws_them_more_often_than_rates_say_and_less_than_others():
+    evidence = hidden_matches(seed=1, hidden=400, others=0, wrong=0.3)
+    plan = learn_rates(evidence)
+    rates, draws = (part[~evidence.clean].mean() for part in (plan.rates, plan.doubt.draws))
+    assert rates < draws < 0.8 * plan.doubt.draws[evidence.clean].mean()
+    means = torch.stack([plan.doubt.draws[evidence.source_labels == label].mean() for label in range(NUM_CLASSES)])
+    torch.testing.assert_close(means, torch.ones(NUM_CLASSES))
+    assert torch.equal(plan.doubt.right, plan.right)
+
+
+def test_where_no_label_is_wrong_or_none_is_asked_about_nothing_is_doubted():
+    assert learn_rates(hidden_matches(seed=0)).doubt is None
+    noisy = hidden_matches(seed=1, hidden=400, others=0, wrong=0.3)
+    assert learn_rates(noisy, descriptors=["target_likeness"]).doubt is None
+
+
 def test_rates_are_uniform_where_nothing_matches_and_it_is_said():
     evidence = hidden_matches(seed=2, hidden=0, shift=4.0)
     plan = learn_rates(evidence)

@@ -66,11 +66,14 @@ def test_learned_rates_are_remembered_and_never_computed_again(tmp_path):
     import torch
     from accelerate import Accelerator
 
-    from homing.rates.learned.plan import RatePlan
+    from homing.rates.learned.plan import Doubt, RatePlan
     from homing.training.learned import remembered
 
-    plan, accelerator = RatePlan(torch.rand(9), 2.0, source_share=0.25), Accelerator(cpu=True)
+    doubt, accelerator = Doubt(torch.rand(9), torch.rand(9)), Accelerator(cpu=True)
+    plan = RatePlan(torch.rand(9), 2.0, source_share=0.25, doubt=doubt)
     remembered(accelerator, tmp_path, {"source": "a"}, lambda: plan, resume=False)
     again = remembered(accelerator, tmp_path, {"source": "a"}, lambda: pytest.fail("computed again"), resume=True)
     assert torch.equal(again.rates, plan.rates)
     assert (again.target_weight, again.source_share) == (2.0, 0.25)
+    assert torch.equal(again.doubt.draws, doubt.draws)
+    assert torch.equal(again.doubt.right, doubt.right)

@@ -45,6 +45,7 @@ class PlanSettings:
         folds: Of the target, that judge rates.
         apply: sample or weight.
         residuals: Whether learned rates go on moving by each instance's alignments.
+        doubts: Whether the loss of learned rates allows for labels that may be wrong.
         trains: Whether anything is trained by the plan.
         shares_labels: Whether source and target are labelled with the same classes.
         source_has_labels: Whether the source is labelled at all.
@@ -57,6 +58,7 @@ class PlanSettings:
     folds: int = 5
     apply: str = "sample"
     residuals: bool = False
+    doubts: bool = False
     trains: bool = True
     shares_labels: bool = True
     source_has_labels: bool = True
@@ -84,9 +86,11 @@ class Planner:
 
     def plan(self, name: str, target: Rows) -> Planned:
         """Plan a method with these rows of the target alone, int64."""
-        started, method = time.monotonic(), METHODS[name]
+        started, method, settings = time.monotonic(), METHODS[name], self.settings
         rates = self.rates(name, target)
-        training = training_plan(method, rates, apply=self.settings.apply, residuals=self.settings.residuals)
+        training = training_plan(
+            method, rates, apply=settings.apply, residuals=settings.residuals, doubts=settings.doubts
+        )
         if method.source_share:
             rates = replace(rates, rates=training.phases[-1].rates)
         return Planned(name, training, rates, time.monotonic() - started)

@@ -9,7 +9,9 @@ from homing.rates.learned.plan import RatePlan
 from homing.training.plan import Phase, TrainingPlan
 
 
-def training_plan(method: Method, rates: RatePlan, *, apply: str = "sample", residuals: bool = False) -> TrainingPlan:
+def training_plan(
+    method: Method, rates: RatePlan, *, apply: str = "sample", residuals: bool = False, doubts: bool = False
+) -> TrainingPlan:
     """How a method trains by its rates.
 
     Args:
@@ -17,6 +19,7 @@ def training_plan(method: Method, rates: RatePlan, *, apply: str = "sample", res
         rates: What it found out before training.
         apply: sample or weight, where the method does not say.
         residuals: Whether learned rates go on to learn of single samples while the model trains.
+        doubts: Whether the loss allows for labels that may be wrong, as it does where all layers are trained.
     """
     apply = method.apply or apply
     if method.source_share:
@@ -24,7 +27,8 @@ def training_plan(method: Method, rates: RatePlan, *, apply: str = "sample", res
         first = Phase(source, 0.0, share=method.source_share)
         return TrainingPlan((first, Phase(nothing, rates.target_weight, share=1 - method.source_share)), apply)
     online = "instance" if residuals and method.plans_by == "learned" and method.trains else method.online
+    doubt = rates.doubt if doubts else None
     if rates.guesses is None:
-        return TrainingPlan((Phase(rates.rates, rates.target_weight),), apply, online=online)
+        return TrainingPlan((Phase(rates.rates, rates.target_weight),), apply, online=online, doubt=doubt)
     phase = Phase(torch.cat([rates.rates, rates.guesses.rates]), rates.target_weight)
-    return TrainingPlan((phase,), apply, online=online, guesses=rates.guesses.labels)
+    return TrainingPlan((phase,), apply, online=online, guesses=rates.guesses.labels, doubt=doubt)

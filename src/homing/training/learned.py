@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from homing.errors import CheckpointError, Interrupted
 from homing.rates.learned.guesses import Guesses
-from homing.rates.learned.plan import RatePlan
+from homing.rates.learned.plan import Doubt, RatePlan
 from homing.rates.learned.scorer import Scorer
 from homing.training.checkpoint import Checkpoint, check_identity, load_checkpoint, newest_checkpoint, save_checkpoint
 from homing.training.distributed import on_main
@@ -93,8 +93,9 @@ def _to_checkpoint(plan: RatePlan, identity: dict[str, str]) -> Checkpoint:
     own = {"rates": plan.rates} | ({} if plan.suggested is None else {"suggested": plan.suggested})
     scorer = {} if plan.scorer is None else {"scorer": plan.scorer.tensors()}
     guesses = {} if plan.guesses is None else {"guesses": plan.guesses.tensors()}
+    doubt = {} if plan.doubt is None else {"doubt": {"draws": plan.doubt.draws, "right": plan.doubt.right}}
     state = {name: getattr(plan, name) for name in (*_PLAIN, *_PAIRS)} | {"identity": identity}
-    return Checkpoint({"plan": own, "descriptors": plan.descriptors, **scorer, **guesses}, state)
+    return Checkpoint({"plan": own, "descriptors": plan.descriptors, **scorer, **guesses, **doubt}, state)
 
 
 def _to_plan(saved: Checkpoint) -> RatePlan:
@@ -109,4 +110,5 @@ def _to_plan(saved: Checkpoint) -> RatePlan:
         suggested=own.get("suggested"),
         scorer=Scorer.from_tensors(saved.tensors["scorer"]) if "scorer" in saved.tensors else None,
         guesses=Guesses(**saved.tensors["guesses"]) if "guesses" in saved.tensors else None,
+        doubt=Doubt(**saved.tensors["doubt"]) if "doubt" in saved.tensors else None,
     )

@@ -72,6 +72,8 @@ class FineTuning:
         self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
         self.labels, self.split = labels.to(accelerator.device), split
         self.sets = None if sets is None else sets.to(accelerator.device)
+        right = plan.right(len(labels))
+        self.right = None if right is None else right.to(accelerator.device)
         self.num_source, self.num_guessed = len(plan.phases[0].rates), len(plan.guesses)
         self.num_labelled = self.num_source - self.num_guessed  # of the source proper, the first rows
         self.accelerator, self.online, self.names, self._make_keys = accelerator, online, names, keys
@@ -181,7 +183,7 @@ class FineTuning:
             if not everywhere(self.accelerator, self.rates_now().isfinite().all()):
                 raise self.divergence("rates of source samples are not finite", [])
             draws = None if self.online is None else self.online.draws()
-            rates = phase.rates if draws is None else phase.rates * draws
+            rates = self.plan.draws(phase) if draws is None else self.plan.draws(phase) * draws
             num_target = len(self.labels) - self.num_source
             expected = ExpectedVisits(rates.numpy(), num_target, phase.target_weight, self.plan.apply)
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
@@ -228,15 +230,15 @@ class FineTuning:
             return inputs
         kept, foreseen = list(inputs), [torch.empty(0)]
         for part, tensors in zip(batch.parts, kept, strict=True):
-            labels = self.labels[sent(torch.from_numpy(part.rows), self.accelerator.device)]
+            index = sent(torch.from_numpy(part.rows), self.accelerator.device)
             if not online.rehearses:
                 with torch.no_grad(), autocast(self.accelerator.device, self.settings.precision):
-                    losses = self.forward(tensors, labels)[1]
+                    losses = self.forward(tensors, index)[1]
                 foreseen.append(losses.float().cpu()[torch.from_numpy(part.rows < self.num_source)])
                 continue
             with online.observer.observe(part.rows, idle=batch.idle) as alignment:
                 with autocast(self.accelerator.device, self.settings.precision):
-                    losses = self.forward(tensors, labels)[1]
+                    losses = self.forward(tensors, index)[1]
                 alignment.losses(losses).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
         if online.rehearses:
@@ -248,7 +250,6 @@ class FineTuning:
     def backward(self, rows: Rows, tensors: Tensor, batch: Batch, *, last: bool) -> None:
         """Forward and backward of one part; gradients add up over parts and processes to the global mean."""
         index = sent(torch.from_numpy(rows), self.accelerator.device)
-        labels = self.labels[index]
         with contextlib.ExitStack() as stack:
             if not last and self.accelerator.num_processes > 1:
                 stack.enter_context(cast(Any, self.model).no_sync())
@@ -257,7 +258,7 @@ class FineTuning:
                 stack.enter_context(online.observer.observe(rows, idle=batch.idle)) if online is not None else None
             )
             with autocast(self.accelerator.device, self.settings.precision):
-                logits, losses = self.forward(tensors, labels)
+                logits, losses = self.forward(tensors, index)
             if alignment is not None:
                 alignment.losses(losses)
             masses = self.masses(rows, losses, batch.idle)
@@ -266,12 +267,14 @@ class FineTuning:
             loss.backward()
         if not batch.idle:
             is_target, is_own = index >= self.num_source, index < self.num_labelled
-            self.tally.add(losses, logits, labels, is_target + 2 * ~(is_target | is_own))  # as its roles are numbered
+            roles = is_target + 2 * ~(is_target | is_own)  # as the tally numbers them
+            self.tally.add(losses, logits, self.labels[index], roles)
 
-    def forward(self, tensors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, C] and the loss of each sample [B], in float32."""
-        mixup = self.settings.mixup
-        return losses_of(self.model, tensors, labels, mixup=mixup, split=self.split, sets=self.sets)
+    def forward(self, tensors: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] and the loss of each sample [B], in float32, of the rows int64 [B] on the device."""
+        right = None if self.right is None else self.right[index]
+        labels, mixup = self.labels[index], self.settings.mixup
+        return losses_of(self.model, tensors, labels, mixup=mixup, split=self.split, sets=self.sets, right=right)
 
     def masses(self, rows: Rows, losses: Tensor, idle: bool) -> Tensor:
         """What the loss of each row is multiplied by; float32 [B]."""
@@ -279,7 +282,7 @@ class FineTuning:
         if self.plan.apply == "weight":
             phase, _ = self.plan.phase_at(self.step, self.settings.num_steps)
             places = (index < self.num_source).nonzero().squeeze(1)
-            masses[places] = phase.rates[index[places]]
+            masses[places] = self.plan.draws(phase)[index[places]]
             if self.online is not None:  # idle processes too: weights may be scaled over all of them
                 of_source = losses.detach()[sent(places, self.accelerator.device)]
                 masses[places] *= self.online.weights(index[places], of_source, idle=idle)

@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from homing.rates.learned.plan import Doubt
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -37,12 +39,15 @@ class TrainingPlan:
         online: What is learned while training: instance (a rate of each sample), l2rw (weights of each step's samples),
             meta_weight_net (a net from loss to weight); None: nothing.
         guesses: Class that each unlabelled image is trained as, int64 [U]; empty where none of them is trained on.
+        doubt: How rows are drawn whose labels may be wrong, and how probably these are right, which the loss allows
+            for; None: rows are drawn by their rates, and all labels taken as right.
     """
 
     phases: Sequence[Phase]
     apply: str = "sample"
     online: str | None = None
     guesses: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    doubt: Doubt | None = None
 
     def with_guesses(self, labels: Tensor, rates: Tensor) -> TrainingPlan:
         """The same, with other unlabelled images than it has: none, or as they are guessed now.
@@ -54,6 +59,19 @@ class TrainingPlan:
         known = [phase.rates[: len(phase.rates) - len(self.guesses)] for phase in self.phases]
         phases = [replace(phase, rates=torch.cat([own, rates])) for phase, own in zip(self.phases, known, strict=True)]
         return replace(self, phases=phases, guesses=labels)
+
+    def draws(self, phase: Phase) -> Tensor:
+        """How often each source row is taken, and behind them each guessed one, float32 [N + U]."""
+        if self.doubt is None:
+            return phase.rates
+        guessed = phase.rates[len(self.doubt.draws) :]
+        return torch.cat([self.doubt.draws, guessed]) if len(guessed) else self.doubt.draws
+
+    def right(self, num_rows: int) -> Tensor | None:
+        """Probability that the label of each row is right, float32 [num_rows]: of the source's, 1 behind them."""
+        if self.doubt is None:
+            return None
+        return torch.cat([self.doubt.right, torch.ones(num_rows - len(self.doubt.right))])
 
     @property
     def passes(self) -> int:
@@ -84,6 +102,8 @@ class TrainingPlan:
             digest.update(f"{phase.share} {phase.target_weight}".encode())
             digest.update(phase.rates.float().contiguous().numpy().data)
         digest.update(self.guesses.contiguous().numpy().data)  # nothing, where there are none
+        for part in () if self.doubt is None else (self.doubt.draws, self.doubt.right):
+            digest.update(part.float().contiguous().numpy().data)
         return digest.hexdigest()
 
 

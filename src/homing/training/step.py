@@ -44,6 +44,7 @@ def losses_of(
     mixup: float = 0.0,
     split: int | None = None,
     sets: Tensor | None = None,
+    right: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits [B, C] and the loss of each sample [B], in float32.
 
@@ -54,16 +55,18 @@ def losses_of(
         mixup: alpha; 0 for none. A batch is mixed with itself in reverse order, by one share.
         split: As in `of_own_side`.
         sets: As in `sample_losses`.
+        right: As in `sample_losses`.
     """
     if not mixup:
         with lone_sample_held(model, len(tensors)):
             logits = of_own_side(model(tensors).float(), labels, split)
-        return logits, sample_losses(logits, labels, sets)
+        return logits, sample_losses(logits, labels, sets, right)
     share = torch.distributions.Beta(mixup, mixup).sample().item()
     with lone_sample_held(model, len(tensors)):
         logits = model(share * tensors + (1 - share) * tensors.flip(0)).float()
-    both = [(of_own_side(logits, target, split), target) for target in (labels, labels.flip(0))]
-    losses = [sample_losses(*pair, sets) for pair in both]
+    of_both = (labels, right), (labels.flip(0), None if right is None else right.flip(0))
+    both = [(of_own_side(logits, target, split), target, sure) for target, sure in of_both]
+    losses = [sample_losses(own, target, sets, sure) for own, target, sure in both]
     return both[0][0], share * losses[0] + (1 - share) * losses[1]
 
 

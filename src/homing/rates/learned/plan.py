@@ -13,6 +13,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """How rows are trained on by a loss that allows for wrong labels: more often than their rates say.
+
+    Attributes:
+        draws: `[N]` float32, at least 0, mean 1 within each class of the source: how often each row is taken.
+        right: `[N]` float32 in 0..1, probability that its label is right.
+    """
+
+    draws: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
 class RatePlan:
     """Train on `sum_i rates[i] * loss_i` over the source plus `target_weight * sum_j loss_j` over the target.
 
@@ -24,6 +37,7 @@ class RatePlan:
         descriptors: Name to `[N]` float32, what the rates were computed from, for `rates.parquet`.
         match: `[N]` probability that a row is of the target's domain, where rates were learned.
         right: `[N]` probability that its label is right, where rates were learned.
+        doubt: How a training of all layers takes the rows; None: by their rates alone.
         judged: One row per setting that was judged on held-out target images, the chosen one marked.
         warnings: What the reader of the report should know.
         scorer: Gives rates to rows that were not there, by the same descriptors and numbers.
@@ -48,6 +62,7 @@ class RatePlan:
     scorer: Scorer | None = None
     match: Tensor | None = None
     right: Tensor | None = None
+    doubt: Doubt | None = None
 
     @property
     def effective_sample_size(self) -> float:

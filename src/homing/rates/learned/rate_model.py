@@ -28,6 +28,9 @@ LET_GO = 8.0
 """Power of the probability that a label is right. Not judged: a few dozen target images cannot tell how much to let
 go, the pool tells by itself (`pool_consistency`), and where its labels are right, no power changes anything. Far
 above 1, because a network learns wrong labels by heart where they count at all."""
+LET_GO_OF_DRAWS = 2.0
+"""The same of how often a row is drawn where the loss allows for wrong labels (`training.losses`): the higher power
+loses hard rows with right labels, too, and they teach most."""
 
 
 @dataclass(frozen=True)
