@@ -203,7 +203,8 @@ def _print_pairs(rows: list[dict[str, Any]]) -> None:
             others = {other: kept for other, kept in row["changes"].items() if other != name}
             without = found.get((*(row[part] for part in KEY), json.dumps(others)))
             if without is not None:
-                pairs[f"{name}={value}"].append((row, without))
+                beside = {other: kept for other, kept in others.items() if other != "doubts"}
+                pairs[f"{name}={value}" + (f" beside {beside}" if beside else "")].append((row, without))
     for change, both in pairs.items():
         for key in ("accuracy", "nll") if len(both) > 1 else ():
             apart = [one[key] - other[key] for one, other in both]
