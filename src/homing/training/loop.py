@@ -71,9 +71,8 @@ class FineTuning:
         # what is trained, and how
         self.raw_model, self.inputs, self.plan, self.settings = model, inputs, plan, settings
         self.labels, self.split = labels.to(accelerator.device), split
-        self.sets = None if sets is None else sets.to(accelerator.device)
-        right = plan.right(len(labels))
-        self.right = None if right is None else right.to(accelerator.device)
+        known = (sets, plan.right(len(labels)))
+        self.sets, self.right = (None if part is None else part.to(accelerator.device) for part in known)
         self.num_source, self.num_guessed = len(plan.phases[0].rates), len(plan.guesses)
         self.num_labelled = self.num_source - self.num_guessed  # of the source proper, the first rows
         self.accelerator, self.online, self.names, self._make_keys = accelerator, online, names, keys
@@ -182,10 +181,10 @@ class FineTuning:
         if self.counts is None:
             if not everywhere(self.accelerator, self.rates_now().isfinite().all()):
                 raise self.divergence("rates of source samples are not finite", [])
-            draws = None if self.online is None else self.online.draws()
-            rates = self.plan.draws(phase) if draws is None else self.plan.draws(phase) * draws
+            moved = None if self.online is None else self.online.draws()
+            draws = self.plan.draws(phase) if moved is None else self.plan.draws(phase) * moved
             num_target = len(self.labels) - self.num_source
-            expected = ExpectedVisits(rates.numpy(), num_target, phase.target_weight, self.plan.apply)
+            expected = ExpectedVisits(draws.numpy(), num_target, phase.target_weight, self.plan.apply)
             self.counts = torch.from_numpy(draw_counts(expected, self.epoch, seed=self.settings.seed))
         epoch = open_epoch(
             self.counts.numpy(), self.epoch, batch_size=self.settings.batch_size, seed=self.settings.seed
@@ -272,8 +271,8 @@ class FineTuning:
 
     def forward(self, tensors: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the loss of each sample [B], in float32, of the rows int64 [B] on the device."""
-        right = None if self.right is None else self.right[index]
-        labels, mixup = self.labels[index], self.settings.mixup
+        labels, right = self.labels[index], None if self.right is None else self.right[index]
+        mixup = self.settings.mixup
         return losses_of(self.model, tensors, labels, mixup=mixup, split=self.split, sets=self.sets, right=right)
 
     def masses(self, rows: Rows, losses: Tensor, idle: bool) -> Tensor:
