@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--trainable", choices=list(TIERS), action="append", help="default: both, last_stage first")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="scenarios whose name holds this")
+    parser.add_argument("--only", default="", help="the scenario of this name, or those whose name holds it")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="changes to the settings")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -152,9 +152,13 @@ def main() -> None:
     data = Path(os.environ["HOMING_DATA"])
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for trainable in arguments.trainable or TIERS:
-            for name in SCENARIOS if arguments.only else TIERS[trainable]:
-                if arguments.only in name:
-                    run_missing(trainable, name, seed, data, arguments.methods, arguments.results, arguments.set)
+            for name in chosen(arguments.only) if arguments.only else TIERS[trainable]:
+                run_missing(trainable, name, seed, data, arguments.methods, arguments.results, arguments.set)
+
+
+def chosen(only: str) -> list[str]:
+    """The scenario of this name, or else those whose name holds it ("usps needle 0.1 noise 0" is in two names)."""
+    return [only] if only in SCENARIOS else [name for name in SCENARIOS if only in name]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from homing.flow import run
 from homing.forecast import Forecast, duration
 from homing.outputs.ownership import MARK
 from homing.progress import Progress
+from set_pools import draw_set_problem, set_recipe
 from small_run import draw_problem, small_recipe
 
 
@@ -113,6 +114,14 @@ def test_a_budget_is_shared_by_what_takes_steps(problem, tmp_path, capsys):
     folder = run(recipe, tmp_path / "both").folder
     assert re.search(r"takes [\d,]+ steps of .* each of 1 trainings? ", capsys.readouterr().err)
     assert set(last_steps(folder)) == {"uniform"}
+
+
+def test_a_budget_of_images_with_several_labels_times_their_own_loss(tmp_path):
+    recipe = set_recipe(draw_set_problem(tmp_path), "training.steps=null", "training.minutes=0.02", *UNIFORM)
+    assert run(recipe, tmp_path / "run", quiet=True).results["target"]["num_test"] == 24
+
+
+UNIFORM = ("rates.method=uniform", "training.target_weight=2", "output.checkpoint_every=500")
 
 
 def test_a_budget_below_an_epoch_is_told_and_what_fits_is_trained(problem, tmp_path, capsys):

@@ -174,6 +174,7 @@ def test_a_labelled_test_measures_what_an_unlabelled_target_got(pools, tmp_path)
         ("other", "labelled", "rates.method=l2rw", "l2rw cannot go with data.source.labels: other; possible are"),
         ("other", "labelled", "evaluation.baselines=[source_only]", "source_only cannot go with data.source.labels"),
         ("other", "labelled", "rates.residuals=true", "rates.residuals compares labels of source and target"),
+        ("other", "labelled", "training.target_weight=0", "no other image is of the target's classes"),
         ("shared", "unlabelled", "rates.residuals=true", "cannot go with data.target.labels: none"),
         ("shared", "unlabelled", "rates.method=target_only", "possible are hierarchical, source_only"),
         ("shared", "unlabelled", "evaluation.baselines=[source_only]", "give a labelled data.test"),

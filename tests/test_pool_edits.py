@@ -87,6 +87,8 @@ def test_an_edited_pool_is_refused_without_consent_and_mapped_by_id_with_it(stop
         assert int(seen["visits"][row]) == (int(visits[old[sample_id]]) if sample_id in old else 0)
     targets = len(seen["visits"]) - len(rows)
     assert torch.equal(seen["visits"][-targets:], started["loop"]["visits"][-targets:])
+    assert len(started["loop"]["counts"])
+    assert seen["counts"] is None  # the epoch at hand is drawn anew, also where labels alone have changed
 
     if name != "all of these":
         return
@@ -107,7 +109,7 @@ def _tables_at_start(recipe, folder: Path) -> dict:
 
     def restore(self):
         real(self)
-        seen.update(table=self.online.table.state_dict(), visits=self.visits.clone())
+        seen.update(table=self.online.table.state_dict(), visits=self.visits.clone(), counts=self.counts)
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:

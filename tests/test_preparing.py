@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from homing.flow import run
 from homing.models.parts import batch_norms
-from homing.preparing import prepare
+from homing.preparing import adapt_to, prepare
 from homing.progress import Progress
 from homing.session import Session
 from small_run import draw_problem, small_recipe
@@ -42,6 +42,17 @@ def test_a_backbone_that_adapts_has_not_seen_the_target_images_that_a_fold_holds
         assert torch.equal(statistics(again.material.model), statistics(part.material.model))
         rows = torch.arange(48)
         assert torch.equal(again.material.features.rows(rows), part.material.features.rows(rows))
+
+
+@pytest.mark.parametrize("count", [1, 65])
+def test_a_backbone_adapts_to_any_number_of_images(tmp_path, session, count):
+    """The last maps of such small pictures are of one position: one image has no spread there by itself."""
+    problem = draw_problem(tmp_path / "pools")
+    recipe = small_recipe(problem, "training.batch_norm=adapt")
+    with prepare(recipe, session) as prepared:
+        rows = torch.arange(count).numpy() % len(prepared.material.problem)
+        adapt_to(prepared.material.model, prepared.material.pictures, rows)
+        assert statistics(prepared.material.model).isfinite().all()
 
 
 @pytest.mark.parametrize(("change", "wanted"), [((), True), (("model.head_init=random", "rates.method=pooled"), False)])

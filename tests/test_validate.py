@@ -66,7 +66,7 @@ def test_dropped_images_do_not_count_towards_the_folds(root):
     for path in sorted((root / "target").rglob("*.png"))[:4]:
         path.write_bytes(b"text")
     findings = findings_of(root, "data.on_bad_image=drop")
-    assert any("target: 4 images are fewer than the 5 folds" in text for text in findings.errors)
+    assert any("target: 4 labelled images are fewer than the 5 folds" in text for text in findings.errors)
 
 
 def test_pictures_above_the_pixel_limit_are_named(root):
@@ -127,7 +127,9 @@ def test_a_picture_in_two_roles_is_a_warning(root):
 )
 def test_a_target_smaller_than_its_folds_is_an_error(root, overrides, test, folds):
     errors = findings_of(root, *overrides, test=test).errors
-    assert errors == [] if folds is None else f"target: 8 images are fewer than the {folds} folds" in errors[0]
+    assert (
+        errors == [] if folds is None else f"target: 8 labelled images are fewer than the {folds} folds of" in errors[0]
+    )
 
 
 def test_weak_targets_and_settings_without_effect_are_warnings(root):

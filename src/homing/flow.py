@@ -59,6 +59,7 @@ from homing.unpacking import (
     steps_of,
     training_settings,
 )
+from homing.workable import check_readable, check_workable
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,16 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
         if options.overwrite:  # where the data is bad, what is there stays
             on_main(accelerator, lambda: check_pools_of_each(recipe))
         on_main(accelerator, lambda: lock.take(folder, makes=True))
-        on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
-        for name, single in recipe.by_target().items():
+        if not options.overwrite:
+            on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
+        for number, (name, single) in enumerate(recipe.by_target().items()):
+            replaces = options.overwrite and not number  # what is there goes once the first one has seen the source
+            opens = (lambda: open_run_folder(folder, recipe, **begins)) if replaces else None
             Progress(quiet=options.quiet).say(f"target {name}")
             begun = options.resume and (folder / name / "recipe.yaml").exists()
             own = replace(options, resume=begun, allow_change=options.allow_change and begun)
             try:
-                each[name] = _run_one(single, folder / name, own, shared=folder)
+                each[name] = _run_one(single, folder / name, own, shared=folder, opens=opens)
             except DataError as error:  # no collective here: another process may have failed otherwise, or not at all
                 if accelerator.is_main_process:
                     discard_stump(folder, was_there=was_there)
@@ -153,20 +157,37 @@ def _run_each(recipe: Recipe, folder: Path, options: Options) -> RunResult:
 
 
 def check_pools_of_each(recipe: Recipe) -> None:
-    """Whether the pools of every target can be read as they are listed.
+    """Whether the pools of every target can be worked with, and read but for the source's pictures.
 
     Raises:
         DataError: Those of one cannot; says of which target.
+        RecipeError: As `check_workable`.
     """
     for name, single in recipe.by_target().items():
         try:
-            open_problem(single.data, trains=single.trains, sets=single.is_multi_label)
+            problem = open_problem(single.data, trains=single.trains, sets=single.is_multi_label)
+            check_workable(single, problem)
+            check_readable(single, problem)
         except DataError as error:
             raise DataError(f"target {name}: {error}") from error
 
 
-def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None = None) -> RunResult:
-    """The run of a recipe with one target: the arrows of this file's first line, in turn."""
+def _run_one(
+    recipe: Recipe,
+    folder: Path,
+    options: Options,
+    shared: Path | None = None,
+    opens: Callable[[], None] | None = None,
+) -> RunResult:
+    """The run of a recipe with one target: the arrows of this file's first line, in turn.
+
+    Args:
+        recipe: Of it.
+        folder: Of it.
+        options: How it begins.
+        shared: Folder of the runs that it is one of.
+        opens: Opens that folder, before this one is opened.
+    """
     progress, started, was_there = Progress(quiet=options.quiet), time.monotonic(), folder.exists()
     accelerator = tracking_accelerator(recipe.output.trackers, folder)
     begins = {"resume": options.resume, "overwrite": options.overwrite}
@@ -191,6 +212,8 @@ def _run_one(recipe: Recipe, folder: Path, options: Options, shared: Path | None
         # the data is read before anything is written: where it is bad, no folder is begun and none is replaced
         with prepare(recipe, session) as prepared:
             accelerator.wait_for_everyone()
+            if opens is not None:
+                on_main(accelerator, opens)
             on_main(accelerator, lambda: lock.take(folder, makes=True))
             on_main(accelerator, lambda: open_run_folder(folder, recipe, **begins))
             on_main(accelerator, lambda: note_pools(folder, prepared.listed, prepared.pictures))

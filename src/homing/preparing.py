@@ -20,7 +20,7 @@ from homing.features.scan import Scan
 from homing.features.shards import Bytes
 from homing.features.store import Store
 from homing.models.backbone import Preprocessing, build_model
-from homing.models.inputs import ImageInputs, batches_of
+from homing.models.inputs import ImageInputs
 from homing.models.parts import adapt_batch_norms
 from homing.outputs.facts import Asked, RunFacts
 from homing.outputs.ownership import check_pictures, check_pools
@@ -46,9 +46,10 @@ from homing.unpacking import (
     observes,
     training_settings,
 )
+from homing.workable import bad_images, check_workable, listed
 
-_LISTED = 20
 _BLOCK = 8_192  # rows
+_ADAPTED = 64  # images a batch, at most
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     """Open the pools, build the model, look at every picture once.
 
     Raises:
-        DataError: Pools cannot be used, or hold images that cannot be read and are not to be dropped.
+        DataError: Pools cannot be used, are too small, or hold images that cannot be read and are not to be dropped.
     """
     for warning in settings_without_effect(recipe):
         session.progress.say(f"warning: {warning}")
@@ -136,10 +137,11 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
             session.progress.say(f"warning: {in_a_line(warning)}")
     if recipe.trains:
         check_metric(recipe.evaluation.metric, problem)
-    listed = digests_of(problem)
-    agree(session.accelerator, "the pools", "".join(listed.values()))
+    check_workable(recipe, problem)
+    seen = digests_of(problem)
+    agree(session.accelerator, "the pools", "".join(seen.values()))
     if session.resume and not session.allow_change:
-        on_main(session.accelerator, lambda: check_pools(session.folder, listed))
+        on_main(session.accelerator, lambda: check_pools(session.folder, seen))
     session.progress.expect(forecast_of(recipe, problem, methods_of(recipe)))
     model, preprocessing, arguments = build_backbone(recipe, problem.num_outputs, session.device)
     rehearse(recipe, model, preprocessing, session.device)
@@ -155,6 +157,8 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     repeated = repeated_rows(problem, found.digests, (item.row for item in found.bad))
     gone = sorted({*(item.row for item in found.bad), *np.concatenate([[], *repeated.values()]).astype(int).tolist()})
     kept, dropped = leave_out(problem, found, gone, pictures, session, drop=recipe.data.on_bad_image == "drop")
+    if gone:
+        check_workable(recipe, kept)
     if gone and activations is not None:
         activations.select(np.setdiff1d(np.arange(len(problem)), gone))
     features: FeatureBlocks | None = None
@@ -167,7 +171,7 @@ def prepare(recipe: Recipe, session: Session) -> Prepared:
     scanned = min(found.num_passed, int(np.searchsorted(found.missing, len(problem.source))))
     again = {role: len(rows) for role, rows in repeated.items()}
     looks = np.delete(kept_looks(store.folder, found.digests), gone)
-    return Prepared(material, tuple(found.bad), dropped, listed, shown, scanned, (store, *canvases), again, looks)
+    return Prepared(material, tuple(found.bad), dropped, seen, shown, scanned, (store, *canvases), again, looks)
 
 
 def digests_of(problem: Problem) -> dict[str, str]:
@@ -186,8 +190,9 @@ def pictures_of(problem: Problem, digests: Bytes) -> dict[str, str]:
 
 def adapt_to(model: nn.Module, pictures: ImageInputs, target: Rows) -> None:
     """Re-estimate the statistics of batch norms on these rows of the target, those that can be read."""
-    batches = pictures.scanning(batches_of(target, 64))
-    adapt_batch_norms(model, (images for images, _ in batches if len(images)))
+    batches = pictures.scanning(np.array_split(target, -(-len(target) // _ADAPTED)))  # alike in size: they count alike
+    found = (images for images, _ in batches if len(images))
+    adapt_batch_norms(model, (torch.cat([images] * 2) if len(images) == 1 else images for images in found))
 
 
 def leave_out(
@@ -217,14 +222,9 @@ def leave_out(
 
 
 def _tell_bad(problem: Problem, found: Scan, session: Session, *, drop: bool) -> None:
-    listed = "\n  ".join([in_a_line(f"{item.name}: {item.reason}") for item in found.bad[:_LISTED]])
-    more = f"\n  ... and {len(found.bad) - _LISTED:,} more" if len(found.bad) > _LISTED else ""
     if not drop:
-        raise DataError(
-            f"{len(found.bad):,} of {counted(len(problem), 'image')} cannot be read; mend or remove them, or set"
-            f" data.on_bad_image: drop\n  {listed}{more}"
-        )
-    session.progress.say(f"left out {counted(len(found.bad), 'image')} that cannot be read:\n  {listed}{more}")
+        raise DataError(bad_images(found.bad, len(problem)))
+    session.progress.say(f"left out {counted(len(found.bad), 'image')} that cannot be read:\n  {listed(found.bad)}")
 
 
 def check_finite(features: FeatureBlocks, problem: Problem) -> None:

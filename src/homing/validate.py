@@ -13,7 +13,6 @@ from torch import nn
 
 from homing.errors import DataError, HomingError, RecipeError
 from homing.evaluation.metrics import check_metric
-from homing.methods import METHODS
 from homing.outputs.run_folder import check_run_folder
 from homing.pools.ambiguities import ambiguities
 from homing.pools.class_matching import union_warnings
@@ -34,6 +33,7 @@ from homing.terminal import counted, in_a_line
 from homing.training.optimizer import optimizer_of
 from homing.training.trackers import check_trackers, tracking_accelerator
 from homing.unpacking import training_settings
+from homing.workable import check_epoch, hindrances
 
 _LISTED = 12  # classes by name
 
@@ -267,16 +267,11 @@ def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> 
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
     """Sizes that a run cannot work with, and sizes that make its figures weak."""
+    findings.errors += hindrances(recipe, problem)
+    with findings.noting():
+        check_epoch(recipe, problem)
     if not problem.has_target_labels:
         return
-    is_judged = recipe.data.shares_labels and any(METHODS[name].plans_by == "learned" for name in recipe.methods)
-    folds = recipe.rates.folds if is_judged else 0
-    folds = max(folds, recipe.evaluation.folds if problem.test is None else 0)
-    if len(problem.target) < folds:
-        findings.errors.append(
-            f"target: {len(problem.target)} images are fewer than the {folds} folds; label more images, or lower"
-            " rates.folds and evaluation.folds"
-        )
     counts = class_counts(problem.target)
     if single := sorted(name for name, count in counts.items() if count == 1):
         findings.warnings.append(f"target: a single image of {quoted(single)}; its folds cannot judge such a class")
@@ -284,9 +279,3 @@ def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:
         findings.warnings.append(f"target: all images are of the class {next(iter(counts))!r}")
     if absent := sorted(set(problem.classes) - set(counts)):
         findings.warnings.append(f"target: no image of {quoted(absent)}")
-    if recipe.data.truth is not None:
-        for column in (recipe.data.truth.matches_column, recipe.data.truth.clean_column):
-            try:
-                problem.source.flags(column)
-            except DataError as error:
-                findings.errors.append(str(error))

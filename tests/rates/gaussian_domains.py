@@ -59,3 +59,17 @@ def hidden_matches(
 def described(evidence: Evidence, names: tuple[str, ...] = DESCRIPTORS) -> Description:
     """The descriptors as the learner computes them."""
     return describe(evidence, names, pool_consistency(evidence, seed=0), seed=0)
+
+
+def rare_classes(per_class: int, seed: int = 0) -> Evidence:
+    """Six classes of a hundred rows, 30 % of them labelled wrong, and three of few rows that the target lacks."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 1.5 * torch.randn(9, 16, generator=generator)
+    labels = torch.cat([torch.arange(6).repeat_interleave(100), torch.arange(6, 9).repeat_interleave(per_class)])
+    features = centres[labels] + torch.randn(len(labels), 16, generator=generator)
+    wrong = (torch.rand(len(labels), generator=generator) < 0.3) & (labels < 6)
+    given = torch.where(wrong, torch.randint(0, 6, wrong.shape, generator=generator), labels)
+    target_labels = torch.arange(6).repeat_interleave(4)
+    shift = 3 * torch.randn(16, generator=generator)
+    target = centres[target_labels] + torch.randn(len(target_labels), 16, generator=generator) + shift
+    return Evidence(features, given, target, target_labels, 9, matches=torch.zeros_like(wrong), clean=given == labels)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gaussian_domains import hidden_matches
+from gaussian_domains import hidden_matches, rare_classes
 from sklearn.metrics import roc_auc_score
 
 from homing.rates import Evidence
@@ -40,6 +40,29 @@ def test_noise_that_is_common_to_all_classes_is_found_to_be():
     found = label_noise(log_probs, labels)
     wrong = found[~torch.eye(NUM_CLASSES, dtype=torch.bool)]
     assert wrong.max() - wrong.min() < 0.06, "40 rows a class would scatter by 0.2 if each stood for itself"
+
+
+@pytest.mark.parametrize("per_class", [1, 3, 6, 14])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_few_rare_classes_do_not_hide_the_noise_of_the_others(per_class, seed):
+    evidence = rare_classes(per_class, seed)
+    found, common = pool_consistency(evidence, seed), evidence.source_labels < 6
+    assert 0.1 < found.wrong_share < 0.45
+    assert roc_auc_score(evidence.clean[common], found.right[common]) > 0.9
+
+
+def test_wrong_labels_may_be_as_frequent_as_right_ones():
+    """Three in ten labels are guesses by somebody who knows how frequent the classes are."""
+    generator, frequent = torch.Generator().manual_seed(5), torch.tensor([0.6, 0.2, 0.1, 0.06, 0.04])
+    true = torch.multinomial(frequent, 4000, replacement=True, generator=generator)
+    guesses = torch.multinomial(frequent, 4000, replacement=True, generator=generator)
+    labels = torch.where(torch.rand(4000, generator=generator) < 0.3, guesses, true)
+    sureness = 1 + 4 * torch.rand(4000, 1, generator=generator)
+    log_probs = (sureness * torch.nn.functional.one_hot(true, NUM_CLASSES)).log_softmax(dim=1)
+    found = label_noise(log_probs, labels)
+    expected = 0.3 * frequent.expand(NUM_CLASSES, -1) + 0.7 * torch.eye(NUM_CLASSES)
+    assert (found - expected).abs().mean() < 0.04
+    assert found[1, 0] > 2 * found[1, 2:].max()
 
 
 def test_nothing_wrong_is_found_where_nothing_is():

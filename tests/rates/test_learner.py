@@ -4,7 +4,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from gaussian_domains import NUM_CLASSES, WIDTH, hidden_matches
+from gaussian_domains import NUM_CLASSES, WIDTH, hidden_matches, rare_classes
 
 from homing.errors import DataError, HomingError
 from homing.rates import Evidence, learn_rates
@@ -55,6 +55,19 @@ def test_a_training_that_allows_for_wrong_labels_draws_them_more_often_than_rate
     means = torch.stack([plan.doubt.draws[evidence.source_labels == label].mean() for label in range(NUM_CLASSES)])
     torch.testing.assert_close(means, torch.ones(NUM_CLASSES))
     assert torch.equal(plan.doubt.right, plan.right)
+
+
+def test_labels_of_a_class_that_has_few_rows_count_as_right():
+    """A probe that has not seen such a row finds its label wrong; a loss that believed it would unlearn the class."""
+    evidence = rare_classes(per_class=1)
+    plan, rare = learn_rates(evidence), evidence.source_labels >= 6
+    assert plan.right[rare].mean() < 0.5  # what the descriptor says
+    assert torch.equal(plan.doubt.right[rare], torch.ones(int(rare.sum())))
+    assert plan.doubt.draws[rare].std() < 1e-6
+    assert torch.equal(plan.doubt.right[~rare], plan.right[~rare])
+    larger = rare_classes(per_class=14)
+    plan, rare = learn_rates(larger), larger.source_labels >= 6
+    assert (plan.doubt.right[rare] >= plan.right[rare]).all()
 
 
 def test_where_no_label_is_wrong_or_none_is_asked_about_nothing_is_doubted():

@@ -53,6 +53,13 @@ def test_a_target_of_one_image_a_class_says_nothing_about_missing_classes():
     torch.testing.assert_close(class_presence(of_classes(hidden_matches(seed=6), [0, 1])), torch.ones(NUM_CLASSES))
 
 
+def test_rates_too_small_to_be_told_apart_are_as_if_they_were_nothing():
+    raw = torch.cat([torch.full((20,), 1e-5) ** 8, torch.linspace(0.5, 1.5, 20)])  # 1e-40 has few of its digits
+    rates, _ = spread_within_classes(raw, torch.tensor([0] * 20 + [1] * 20), 2)
+    torch.testing.assert_close(rates[:20], torch.ones(20))
+    torch.testing.assert_close(rates[20:].mean(), torch.tensor(1.0))
+
+
 def test_no_class_rests_on_a_handful_of_rows():
     labels = torch.tensor([0] * 200 + [1] * 4 + [2] * 200)
     raw = torch.cat([torch.full((200,), 1e-4), torch.tensor([5.0, 0, 0, 0]), torch.linspace(0.5, 1.5, 200)])

@@ -25,7 +25,8 @@ def training_plan(
     if method.source_share:
         source, nothing = torch.ones_like(rates.rates), torch.zeros_like(rates.rates)
         first = Phase(source, 0.0, share=method.source_share)
-        return TrainingPlan((first, Phase(nothing, rates.target_weight, share=1 - method.source_share)), apply)
+        alone = rates.target_weight or 1.0  # where nothing else counts, any weight is the same
+        return TrainingPlan((first, Phase(nothing, alone, share=1 - method.source_share)), apply)
     online = "instance" if residuals and method.plans_by == "learned" and method.trains else method.online
     doubt = rates.doubt if doubts else None
     if rates.guesses is None:

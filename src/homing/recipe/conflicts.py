@@ -153,6 +153,12 @@ def _conflicts_of_training_apart(
         allowed = [name for name, method in METHODS.items() if method.takes_unlabelled]
     elif "other" in kinds["source"]:
         why = "data.source.labels: other"
+        if _number(get("training", "target_weight", 1)) == 0:
+            yield (
+                ("training", "target_weight"),
+                f"training.target_weight: 0 cannot go with {why}, no other image is of the target's classes; give more,"
+                " or leave it out",
+            )
         allowed = [name for name, method in METHODS.items() if method.takes_other]
     else:
         return

@@ -224,7 +224,8 @@ class Checkpoints:
         checkpoint, before = load_checkpoint(path), tuning.state().copied()
         check_identity(path, checkpoint.state.get("identity"), self.identity, allow_change=self.allow_change)
         try:
-            tuning.load(checkpoint, RowMap.between(tuning.keys, checkpoint.tensors["loop"]["keys"]))
+            keys, as_before = checkpoint.tensors["loop"]["keys"], checkpoint.state.get("identity") == self.identity
+            tuning.load(checkpoint, RowMap.between(tuning.keys, keys, as_before=as_before))
         except Exception as error:
             nothing = torch.empty(0, dtype=torch.int64)
             tuning.load(before, RowMap(nothing, nothing, same=True))

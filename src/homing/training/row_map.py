@@ -43,7 +43,7 @@ class RowMap:
     Attributes:
         mine: Positions in the run, int64 [k]; empty where all are the same.
         theirs: The same rows' positions in the checkpoint, int64 [k]; empty where all are the same.
-        same: Whether both have the very same rows in the same order.
+        same: Whether both have the very same rows in the same order, with the same labels and rates.
     """
 
     mine: Tensor
@@ -51,9 +51,9 @@ class RowMap:
     same: bool
 
     @classmethod
-    def between(cls, mine: Tensor, theirs: Tensor) -> RowMap:
-        """The map from the `row_keys` of both."""
-        if torch.equal(mine, theirs):
+    def between(cls, mine: Tensor, theirs: Tensor, *, as_before: bool = True) -> RowMap:
+        """The map from the `row_keys` of both; as_before: whether what is known of the rows is the same, too."""
+        if as_before and torch.equal(mine, theirs):
             nothing = torch.empty(0, dtype=torch.int64)
             return cls(nothing, nothing, same=True)
         return cls(*match(mine.numpy(), theirs.numpy()), same=False)

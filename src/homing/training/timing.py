@@ -43,6 +43,7 @@ def seconds_a_step(
         replace(settings, num_steps=_STEPS),
         session.accelerator,
         split=material.split,
+        sets=material.label_sets,
         stop_asked=session.stop_asked,
     )
     tuning.run(lambda steps: moments.append(time.monotonic()))

@@ -44,14 +44,16 @@ def balanced_within_classes(rates: Tensor, labels: Tensor, num_classes: int, mas
         masses: `[N]` as in `spread_within_classes`.
 
     Returns:
-        `[..., N]`. A class whose rates are all 0 gets rate 1 throughout: nothing is known about it.
+        `[..., N]`. A class whose rates are all 0, or too small for a number, gets rate 1 throughout: nothing is known
+        about it.
     """
     counts = _class_masses(labels, num_classes, masses)
     means = (class_sums(rates, labels, num_classes, masses) / counts.clamp(min=torch.finfo(torch.float32).tiny)).to(
         rates.dtype
     )
     means = means[..., labels]
-    return torch.where(means > 0, rates / means.clamp(min=torch.finfo(rates.dtype).tiny), torch.ones_like(rates))
+    least = torch.finfo(rates.dtype).tiny  # of what has all its digits
+    return torch.where(means >= least, rates / means.clamp(min=least), torch.ones_like(rates))
 
 
 def class_sums(values: Tensor, labels: Tensor, num_classes: int, masses: Tensor | None = None) -> Tensor:

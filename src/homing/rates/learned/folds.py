@@ -27,8 +27,8 @@ def held_out_folds(labels: Tensor, folds: int, seed: int) -> Iterator[Tensor]:
     if len(labels) < folds:
         count, fewer = len(labels), f" or set folds to at most {len(labels)}" if len(labels) > 1 else ""
         raise DataError(
-            f"The target has {count} labelled image{'s' * (count != 1)}, fewer than the {folds} folds that judge the "
-            f"rates: label more images{fewer}."
+            f"The target has {count} labelled image{'s' * (count != 1)}, fewer than the {folds} folds that it is to be "
+            f"split into: label more images{fewer}."
         )
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

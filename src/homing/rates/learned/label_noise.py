@@ -17,6 +17,7 @@ _SHARPNESS = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0, 6.3, 10.0)
 _MOST = 0.5  # of the noise, above which all of it counts: a network learns by heart what is not let go of
 _WRONG_LABEL = 0.04  # nats that calling a label wrong must explain: no probe's probabilities are quite true
 _BY_CHANCE = 4.0  # nats that the likeliest of so many explanations is ahead by where a pool is small and clean
+_BY_FREQUENCY = 1.0  # nats that wrong labels as frequent as right ones must explain better than labels that are alike
 _STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
 _ROUNDING = 1e-6
 _FLOOR = 1e-9  # of a probability, before its logarithm is taken
@@ -56,9 +57,28 @@ def noise_of_sure_rows(
     wrong = 1 - float(counts.trace() / counts.sum())
     if wrong == 0:
         return torch.eye(num_classes)
-    common = torch.full((num_classes, num_classes), wrong / (num_classes - 1)).fill_diagonal_(1 - wrong)
-    strength = max(_STRENGTHS, key=lambda strength: _log_evidence(counts, strength * common))
-    return (counts + strength * common) / (counts.sum(dim=1, keepdim=True) + strength)
+    rows = torch.bincount(labels, masses, minlength=num_classes).double()
+    alike = _common_noise(wrong, rows.clamp(max=wrong * float(rows.sum()) / num_classes))
+    found = [_by_evidence(counts, common) for common in (alike, _common_noise(wrong, rows))]
+    return found[int(found[1][0] > found[0][0] + _BY_FREQUENCY)][1]
+
+
+def _by_evidence(counts: Tensor, common: Tensor) -> tuple[float, Tensor]:
+    """How likely sure rows are where the noise of each class is drawn to a common one, nats, and it, `[C, C]`."""
+    evidence, strength = max((_log_evidence(counts, strength * common), strength) for strength in _STRENGTHS)
+    return evidence, (counts + strength * common) / (counts.sum(dim=1, keepdim=True) + strength)
+
+
+def _common_noise(wrong: float, rows: Tensor) -> Tensor:
+    """`[C, C]` the same share of wrong labels in every class, spread over the others in proportion to some rows `[C]`.
+
+    Alike as far as there are such rows, for a label cannot stand wrongly on more than carry it: without that a few rare
+    classes speak against all noise, since the wrong labels that they would have are not there. Or as often as labels
+    occur, as where somebody guesses.
+    """
+    noise = rows.double().expand(len(rows), -1).clone().fill_diagonal_(0.0)
+    noise *= wrong / noise.sum(dim=1, keepdim=True).clamp(min=torch.finfo(noise.dtype).tiny)
+    return noise.fill_diagonal_(1 - wrong).float()
 
 
 class NoiseSearch:

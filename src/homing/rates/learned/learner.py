@@ -19,16 +19,16 @@ from homing.rates.learned.facts import WIDTH, PoolFacts, consistency_of, find_po
 from homing.rates.learned.groups import GROUP_CLASSES, groups_of
 from homing.rates.learned.groups import whole as whole_group
 from homing.rates.learned.judge import FOLDS, Verdict, judge
-from homing.rates.learned.plan import Doubt, RatePlan
+from homing.rates.learned.plan import RatePlan
 from homing.rates.learned.projection import Projection
 from homing.rates.learned.rate_model import (
     DESCRIPTORS,
-    LET_GO_OF_DRAWS,
     Description,
     Setting,
     candidate_settings,
     class_presence,
     describe,
+    doubt_of,
     log_prior,
     rates_of,
     weight_ladder,
@@ -189,7 +189,7 @@ def _plan(
         plan,
         suggested=torch.where(consistency.right < 0.5, consistency.best.long(), evidence.source_labels),
         doubted=doubted_labels(verdict.held_out, evidence.target_labels),
-        doubt=_doubt(chosen, description, evidence),
+        doubt=doubt_of(chosen, description, evidence),
         scorer=fit_scorer(
             likeness,
             consistency,
@@ -201,14 +201,6 @@ def _plan(
             let_go=chosen.let_go,
         ),
     )
-
-
-def _doubt(chosen: Setting, description: Description, evidence: Evidence) -> Doubt | None:
-    """How rows whose labels may be wrong are drawn, where some of them may be and rates let go of them."""
-    right = description.consistency.right
-    if chosen.let_go <= LET_GO_OF_DRAWS or bool((right == 1).all()):
-        return None
-    return Doubt(rates_of([replace(chosen, let_go=LET_GO_OF_DRAWS)], description, evidence)[0], right)
 
 
 def doubted_labels(held_out: Tensor, labels: Tensor) -> list[tuple[int, int]]:

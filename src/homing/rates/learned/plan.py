@@ -17,8 +17,10 @@ class Doubt:
     """How rows are trained on by a loss that allows for wrong labels: more often than their rates say.
 
     Attributes:
-        draws: `[N]` float32, at least 0, mean 1 within each class of the source: how often each row is taken.
-        right: `[N]` float32 in 0..1, probability that its label is right.
+        draws: `[N]` float32, at least 0, mean 1 within each class of the source, less in classes that the target lacks:
+            how often each row is taken.
+        right: `[N]` float32 in 0..1, probability that its label is right; 1 in classes of so few rows that nobody can
+            tell, and nearer to 1 in those that are small.
     """
 
     draws: Tensor

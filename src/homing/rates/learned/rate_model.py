@@ -13,6 +13,7 @@ from homing.rates.learned.consistency import Consistency, label_consistency, neu
 from homing.rates.learned.evidence import Evidence
 from homing.rates.learned.label_by_label import lean_label_by_label
 from homing.rates.learned.likeness import Likeness, target_likeness
+from homing.rates.learned.plan import Doubt
 from homing.rates.learned.work import ALONE, Work
 
 DESCRIPTORS = ("target_likeness", "label_consistency")
@@ -151,13 +152,37 @@ def rates_of(settings: list[Setting], description: Description, evidence: Eviden
     Returns:
         `[S, N]` float32, at least 0.
     """
+    rates, _ = _spread(settings, description, evidence)
+    pooling = torch.tensor([[setting.pools] for setting in settings])
+    return rates * torch.where(pooling, 1.0, class_presence(evidence)[evidence.source_labels])
+
+
+def doubt_of(setting: Setting, description: Description, evidence: Evidence) -> Doubt | None:
+    """How rows are drawn, and how right their labels are, for a loss that allows for wrong ones; None: all are right.
+
+    In a class of few rows a label of its own seems wrong to a probe that has hardly seen another. There rates stay
+    uniform (`spread_within_classes`), and as far as they do the labels count as right.
+
+    Args:
+        setting: The chosen one, which lets go of rows by `LET_GO`.
+        description: Descriptors of the N source rows.
+        evidence: Both pools, for the source's classes.
+    """
+    right = description.consistency.right
+    if setting.let_go <= LET_GO_OF_DRAWS or bool((right == 1).all()):
+        return None
+    draws, uniform = _spread([replace(setting, let_go=LET_GO_OF_DRAWS)], description, evidence)
+    right = right + uniform[0, evidence.source_labels] * (1 - right)
+    return Doubt(draws[0] * class_presence(evidence)[evidence.source_labels], right)
+
+
+def _spread(settings: list[Setting], description: Description, evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """Rates `[S, N]` of mean 1 in each class under each setting, and the share of uniform ones in each, `[S, C]`."""
     lift = torch.tensor([[setting.match_lift] for setting in settings])
     let_go = torch.tensor([[setting.let_go] for setting in settings])
     matching = 1 + (lift - 1) * description.likeness.match
     keeping = description.consistency.right**let_go
-    rates, _ = spread_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes, evidence.masses)
-    pooling = torch.tensor([[setting.pools] for setting in settings])
-    return rates * torch.where(pooling, 1.0, class_presence(evidence)[evidence.source_labels])
+    return spread_within_classes(matching * keeping, evidence.source_labels, evidence.num_classes, evidence.masses)
 
 
 def class_presence(evidence: Evidence) -> Tensor:
