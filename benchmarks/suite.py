@@ -90,7 +90,7 @@ def _runs(scenarios: list[Scenario], methods: list[str], seeds: int, cache: Path
     for seed in range(seeds):
         for scenario in scenarios:
             missing = [method for method in methods if (scenario.name, seed, method) not in done]
-            study = _reduced(draw_study(scenario, load_bank(scenario.bank, cache), seed)) if missing else None
+            study = reduced(draw_study(scenario, load_bank(scenario.bank, cache), seed)) if missing else None
             for method in methods:
                 if study is not None and method in missing:
                     run = {"scenario": scenario.name, "seed": seed, "method": method, **_score(study, method, seed)}
@@ -101,11 +101,11 @@ def _runs(scenarios: list[Scenario], methods: list[str], seeds: int, cache: Path
                 yield done[scenario.name, seed, method]
 
 
-def _reduced(study: Study) -> Study:
+def reduced(study: Study) -> Study:
     """The study on its pool's leading principal components, projected once for all methods and probes."""
     test = replace(study.evidence, target_features=study.test_features, target_labels=study.test_labels)
-    reduced = study.evidence.projected(PROBE_WIDTH)
-    return replace(study, evidence=reduced, test_features=test.projected(PROBE_WIDTH).target_features)
+    evidence = study.evidence.projected(PROBE_WIDTH)
+    return replace(study, evidence=evidence, test_features=test.projected(PROBE_WIDTH).target_features)
 
 
 def _score(study: Study, method: str, seed: int) -> Run:
@@ -113,12 +113,12 @@ def _score(study: Study, method: str, seed: int) -> Run:
     # None: each method chooses the target's weight on held-out folds of the target, as it does all else.
     plan = PROBES[method](study.evidence, seed=seed, target_weight=None)
     seconds = time.perf_counter() - began
-    linear = _linear_probe(study.evidence, plan, study.test_features)
-    mlp = _mlp_probe(study.evidence, plan, study.test_features, seed)
+    linear = linear_probe(study.evidence, plan, study.test_features)
+    mlp = mlp_probe(study.evidence, plan, study.test_features, seed)
     labels = study.test_labels
     return {
-        "accuracy": _accuracy(linear, labels),
-        "accuracy_mlp": _accuracy(mlp, labels),
+        "accuracy": accuracy_of(linear, labels),
+        "accuracy_mlp": accuracy_of(mlp, labels),
         "macro_f1": 100 * float(f1_score(labels, linear.argmax(1), average="macro")),
         "nll": float(torch.nn.functional.nll_loss(linear, labels)),
         "target_weight": plan.target_weight,
@@ -136,7 +136,7 @@ def _training_rows(evidence: Evidence, plan: RatePlan) -> tuple[Tensor, Tensor, 
     return features, labels, weights
 
 
-def _linear_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor) -> Tensor:
+def linear_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor) -> Tensor:
     if plan.source_share:
         return log_probabilities(with_bias(test_features), source_then_target(evidence, plan.source_share))[0]
     features, labels, weights = _training_rows(evidence, plan)
@@ -144,7 +144,7 @@ def _linear_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor) -> 
     return log_probabilities(with_bias(test_features), probe[0])
 
 
-def _mlp_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor, seed: int) -> Tensor:
+def mlp_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor, seed: int) -> Tensor:
     torch.manual_seed(seed)
     features, labels, weights = _training_rows(evidence, plan)
     model = torch.nn.Sequential(
@@ -164,7 +164,7 @@ def _mlp_probe(evidence: Evidence, plan: RatePlan, test_features: Tensor, seed: 
         return model(test_features).log_softmax(dim=1)
 
 
-def _accuracy(log_probs: Tensor, labels: Tensor) -> float:
+def accuracy_of(log_probs: Tensor, labels: Tensor) -> float:
     return 100 * float((log_probs.argmax(dim=1) == labels).float().mean())
 
 
