@@ -1,8 +1,11 @@
+import io
+
 import pytest
 import yaml
 
 from homing.errors import RecipeError
-from homing.recipe.idle import settings_without_effect
+from homing.rates.rates_writer import RatesWriter
+from homing.recipe.idle import _COLUMNS, settings_without_effect
 from homing.recipe.reading import parse_recipe, read_recipe, shipped_recipes
 from homing.recipe.schema import Recipe
 from homing.unpacking import training_settings
@@ -103,6 +106,10 @@ def test_a_conflict_is_told_together_with_other_mistakes(mistake):
     assert "two owners" in str(caught.value)
 
 
+def test_no_column_of_rates_can_be_a_group():
+    assert set(RatesWriter(io.BytesIO()).schema.names) == _COLUMNS
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -115,6 +122,7 @@ def test_a_conflict_is_told_together_with_other_mistakes(mistake):
         (["rates.method=uniform", "evaluation.baselines=[hierarchical]", "rates.folds=3"], None),
         (["evaluation.baselines=[instance]", "rates.momentum=0.5"], None),
         (["model.trainable=head", "training.augmentation=none"], None),
+        (["data.source.group_column=source"], "data.source.group_column: no effect, source is a column of rates"),
     ],
 )
 def test_settings_without_effect_are_told(overrides, told):

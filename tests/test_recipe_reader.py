@@ -258,6 +258,15 @@ def test_an_override_of_a_text_is_taken_as_it_is_typed(text):
     assert recipe.data.source.name == text
 
 
+@pytest.mark.parametrize("key", ["root", "where", "config", "revision"])
+def test_so_is_one_of_a_text_that_may_be_left_out_or_that_may_not_be_empty(key):
+    for text in ("imgs #2", "2024", "1.10", '"my col" == 3', "a == 'x' and b != 'y #2'"):
+        recipe = parse_recipe(SMALL, [f"data.source.{key}={text}"])
+        assert getattr(recipe.data.sources[0], key).endswith(text), text
+    written = SMALL.replace("{path: /a}", f"{{path: /a, {key}: 2024}}")
+    assert getattr(parse_recipe(written).data.sources[0], key).endswith("2024")
+
+
 def test_an_override_of_a_text_can_be_quoted_or_null():
     assert parse_recipe(SMALL, ["data.source.name='null'"]).data.source.name == "null"
     assert parse_recipe(SMALL, ["data.source.name=null"]).data.source.name is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,7 @@ from homing.evaluation.per_class import per_class
 from homing.models.inputs import batches_of
 from homing.opening import Habits, Predictor, open_predictor
 from homing.outputs.prediction_files import PredictionTable, Row, embeddings_to
-from homing.outputs.safe_names import safe_cell, safe_path_cell
+from homing.outputs.safe_names import csv_line, safe_cell, safe_path_cell
 from homing.pools.images import BadImage, Images, describe_blank
 from homing.pools.label_sets import SEPARATOR, sets_in
 from homing.pools.pool import ImageStore, Pool
@@ -104,7 +102,7 @@ def predict(
     table = PredictionTable(file, saved.classes, are_sets=saved.is_multi_label) if form == "parquet" else None
     if form == "csv":
         classes = (safe_cell(f"p({name})") for name in saved.classes)
-        file.write(_csv_line(["image", "predicted", "probability", "error", *classes]))
+        file.write(csv_line(["image", "predicted", "probability", "error", *classes]))
     with closing(table) if table else nullcontext(), embeddings_to(embeddings, names, width) as what_is_seen:
         rows, sees = np.arange(len(names)), what_is_seen is not None
         for answer in _answers(habits, saved, store, rows, names, progress, batch_size, sees=sees):
@@ -247,17 +245,11 @@ def _csv_rows(answer: Answer, names: Sequence[str], saved: Predictor) -> Iterato
     for one in _in_order(answer, saved):
         if not one.shares:
             blanks = ("" for _ in saved.classes)
-            yield _csv_line([safe_path_cell(names[one.row]), "", "", safe_cell(one.reason), *blanks])
+            yield csv_line([safe_path_cell(names[one.row]), "", "", safe_cell(one.reason), *blanks])
         else:
             figures = (f"{share:.6g}" for share in one.shares)
             said = safe_cell(SEPARATOR.join(one.predicted))
-            yield _csv_line([safe_path_cell(names[one.row]), said, f"{one.probability:.6g}", "", *figures])
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+            yield csv_line([safe_path_cell(names[one.row]), said, f"{one.probability:.6g}", "", *figures])
 
 
 def _json_rows(answer: Answer, names: Sequence[str], saved: Predictor) -> Iterator[str]:

@@ -1,4 +1,5 @@
 import hashlib
+import resource
 import signal
 
 import pytest
@@ -271,6 +272,19 @@ def test_a_second_process_in_a_run_folder_is_refused_and_learns_who_is_there(tmp
         assert (tmp_path / "run" / LOCK).exists()
         opened(tmp_path / "run", resume=True)  # by the process that has it
     assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_a_disk_that_is_full_takes_no_lock_that_outlives_the_attempt(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # no file may grow
+    try:
+        with folder_lock() as lock, pytest.raises(RecipeError, match=r"run: cannot be written to \(.*\); give another"):
+            lock.take(tmp_path / "run", makes=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "run").iterdir()) == []
+    with folder_lock() as lock:
+        lock.take(tmp_path / "run")  # there is room again
 
 
 def test_a_lock_on_a_file_system_without_locks_counts_while_its_process_lives(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homing.outputs.rates_table import CsvTable
-from homing.outputs.safe_names import safe_cell, safe_path_cell
+from homing.outputs.safe_names import csv_line, safe_cell, safe_path_cell
 from homing.pools.formulas import guarded_texts, unguarded_texts
 from homing.pools.text_parts import CsvPart
 
@@ -33,6 +33,13 @@ def test_no_cell_begins_a_formula_whatever_separates_cells(text, separator):
     line = io.StringIO(newline="")
     csv.writer(line).writerow(["0.png", safe_cell(text), "0.5"])
     assert not any(re.match(r"[=+\-@＝＋－＠\t\r\n]", cell) for cell in cells_of(line.getvalue(), separator))
+
+
+@pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nb", '"a"', "a,b", "plain", ""])
+def test_a_cell_that_breaks_lines_breaks_no_table(text):
+    lines = csv_line(["first", text]) + csv_line(["second", 2])
+    assert lines.endswith("second,2\n")
+    assert list(csv.reader(io.StringIO(lines, newline=""))) == [["first", text], ["second", "2"]]
 
 
 @pytest.mark.parametrize("text", PLAIN)

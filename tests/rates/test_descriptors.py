@@ -5,6 +5,7 @@ import torch
 from gaussian_domains import draw_domain, hidden_matches
 from sklearn.metrics import roc_auc_score
 
+from homing.rates import learn_rates
 from homing.rates.learned.consistency import label_consistency, pool_consistency
 from homing.rates.learned.likeness import target_likeness
 
@@ -102,3 +103,21 @@ def test_a_hidden_domain_is_drawn_where_it_is_said_to_be():
     features, labels = draw_domain(400, 0.6, 2.0, torch.Generator().manual_seed(0))
     assert features[:, -4:].mean() == pytest.approx(2.0, abs=0.1)
     assert torch.bincount(labels).tolist() == [100] * 4
+
+
+@pytest.mark.parametrize("scale", [20.0, 1e6])
+def test_a_few_columns_of_huge_scale_hide_nothing(scale):
+    """As some transformers have; they would own the mean square, and what tells rows apart would be next to nothing."""
+    evidence, generator = hidden_matches(seed=0, wrong=0.3), torch.Generator().manual_seed(0)
+
+    def widened(features):
+        return torch.cat([features, scale * torch.randn(len(features), 2, generator=generator)], dim=1)
+
+    wide = replace(
+        evidence,
+        source_features=widened(evidence.source_features),
+        target_features=widened(evidence.target_features),
+    )
+    plan = learn_rates(wide)
+    assert roc_auc_score(evidence.matches, plan.match) > 0.93
+    assert roc_auc_score(evidence.clean, plan.right) > 0.93

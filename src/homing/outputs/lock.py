@@ -81,7 +81,12 @@ def _acquired(folder: Path, path: Path) -> int:
         except OSError as error:
             raise _unwritable(folder, error) from error
         if _is_ours(handle, path):
-            _sign(handle)
+            try:
+                _sign(handle)
+            except OSError as error:  # a full disk, say; the file goes before its lock does
+                path.unlink(missing_ok=True)
+                os.close(handle)
+                raise _unwritable(folder, error) from error
             with suppress(FileNotFoundError):  # another process may have taken it for that of one that is gone
                 if os.fstat(handle).st_ino == path.stat().st_ino:
                     return handle

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 from homing.pools.formulas import begins_formula, guarded
 
@@ -39,3 +43,10 @@ def safe_path_cell(path: str) -> str:
 def file_stem(sample_id: str) -> str:
     """What of a sample's id to show in a file's name."""
     return safe_name(PurePosixPath(sample_id).stem)
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    """A line of a CSV file; a cell that breaks lines, be it by a carriage return alone, stands in quotes."""
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)  # with its own end of lines: of the others it quotes what is in that alone
+    return line.getvalue().removesuffix("\r\n") + "\n"

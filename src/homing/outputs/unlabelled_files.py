@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from homing.outputs.artefact import open_whole, write_whole
-from homing.outputs.safe_names import safe_cell
+from homing.outputs.safe_names import csv_line, safe_cell
 from homing.pools.pool import Pool
 from homing.rates.learned.guesses import LEAST_RIGHT
 
@@ -58,13 +56,11 @@ def write_unlabelled(folder: Path, pool: Pool, plan: RatePlan, classes: Sequence
     )
     with open_whole(folder / TABLE) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    lines = [csv_line(_COLUMNS)]
     for row in _wanted(pool, plan, classes):
         texts = {name: safe_cell(row[name]) for name in ("sample_id", "guess")}
-        writer.writerow([texts.get(name, row[name]) for name in _COLUMNS])
-    write_whole(folder / WANTED, text.getvalue().encode("utf-8", errors="surrogatepass"))
+        lines.append(csv_line([texts.get(name, row[name]) for name in _COLUMNS]))
+    write_whole(folder / WANTED, "".join(lines).encode("utf-8", errors="surrogatepass"))
 
 
 def describe_unlabelled(

@@ -7,6 +7,9 @@ from homing.recipe.data import PoolSpec, SplitOff
 from homing.recipe.schema import Rates, Recipe
 from homing.recipe.section import Section
 
+_COLUMNS = {"sample_id", "source", "label", "rate", "visits", "suggested_label"}
+_COLUMNS |= {"target_likeness", "label_consistency", "target_alignment"}
+
 
 def settings_without_effect(recipe: Recipe) -> list[str]:
     """Settings that were given but change nothing in this run, one sentence each."""
@@ -24,6 +27,10 @@ def settings_without_effect(recipe: Recipe) -> list[str]:
         found.append(f"model.keep: no effect, {why} to choose by")
     if data.test is not None and "folds" in _changed(recipe.evaluation) and not recipe.chooses:
         found.append("evaluation.folds: no effect, data.test is given")
+    for name in sorted(_COLUMNS.intersection(spec.group_column or "" for spec in data.sources)):
+        found.append(
+            f"data.source.group_column: no effect, {name} is a column of rates.parquet; rename it in the table"
+        )
     if data.unlabelled is not None and not recipe.learns_from_unlabelled:
         found.append(f"data.unlabelled: {_why_unlabelled_is_idle(recipe)}")
     unlabelled = isinstance(data.target, PoolSpec) and data.target.labels == "none"

@@ -176,7 +176,12 @@ def _parse_override(text: str) -> tuple[KeyPath, Any]:
 def _is_text(key: KeyPath) -> bool:
     """Whether the value of a key is a text of the writer's own (a path, a name), not one of a few words."""
     field = _fields_at(key[:-1]).get(str(key[-1]))
-    return field is not None and str in (field.annotation, *get_args(field.annotation))
+    return field is not None and any(map(_is_str, (field.annotation, *get_args(field.annotation))))
+
+
+def _is_str(annotation: Any) -> bool:
+    """Whether it is the type of texts, perhaps with conditions on them."""
+    return annotation is str or (get_origin(annotation) is Annotated and get_args(annotation)[0] is str)
 
 
 def _typed_text(value: str) -> str | None:

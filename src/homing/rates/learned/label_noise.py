@@ -17,6 +17,10 @@ _SHARPNESS = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0, 6.3, 10.0)
 _MOST = 0.5  # of the noise, above which all of it counts: a network learns by heart what is not let go of
 _WRONG_LABEL = 0.04  # nats that calling a label wrong must explain: no probe's probabilities are quite true
 _BY_CHANCE = 4.0  # nats that the likeliest of so many explanations is ahead by where a pool is small and clean
+_OF_ALL, _MOST_BELIEVED, _ENOUGH = 0.65, 0.45, 6.0
+"""Where this share at least of the sure rows' noise stands on all rows, and fewer labels than that are wrong on sure
+ones, so many nats are enough: with two classes, or far between classes, a flattened probe explains wrong labels nearly
+as well as noise does."""
 _BY_FREQUENCY = 1.0  # nats that wrong labels as frequent as right ones must explain better than labels that are alike
 _STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1e6)
 _ROUNDING = 1e-6
@@ -59,8 +63,10 @@ def noise_of_sure_rows(
         return torch.eye(num_classes)
     rows = torch.bincount(labels, masses, minlength=num_classes).double()
     alike = _common_noise(wrong, rows.clamp(max=wrong * float(rows.sum()) / num_classes))
-    found = [_by_evidence(counts, common) for common in (alike, _common_noise(wrong, rows))]
-    return found[int(found[1][0] > found[0][0] + _BY_FREQUENCY)][1]
+    (evidence, noise), (other, as_frequent) = (
+        _by_evidence(counts, common) for common in (alike, _common_noise(wrong, rows))
+    )
+    return as_frequent if other > evidence + _BY_FREQUENCY else noise
 
 
 def _by_evidence(counts: Tensor, common: Tensor) -> tuple[float, Tensor]:
@@ -123,11 +129,17 @@ class NoiseSearch:
         each = log_likelihoods.view(len(_SHARPNESS), -1).amax(dim=0)
         likely = torch.cat([each[:1], torch.maximum(each[1 : _STEPS + 1], each[_STEPS + 1 :])])
         best = int(likely.argmax())
-        wrong = float(num_rows * self._shares[best] * (1 - own_shares(self._noise).mean()))
-        if float(likely[best] - likely[0]) <= max(_BY_CHANCE, _WRONG_LABEL * wrong):
+        if float(likely[best] - likely[0]) <= self._needed(float(self._shares[best]), num_rows):
             return self._part(self._shares[0])
         mean = (likely.softmax(dim=0) * self._shares).sum().float()
         return self._part(mean if mean < _MOST else self._shares[-1])
+
+    def _needed(self, share: float, num_rows: int) -> float:
+        """Nats that a share of the noise must explain more than weak features do, to be believed of so many rows."""
+        of_sure = 1 - float(own_shares(self._noise).mean())
+        needed = max(_BY_CHANCE, _WRONG_LABEL * num_rows * share * of_sure)
+        is_of_all = share >= _OF_ALL and of_sure < _MOST_BELIEVED
+        return min(needed, _ENOUGH) if is_of_all else needed
 
     def _part(self, share: Tensor) -> Tensor:
         return torch.lerp(torch.eye(len(self._noise)), self._noise, share)

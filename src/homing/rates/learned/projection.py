@@ -21,6 +21,7 @@ FITTED_ROWS = 65_536
 _LEAST_VARIANCE = 1e-8  # of the largest: what is below holds rounding of the features, or nothing
 _ROUNDING = torch.finfo(torch.float32).eps  # of its mean: a column that varies by less holds nothing else
 _LEAST_SPREAD = 1e-30  # what is smaller cannot be stretched to 1 within float32
+_WIDEST = 12.0  # spreads of the median column: none counts as if it were wider (docs/decisions/likeness.md)
 _SOLVERS = ("numpy", "svd")
 
 
@@ -64,7 +65,11 @@ def fit_projection(features: Tensor | FeatureBlocks, width: int) -> Projection:
         DataError: A feature is not finite.
     """
     mean, covariance = _moments(as_blocks(features))
-    variances, directions = _components(covariance, varies=covariance.diagonal().sqrt() > _ROUNDING * mean.abs())
+    spreads = covariance.diagonal().sqrt()
+    varies = spreads > _ROUNDING * mean.abs()
+    kept_share = _share_kept_of_wide_columns(spreads, varies)
+    covariance = covariance * kept_share * kept_share[:, None]
+    variances, directions = _components(covariance, varies)
     kept = variances[-width:] > _LEAST_VARIANCE * variances[-1]
     kept[-1] = True  # features that are all alike keep one direction, of zeros
     variances, directions = variances[-width:][kept], directions[:, -width:][:, kept]
@@ -74,7 +79,17 @@ def fit_projection(features: Tensor | FeatureBlocks, width: int) -> Projection:
     # The mean square of all columns that were asked for: leaving out empty ones does not stretch the others.
     spread = (variances.sum() / min(width, len(covariance))).sqrt()
     scale = torch.where(spread > 0, spread.clamp(min=_LEAST_SPREAD), 1.0)
-    return Projection((directions / scale).float(), mean.float())
+    return Projection((directions * kept_share[:, None] / scale).float(), mean.float())
+
+
+def _share_kept_of_wide_columns(spreads: Tensor, varies: Tensor) -> Tensor:
+    """`[D]` in 0..1 that columns are multiplied by: 1 but for those that are far wider than the median one.
+
+    A few columns of huge scale, as some transformers have, would own the mean square, and every penalty would flatten
+    what all the others say.
+    """
+    usual = spreads[varies].median() if varies.any() else spreads.new_zeros(())
+    return torch.where(spreads > _WIDEST * usual, _WIDEST * usual / spreads.clamp(min=_LEAST_SPREAD), 1.0)
 
 
 def _moments(features: FeatureBlocks) -> tuple[Tensor, Tensor]:
