@@ -12,7 +12,7 @@ import numpy.typing as npt
 from homing.errors import DataError, RecipeError
 from homing.outputs.artefact import folder_whole
 from homing.outputs.corpus_card import corpus_card
-from homing.outputs.corpus_target import CorpusTarget
+from homing.outputs.corpus_target import CorpusTarget, target_weight_of
 from homing.outputs.corpus_writing import Wanted, write_parts, write_table
 from homing.outputs.ownership import check_no_part_of_a_run
 from homing.outputs.pool_paths import check_output
@@ -20,7 +20,7 @@ from homing.outputs.rates_reader import RatesFile
 from homing.outputs.rates_table import check_new_file, is_table_name
 from homing.outputs.run_folder import pools_of
 from homing.outputs.run_kinds import results_of
-from homing.outputs.selection import keep_best, resample
+from homing.outputs.selection import keep_best, resample, strata
 from homing.recipe.reading import recipe_of_run
 
 __all__ = ["Wanted", "check_new_folder", "write_corpus"]
@@ -74,11 +74,12 @@ def write_corpus(
     # ids and rates alone are those of all samples, also of what cannot be read
     usable = _usable(rates, frozenset() if wanted.column_only else _left_out(results, "source"))
     codes, names = (None, ()) if wanted.column_only else rates.classes()
-    counts = _counts(rates, codes, usable, wanted)
-    own = None
+    divided = codes if codes is None or not _has_sets(run_folder, results) else _strata(rates, codes, names, usable)
+    counts = _counts(rates, divided, usable, wanted)
+    own, share = None, _share(rates, usable, wanted)
     if wanted.with_target:
-        share = 1.0 if wanted.draw is None else wanted.draw / len(rates)  # each row that was drawn weighs alike
-        own = CorpusTarget.of(run_folder, target, results, _left_out(results, "target"), share)
+        taken = names if any(spec.labels != "shared" for spec in sources) else ()
+        own = CorpusTarget.of(run_folder, target, results, _left_out(results, "target"), share, taken)
     scale = _mean_weight(rates, counts, own) if wanted.loss_weights else None
     if is_file or wanted.column_only:
         write_table(output if is_file else None, output, rates, counts, wanted, scale, advance)
@@ -86,8 +87,11 @@ def write_corpus(
         with folder_whole(output) as folder:
             classes = names if own is None else own.with_classes(names)
             features = write_parts(folder, rates, counts, classes, sources, own, wanted, scale, advance)
-            drawn = wanted.draw is not None
-            card = corpus_card(results, wanted.form, counts, own, scale, features, drawn=drawn, place=output.name)
+            weight = _target_weight(results, target, share)
+            has_labels = all(spec.labels != "none" for spec in sources)
+            card = corpus_card(
+                results, wanted, counts, own, weight, scale, features, has_labels=has_labels, place=output.name
+            )
             (folder / "README.md").write_text(card, encoding="utf-8")
     form = "table" if is_file else "column" if wanted.column_only else wanted.form
     return {
@@ -107,6 +111,36 @@ def _read_by(run_folder: Path, results: dict[str, Any]) -> list[str]:
     if asked := results.get("asked"):
         return [asked["source"], asked["target"]]
     return pools_of(recipe_of_run(run_folder))
+
+
+def _has_sets(run_folder: Path, results: dict[str, Any]) -> bool:
+    """Whether each row of a run has a set of labels; those of `homing rate` have one label each."""
+    return "asked" not in results and recipe_of_run(run_folder).is_multi_label
+
+
+def _strata(
+    rates: RatesFile, codes: npt.NDArray[np.int32], sets: Sequence[str], usable: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int32]:
+    """What a share is taken of where labels are sets.
+
+    Raises:
+        DataError: A label is no set.
+    """
+    try:
+        return strata(codes, sets, usable)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{rates.path}: is damaged ({error}); run the recipe again") from error
+
+
+def _share(rates: RatesFile, usable: npt.NDArray[np.bool_], wanted: Wanted) -> float:
+    """What one unit of rate became: rows that were drawn weigh 1 each, and are as many as were asked for."""
+    return 1.0 if wanted.draw is None else wanted.draw / float(rates.rates()[usable].sum(dtype=np.float64))
+
+
+def _target_weight(results: dict[str, Any], target: PoolSpec | None, share: float) -> float | None:
+    """How often an image of the target counts beside the corpus; None where it has no labels to train with."""
+    weight = target_weight_of(results)
+    return None if weight is None or (target is not None and target.labels == "none") else weight * share
 
 
 def _by_class(codes: npt.NDArray[np.int32], names: Sequence[str], counts: npt.NDArray[np.int32]) -> dict[str, int]:

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from homing.outputs.corpus_target import CorpusTarget, target_weight_of
+from homing.methods import METHODS, title_of
+from homing.outputs.corpus_target import PREFIX, CorpusTarget
+from homing.outputs.corpus_writing import Wanted
 from homing.outputs.titles import phi_title
 
 _OPEN = {
@@ -26,45 +28,60 @@ _MODULE = {"metadata": "pandas", "lance": "lance"}
 
 def corpus_card(
     results: dict[str, Any],
-    form: str,
+    wanted: Wanted,
     counts: npt.NDArray[np.int32],
     target: CorpusTarget | None,
+    weight: float | None,
     scale: float | None,
     features: dict[str, Any],
     *,
-    drawn: bool,
+    has_labels: bool,
     place: str,
 ) -> str:
     """Text of a corpus's README.md, with the front matter that the Hugging Face hub reads.
 
     Args:
         results: The content of `results.json` of the run.
-        form: Of the corpus.
+        wanted: What corpus it is.
         counts: How often each source sample is in it, int32 [N].
         target: Where its images are in it too.
+        weight: How often each labelled image of the target counts beside it; None: there is none, or nobody knows.
         scale: Mean rate of all that is in it, where it has weights of losses.
         features: That `datasets` has to be told.
-        drawn: Whether its rows were drawn by rate.
+        has_labels: Whether the source's samples have labels.
         place: Name of its folder.
     """
     name = _plain(str(results.get("name", "corpus")))
-    front = _front_matter(form, target, features, _digest(results, counts, scale))
+    front = _front_matter(wanted.form, target, features, _digest(results, counts, scale))
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {name}: a source pool with rates\n\n{_what_it_is(results, counts, target)}",
-        f"## What the rates mean\n\n{_MEANING}",
-        f"## Where they come from\n\n{_origin(results)}",
-        f"## How to train with them\n\n{_training(results, form, target, scale, place, drawn=drawn)}",
+        f"## What the rates mean\n\n{_meaning(results, has_labels)}",
+        f"## Where they come from\n\n{_origin(results, has_labels)}",
+        f"## How to train with them\n\n{_training(wanted, target, weight, scale, place)}",
         "## Licence\n\nThe images have licences of their own; look at them before you pass this corpus on.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-_MEANING = """`rate` says how much a sample counts in a training for the target below: 0 is left out, 1 counts as
+_RATE = """`rate` says how much a sample counts in a training for the target below: 0 is left out, 1 counts as
 much as the average sample of its class, 3 as much as three of them. Rates have the mean 1 within each class, over the
-whole pool. `target_likeness` is a log density ratio: above 0 the sample looks more like the target than like the pool.
-`label_consistency` is the log-probability of the sample's own label; where it is far below 0 the label is probably
-wrong, and `suggested_label` is the class that fits better. All of it holds for this target alone."""
+whole pool; where pool and target share classes, those that the target lacks may have less."""
+_LIKENESS = """`target_likeness` is a log density ratio: above 0 the sample looks more like the target than like the
+pool."""
+_CONSISTENCY = """`label_consistency` is the log-probability of the sample's own label; where it is far below 0 the
+label is probably wrong, and `suggested_label` is the class that fits better."""
+
+
+def _is_learned(results: dict[str, Any]) -> bool:
+    """Whether rates come from likeness and labels; all that `homing rate` makes do."""
+    method = METHODS.get(str(results.get("method", "hierarchical")))
+    return method is not None and method.plans_by == "learned"
+
+
+def _meaning(results: dict[str, Any], has_labels: bool) -> str:
+    known = [_LIKENESS, *([_CONSISTENCY] if has_labels else [])] if _is_learned(results) else []
+    return "\n".join([_RATE, *known, "All of it holds for this target alone."])
 
 
 def _digest(results: dict[str, Any], counts: npt.NDArray[np.int32], scale: float | None) -> str:
@@ -105,7 +122,21 @@ def _what_it_is(results: dict[str, Any], counts: npt.NDArray[np.int32], target: 
     return f"{text}. Written by homing {results.get('version', '')}".rstrip() + "."
 
 
-def _origin(results: dict[str, Any]) -> str:
+def _how(results: dict[str, Any], has_labels: bool) -> str:
+    """What decided about the rates."""
+    if not _is_learned(results):
+        method = str(results["method"])
+        return f"Given by the method `{_plain(method)}` ({_plain(title_of(method))})."
+    by = "by its likeness and by the pool's labels" if has_labels else "by its likeness alone"
+    if results.get("judged", True):
+        return f"Learned from the target {by}, judged on held-out folds."
+    return (
+        f"Learned from the target {by}. Nothing was judged: no held-out image of the target could say whether these"
+        " rates help."
+    )
+
+
+def _origin(results: dict[str, Any], has_labels: bool) -> str:
     data = results.get("data", {})
     lines = [
         f"- {role}: `{_plain(str(pool['name']))}`, {pool['num_samples']:,} samples, digest `{pool['digest']}`"
@@ -116,14 +147,13 @@ def _origin(results: dict[str, Any]) -> str:
     lines += [f"- {phi_title(name)} (`{name}`): {value:.4g}" for name, value in numbers.items()]
     size = (results.get("rates") or {}).get("effective_sample_size")
     lines += [f"- effective sample size: {size:,.0f}"] if size is not None else []
-    how = "Learned from the target by its likeness and by the pool's labels, judged on held-out folds."
-    return f"{how}\n\n" + "\n".join(lines)
+    return f"{_how(results, has_labels)}\n\n" + "\n".join(lines)
 
 
 def _training(
-    results: dict[str, Any], form: str, target: CorpusTarget | None, scale: float | None, place: str, *, drawn: bool
+    wanted: Wanted, target: CorpusTarget | None, weight: float | None, scale: float | None, place: str
 ) -> str:
-    weight = target_weight_of(results) if target is None else target.weight
+    form, drawn = wanted.form, wanted.draw is not None
     where = place if target is None else f"{place}/train"
     samples = not drawn and form not in ("webdataset", "lance")
     lines = [f"import {_MODULE.get(form, 'datasets')}", "", *(["from homing.rates import RateSampler", ""] * samples)]
@@ -134,11 +164,16 @@ def _training(
     lines += ['sampler = RateSampler(corpus["rate"])  # of a torch.utils.data.DataLoader'] * samples
     does = "Rows were drawn by rate already; train on them all" if drawn else "Draw rows in proportion to `rate`"
     parts = [f"{does}:\n\n```python\n" + "\n".join(lines) + "\n```"]
-    if weight is not None:
+    if weight:
         own = "add them with that weight" if target is None else "their `rate` says so, and they are in this corpus"
         parts.append(
             f"The rates are meant beside the target's own labelled images, each of which counts {weight:.3g} times"
             f" (`target_weight`): {own}."
+        )
+    if target is not None and target.taken.intersection(target.called):
+        parts.append(
+            "Source and target share no labels: where both have a class of one name, these are two classes, and the"
+            f" target's is called `{PREFIX}` and its name here."
         )
     if scale is not None:
         parts.append(

@@ -56,7 +56,7 @@ class MetadataTable:
     """`metadata.csv`: file_name, label, rate, copies and what else is known of each sample.
 
     Put beside the images, it makes them an image folder with rates. `file_name` is the sample's id where ids are
-    paths; else it is left out.
+    paths in one folder; else it is left out.
     """
 
     def __init__(self, columns: Sequence[str], *, ids_are_paths: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,9 @@ from homing.recipe.reading import recipe_of_run
 if TYPE_CHECKING:
     from homing.recipe.data import PoolSpec
 
+PREFIX = "target-"
+"""Before the name of a class of the target that is another than the source's of the same name."""
+
 
 @dataclass(frozen=True)
 class CorpusTarget:
@@ -29,16 +32,24 @@ class CorpusTarget:
         spec: Of its pool.
         weight: How often each of its images counts, beside source samples of mean rate 1.
         left_out: Ids of those that could not be read.
+        taken: Classes of a source that shares no labels with it: those of the target are others, and called otherwise.
     """
 
     run: Path
     spec: PoolSpec
     weight: float
     left_out: frozenset[str]
+    taken: frozenset[str] = frozenset()
 
     @classmethod
     def of(
-        cls, run: Path, spec: PoolSpec | None, results: dict[str, Any], left_out: frozenset[str], share: float
+        cls,
+        run: Path,
+        spec: PoolSpec | None,
+        results: dict[str, Any],
+        left_out: frozenset[str],
+        share: float,
+        taken: Iterable[str] = (),
     ) -> CorpusTarget:
         """The target of a run.
 
@@ -47,7 +58,8 @@ class CorpusTarget:
             spec: Of its pool.
             results: Of the run.
             left_out: Ids of those that could not be read.
-            share: Rows of the source in the corpus for each of the pool.
+            share: What a mean row of the source counts in the corpus, beside a mean row of the run.
+            taken: Classes of the source, where they are others than the target's.
 
         Raises:
             DataError: It has no labels, or the run says no weight of it.
@@ -57,7 +69,7 @@ class CorpusTarget:
         weight = target_weight_of(results)
         if weight is None:
             raise DataError("--with-target: results.json says no weight of the target; run the recipe again")
-        return cls(run, spec, weight * share, left_out)
+        return cls(run, spec, weight * share, left_out, frozenset(taken))
 
     @cached_property
     def _pool(self) -> Pool:
@@ -75,7 +87,18 @@ class CorpusTarget:
 
     def with_classes(self, names: Sequence[str]) -> tuple[str, ...]:
         """Labels of the source's samples, and behind them those that only the target has."""
-        return (*names, *sorted(set(self._pool.classes) - set(names)))
+        return (*names, *sorted(set(self.called.values()) - set(names)))
+
+    @cached_property
+    def called(self) -> dict[str, str]:
+        """Class → what it is called in a corpus: `target-` and its name where a class of the source has that name."""
+        classes = set(self._pool.classes)
+        called, names = {name: name for name in classes}, classes | self.taken
+        for name in sorted(classes & self.taken):
+            while called[name] in names:
+                called[name] = f"{PREFIX}{called[name]}"
+            names.add(called[name])
+        return called
 
     def rows(self, columns: Sequence[str], scale: float | None) -> Iterator[CorpusRow]:
         """One for each image; of columns that are about the source alone nothing is known.
@@ -89,7 +112,7 @@ class CorpusTarget:
         if scale is not None:
             known["loss_weight"] = self.weight / scale
         for row, (sample_id, label) in enumerate(zip(pool.ids, pool.labels, strict=True)):
-            own = {"sample_id": sample_id, "source": pool.sources[row], "label": label, **known}
+            own = {"sample_id": sample_id, "source": pool.sources[row], "label": self.called[label], **known}
             yield CorpusRow(row, 1, dict.fromkeys(columns) | own)
 
 

@@ -17,6 +17,7 @@ from homing.outputs.corpus_shards import LanceTable, WebDataset
 from homing.outputs.corpus_target import CorpusTarget
 from homing.outputs.rates_reader import RatesFile
 from homing.outputs.rates_table import write_pieces
+from homing.outputs.selection import MOST_DRAWN
 from homing.pools.lookup import ImagesById
 from homing.pools.reading import files_are_ids
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from homing.recipe.data import PoolSpec
 
 FORMS = ("parquet", "folder", "metadata", "webdataset", "lance")
+OWN_COLUMNS = frozenset({"image", "file_name", "label_index", "copy", "copies", "loss_weight"})
+"""What corpora of any form add to the rates: a column of the rates file that is called so is left out of all."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,10 @@ class Wanted:
             raise RecipeError(f"{' and '.join(name for name in given if given[name])} exclude each other; give one")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise RecipeError(f"--keep is {self.keep:g}; give a share above 0 and up to 1, for example 0.3")
-        if self.draw is not None and self.draw < 1:
-            raise RecipeError(f"--resample is {self.draw}; give the number of rows to draw, at least 1")
+        if self.draw is not None and not 1 <= self.draw <= MOST_DRAWN:
+            raise RecipeError(
+                f"--resample is {self.draw:,}; give the number of rows to draw, at least 1 and at most {MOST_DRAWN:,}"
+            )
         if self.form not in FORMS:
             raise RecipeError(f"--format is {self.form!r}; give {', '.join(FORMS)}")
         if self.loss_weights and self.draw is not None:
@@ -104,7 +109,7 @@ def write_parts(
         Features that `datasets` has to be told, as it would find others; none of most forms.
     """
     features: dict[str, Any] = {}
-    columns = [name for name in rates.columns if name not in ("sample_id", "image", "copy", "copies", "file_name")]
+    columns = [name for name in rates.columns if name != "sample_id" and name not in OWN_COLUMNS]
     columns += ["loss_weight"] if scale is not None else []
     rows = {"train": _rows(rates, counts, scale, advance)}
     pools: dict[str, Sequence[PoolSpec]] = {"train": sources}
@@ -133,7 +138,8 @@ def write_table(
     """Columns of the rates file alone: as a file, or as `rates.parquet` in a folder."""
     import pyarrow as pa
 
-    columns = ["sample_id", "rate"] if wanted.column_only else list(rates.columns)
+    columns = [name for name in rates.columns if name not in OWN_COLUMNS]
+    columns = ["sample_id", "rate"] if wanted.column_only else columns
     kinds = rates.kinds()
     more = [("loss_weight", pa.float32())] if scale is not None else []
     more += [("copies", pa.int32())] if wanted.draw is not None else []
@@ -159,17 +165,23 @@ def write_table(
 def _form(
     rates: RatesFile, columns: Sequence[str], names: Sequence[str], pools: Sequence[PoolSpec], wanted: Wanted
 ) -> Form:
-    if wanted.form == "metadata":
-        return MetadataTable(columns, ids_are_paths=all(map(files_are_ids, pools)))
+    import pyarrow as pa
+
+    if wanted.form == "metadata":  # ids of several pools begin with a pool's name, which is no folder
+        return MetadataTable(columns, ids_are_paths=len(pools) == 1 and files_are_ids(pools[0]))
     images = ImagesById(pools)
     images.open()
+
+    def kinds(column: str) -> Any:  # one that is added may be called as one of the rates file, which is left out
+        return pa.float32() if column in OWN_COLUMNS else rates.plain_kind(column)
+
     if wanted.form == "folder":
         return ImageFolder(images, columns, copy=wanted.copy)
     if wanted.form == "webdataset":
-        return WebDataset(images, columns, names, rates.plain_kind)
+        return WebDataset(images, columns, names, kinds)
     if wanted.form == "lance":
-        return LanceTable(images, columns, rates.plain_kind)
-    return ImageDataset(images, columns, names, rates.plain_kind)
+        return LanceTable(images, columns, kinds)
+    return ImageDataset(images, columns, names, kinds)
 
 
 def _rows(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from homing.pools.label_sets import labels_in
 from homing.pools.order import keyed_uniform
 
 Counts = npt.NDArray[np.int32]
+MOST_DRAWN = 500_000_000
+"""Rows that can be drawn: below 2²⁹, so that sums of 53 bits hold them and 24 bits of luck exactly."""
 _BLOCK = 1 << 20  # rows in hand at a time
 
 
@@ -34,6 +40,30 @@ def keep_best(
     for rows in _by_class(classes, usable):
         counts[_best(rows, rates[rows], max(1, round(share * len(rows))))] = 1
     return counts
+
+
+def strata(codes: npt.NDArray[np.int32], sets: Sequence[str], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """What a share of rows with several labels is taken of: the rarest label of each, as where pools are divided.
+
+    The sets themselves would not do: nearly every row may have one of its own.
+
+    Args:
+        codes: [N] position of each row's set.
+        sets: Texts of the sets, [K].
+        usable: [N] whether the row's image can be read; others are not counted.
+
+    Returns:
+        int32 [N], position among the labels, sorted, that are the rarest of any set; rows of no label are a kind too.
+
+    Raises:
+        ValueError: A text is no set of labels.
+    """
+    labels, counts = [labels_in(text) for text in sets], Counter[str]()
+    for own, count in zip(labels, np.bincount(codes[usable], minlength=len(sets)).tolist(), strict=True):
+        counts.update(dict.fromkeys(own, count))
+    rarest = [min(own, key=lambda name: (counts[name], name), default="") for own in labels]
+    place = {name: number for number, name in enumerate(sorted(set(rarest)))}
+    return np.array([place[name] for name in rarest], np.int32)[codes]
 
 
 def _by_class(classes: npt.NDArray[np.int32] | None, usable: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:
@@ -69,7 +99,7 @@ def resample(rates: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], num_
     Args:
         rates: [N], at least 0, not all 0.
         usable: [N] whether the row's image can be read.
-        num_rows: Rows to draw, at least 1.
+        num_rows: Rows to draw, 1 to `MOST_DRAWN`.
         seed: Of the draw.
 
     Returns:

@@ -20,7 +20,7 @@ def summary(folder: Path, results: dict[str, Any]) -> str:
         folder: Of the run.
         results: Of its `results.json`.
     """
-    if folder.suffix in (".parquet", ".csv"):  # the rates alone were asked for
+    if folder.suffix.lower() in (".parquet", ".csv"):  # the rates alone were asked for
         return "\n".join([rates_table(results), *_told(results["warnings"]), "", f"rates: {folder}"])
     if "targets" in results:
         warnings = [f"{name}: {text}" for name, row in results["targets"].items() for text in row["warnings"]]
@@ -92,11 +92,11 @@ def results_table(results: dict[str, Any]) -> str:
 def score_lines(score: dict[str, Any]) -> list[str]:
     """What `homing evaluate` says: the figures, then the classes, worst first."""
     known = [measure for measure in MEASURES.values() if score.get(measure.key) is not None]
-    head = [counted(score["num_test"], "image")]
+    head, width = [counted(score["num_test"], "image")], max(18, *(len(measure.word) + 2 for measure in known))
     for measure in known:
         low, high = (measure.plain(end) for end in score[f"{measure.key}_interval"])
-        head.append(f"{measure.word:18}{measure.write(score[measure.key])} [{low}, {high}]")
-    head.append(f"{'calibration error':18}{score['ece']:.3f}")
+        head.append(f"{measure.word:{width}}{measure.write(score[measure.key])} [{low}, {high}]")
+    head.append(f"{'calibration error':{width}}{score['ece']:.3f}")
     if found := score.get("calibrated"):
         at = f"at the model's temperature of {found['temperature']:.2f}"
         head.append(f"{at}: calibration error {found['ece']:.3f}, NLL {found['nll']:.3f}")
