@@ -84,7 +84,7 @@ def _common_noise(wrong: float, rows: Tensor) -> Tensor:
     """
     noise = rows.double().expand(len(rows), -1).clone().fill_diagonal_(0.0)
     noise *= wrong / noise.sum(dim=1, keepdim=True).clamp(min=torch.finfo(noise.dtype).tiny)
-    return noise.fill_diagonal_(1 - wrong).float()
+    return (noise + torch.diag(1 - noise.sum(dim=1))).float()  # where there is no other label, its own
 
 
 class NoiseSearch:
