@@ -18,12 +18,12 @@ from homing.pools.ambiguities import ambiguities
 from homing.pools.class_matching import union_warnings
 from homing.pools.class_names import quoted
 from homing.pools.folder import UNLABELLED
-from homing.pools.images import BadImage, Images, Loaded, describe_blank
+from homing.pools.images import BadImage, Loaded, describe_blank
 from homing.pools.label_sets import class_counts, classes_of
-from homing.pools.looks import CANVAS, Looks, looks_of
+from homing.pools.looks import Looks, looks_of
 from homing.pools.near_duplicates import twin_lines
 from homing.pools.pool import Pool, ReadAs
-from homing.pools.problem import Problem, match_classes, overlaps, read_roles, side_by_side
+from homing.pools.problem import Problem, match_classes, overlaps, read_roles
 from homing.pools.repeated import check_some_are_new
 from homing.preparing import build_backbone, rehearse
 from homing.progress import Progress
@@ -33,7 +33,7 @@ from homing.terminal import counted, in_a_line
 from homing.training.optimizer import optimizer_of
 from homing.training.trackers import check_trackers, tracking_accelerator
 from homing.unpacking import training_settings
-from homing.workable import check_epoch, hindrances
+from homing.workable import check_epoch, hindrances, small_images
 
 _LISTED = 12  # classes by name
 
@@ -244,16 +244,7 @@ def _of_all(each: dict[str, Findings]) -> Findings:
 
 def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> tuple[list[BadImage], list[str], Looks]:
     """Images that cannot be read, a warning of those that are of one colour, if there are any, and looks of all."""
-    store, rows, names = side_by_side(pools)
-    images = Images(
-        store,
-        rows,
-        names,
-        canvas=CANVAS,
-        max_pixels=recipe.data.max_pixels,
-        cache_gb=0.0,
-        workers=recipe.training.workers,
-    )
+    images = small_images(recipe, pools)
     looks = np.zeros(len(images), np.uint64)
 
     def see(loaded: Loaded) -> None:
@@ -262,7 +253,7 @@ def _find_odd(recipe: Recipe, pools: Mapping[str, Pool], progress: Progress) -> 
     with progress.stage("read images", len(images)) as advance:
         bad, blank = images.find_odd(advance, see)
     images.close()
-    return bad, [describe_blank([names[row] for row in blank], len(images))] if blank else [], looks
+    return bad, [describe_blank([images.names[row] for row in blank], len(images))] if blank else [], looks
 
 
 def _check_counts(recipe: Recipe, problem: Problem, findings: Findings) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 
 from homing.errors import DataError
 from homing.methods import METHODS
 from homing.pools.images import BadImage, Images
 from homing.pools.label_sets import class_counts
 from homing.pools.looks import CANVAS
+from homing.pools.pool import Pool
 from homing.pools.problem import Problem, side_by_side
 from homing.recipe.schema import Recipe
 from homing.terminal import counted, in_a_line
@@ -76,20 +78,17 @@ def check_readable(recipe: Recipe, problem: Problem) -> None:
     if recipe.data.on_bad_image == "drop":
         return
     few = {role: pool for role, pool in problem.by_role.items() if role != "source"}
-    store, rows, names = side_by_side(few)
-    images = Images(
-        store,
-        rows,
-        names,
-        canvas=CANVAS,
-        max_pixels=recipe.data.max_pixels,
-        cache_gb=0.0,
-        workers=recipe.training.workers,
-    )
-    bad, _ = images.find_odd()
-    images.close()
+    with closing(small_images(recipe, few)) as images:
+        bad, _ = images.find_odd()
     if bad:
-        raise DataError(bad_images(bad, len(rows)))
+        raise DataError(bad_images(bad, len(images)))
+
+
+def small_images(recipe: Recipe, pools: Mapping[str, Pool]) -> Images:
+    """The pictures of some roles, to be decoded once: whether they can be, and what they look like."""
+    store, rows, names = side_by_side(pools)
+    data, workers = recipe.data, recipe.training.workers
+    return Images(store, rows, names, canvas=CANVAS, max_pixels=data.max_pixels, cache_gb=0.0, workers=workers)
 
 
 def bad_images(bad: Sequence[BadImage], num_images: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from homing.pools.label_sets import labels_in
+from homing.pools.label_sets import by_rarest, labels_in
 from homing.pools.order import keyed_uniform
 
 Counts = npt.NDArray[np.int32]
@@ -61,9 +61,7 @@ def strata(codes: npt.NDArray[np.int32], sets: Sequence[str], usable: npt.NDArra
     labels, counts = [labels_in(text) for text in sets], Counter[str]()
     for own, count in zip(labels, np.bincount(codes[usable], minlength=len(sets)).tolist(), strict=True):
         counts.update(dict.fromkeys(own, count))
-    rarest = [min(own, key=lambda name: (counts[name], name), default="") for own in labels]
-    place = {name: number for number, name in enumerate(sorted(set(rarest)))}
-    return np.array([place[name] for name in rarest], np.int32)[codes]
+    return by_rarest(labels, counts)[0][codes]
 
 
 def _by_class(classes: npt.NDArray[np.int32] | None, usable: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:

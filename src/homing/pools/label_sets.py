@@ -155,11 +155,24 @@ def strata(pool: Pool) -> tuple[npt.NDArray[np.int32], list[str]]:
     codes, texts = pool.labels.encode()
     if not holds_sets(pool):
         return codes, list(texts)
-    counts = class_counts(pool)
-    rarest = [min(json.loads(text), key=lambda name: (counts[name], name), default="") for text in texts]
+    places, names = by_rarest([json.loads(text) for text in texts], class_counts(pool))
+    return places[codes], names
+
+
+def by_rarest(sets: Sequence[Sequence[str]], counts: Mapping[str, int]) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """The rarest label of each set, of equals the first by name.
+
+    Args:
+        sets: Labels of each of K sets.
+        counts: How many rows have each label.
+
+    Returns:
+        Its position in the names, int32 [K], and the names, sorted; a set of no label has an empty one.
+    """
+    rarest = [min(own, key=lambda name: (counts[name], name), default="") for own in sets]
     names = sorted(set(rarest))
     place = {name: number for number, name in enumerate(names)}
-    return np.array([place[name] for name in rarest], np.int32)[codes], names
+    return np.array([place[name] for name in rarest], np.int32), names
 
 
 def holds_sets(pool: Pool) -> bool:
